@@ -1,0 +1,34 @@
+"""Recurrent reinforcement learning: agents that remember, exact and fast."""
+
+from recurrent_rl.checkpoint import CheckpointError
+from recurrent_rl.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
+from recurrent_rl.config import EncoderConfig, HeadConfig, NetConfig, PPOConfig
+from recurrent_rl.learner import Diagnostics
+from recurrent_rl.metrics import MetricsLogger
+from recurrent_rl.ppo import PPO, ActionOutput
+from recurrent_rl.recurrent import HiddenState, RecurrentCore
+from recurrent_rl.rollout import SequenceRolloutBuffer
+from recurrent_rl.vector import make_vect_envs
+from wrappers import MaskVelocityWrapper
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "PPO",
+    "ActionOutput",
+    "CheckpointError",
+    "Diagnostics",
+    "EncoderConfig",
+    "HeadConfig",
+    "HiddenState",
+    "MaskVelocityWrapper",
+    "MetricsLogger",
+    "NetConfig",
+    "PPOConfig",
+    "RecurrentCore",
+    "RolloutStats",
+    "SequenceRolloutBuffer",
+    "collect_rollouts",
+    "collect_rollouts_recurrent",
+    "make_vect_envs",
+]

@@ -1,0 +1,260 @@
+"""Hyper-parameters and network shapes: typed, ranged, validated once.
+
+A field states its range beside its type (``Annotated[float, Range(0, 1)]``), so the check, the
+error message and the documentation cannot disagree. Unknown names raise and suggest the nearest
+known one; nothing is ever ignored.
+"""
+
+import dataclasses
+import difflib
+import math
+import numbers
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self
+
+Activation = Literal["Tanh", "ReLU", "ELU", "GELU", "SiLU", "LeakyReLU", "Identity"]
+
+
+@dataclass(frozen=True)
+class Range:
+    """An interval of allowed numbers; ``open_low`` excludes ``low`` itself."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    open_low: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        """Whether ``value`` lies in the interval."""
+        above = value > self.low if self.open_low else value >= self.low
+        return above and value <= self.high
+
+    def __str__(self) -> str:
+        """The interval as a mathematician writes it."""
+        left = "(" if self.open_low or math.isinf(self.low) else "["
+        right = ")" if math.isinf(self.high) else "]"
+        return f"{left}{self.low:g}, {self.high:g}{right}"
+
+
+POSITIVE = Range(0, open_low=True)
+NON_NEGATIVE = Range(0)
+UNIT = Range(0, 1)
+COUNT = Range(1)
+
+
+class _Config:
+    """Validation shared by the configuration dataclasses below."""
+
+    def __post_init__(self) -> None:
+        """Check every field against its annotation, normalising numbers and sequences."""
+        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+            where = f"{type(self).__name__}.{name}"
+            object.__setattr__(self, name, _checked(where, getattr(self, name), hint))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from names and values.
+
+        Raises:
+            ValueError: an unknown name (the message has the nearest known one), or a value out of
+                range.
+            TypeError: a value of the wrong type.
+
+        """
+        known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        for name in values:
+            if name not in known:
+                raise ValueError(unknown_name(cls.__name__, name, known))
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names and plain values, as ``from_dict`` takes them."""
+        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a validated copy with some fields changed."""
+        return type(self).from_dict({**self.to_dict(), **changes})
+
+
+def unknown_name(owner: str, name: object, known: list[str]) -> str:
+    """Return the message for a name that does not exist, with the nearest that does."""
+    near = difflib.get_close_matches(str(name).strip(), known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"{owner} has no option {name!r}{hint} Known options: {', '.join(sorted(known))}"
+
+
+def _checked(where: str, value: Any, hint: Any) -> Any:
+    """Return ``value`` as the annotation ``hint`` has it, or raise naming the field ``where``."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Annotated:
+        value = _checked(where, value, args[0])
+        for bounds in args[1:]:
+            if value is not None and value not in bounds:
+                raise ValueError(f"{where}: expected a number in {bounds}, got {value!r}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _checked(where, value, next(a for a in args if a is not type(None)))
+    if origin is Literal:
+        if value not in args:
+            raise ValueError(f"{where}: expected one of {list(args)}, got {value!r}")
+        return value
+    if origin is tuple:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise TypeError(f"{where}: expected a list of numbers, got {value!r}")
+        return tuple(_checked(f"{where}[{i}]", v, args[0]) for i, v in enumerate(value))
+    if issubclass(hint, _Config):
+        if isinstance(value, Mapping):
+            return hint.from_dict(value)
+        if not isinstance(value, hint):
+            raise TypeError(
+                f"{where}: expected a dictionary or {hint.__name__}, got {type(value).__name__}"
+            )
+        return value
+    return _checked_scalar(where, value, hint)
+
+
+def _checked_scalar(where: str, value: Any, kind: type) -> Any:
+    """Accept Python and NumPy scalars of the right kind; a bool is not a number."""
+    is_bool = isinstance(value, bool) or type(value).__name__ == "bool"
+    if kind is bool and is_bool:
+        return bool(value)
+    if kind is int and isinstance(value, numbers.Integral) and not is_bool:
+        return int(value)
+    if kind is float and isinstance(value, numbers.Real) and not is_bool:
+        if not math.isfinite(value):
+            raise ValueError(f"{where}: expected a finite number, got {value!r}")
+        return float(value)
+    raise TypeError(f"{where}: expected {kind.__name__}, got {value!r} ({type(value).__name__})")
+
+
+@dataclass(frozen=True)
+class EncoderConfig(_Config):
+    """From an observation to the features that the heads read.
+
+    Attributes:
+        hidden_size: widths of the MLP in front of the recurrent core (or of the whole encoder of a
+            feed-forward policy). None chooses () for recurrent and (64, 64) for feed-forward
+            policies: a recurrent core does well on raw vectors.
+        activation: of that MLP.
+        cell: kind of recurrent core. PyTorch's fused CPU kernel covers "lstm" only, so "gru" is
+            several times slower there.
+        hidden_state_size: H, units of a recurrent layer.
+        num_layers: K, recurrent layers.
+        max_seq_len: L, the longest training sequence [environment steps]; gradients do not flow
+            further back.
+
+    """
+
+    hidden_size: tuple[Annotated[int, COUNT], ...] | None = None
+    activation: Activation = "Tanh"
+    cell: Literal["lstm", "gru"] = "lstm"
+    hidden_state_size: Annotated[int, COUNT] = 64
+    num_layers: Annotated[int, COUNT] = 1
+    max_seq_len: Annotated[int, COUNT] = 64
+
+
+@dataclass(frozen=True)
+class HeadConfig(_Config):
+    """From features to action parameters (actor) or a value (critic).
+
+    Attributes:
+        hidden_size: widths of the hidden layers; () is one linear layer.
+        activation: between them.
+
+    """
+
+    hidden_size: tuple[Annotated[int, COUNT], ...] = (64,)
+    activation: Activation = "Tanh"
+
+
+@dataclass(frozen=True)
+class NetConfig(_Config):
+    """The whole policy network: ``net_config={"encoder_config": {...}, "head_config": {...}}``."""
+
+    encoder_config: EncoderConfig = field(default_factory=EncoderConfig)
+    head_config: HeadConfig = field(default_factory=HeadConfig)
+
+
+@dataclass(frozen=True)
+class PPOConfig(_Config):
+    """Everything about a PPO agent that is not a space or a network shape.
+
+    Attributes:
+        learn_step: T, steps per environment in a rollout.
+        batch_size: transitions (active steps) in a minibatch, about: sequences stay whole.
+        update_epochs: passes over each rollout.
+        lr: Adam's step size.
+        lr_schedule: "linear" decays lr to zero over total_steps.
+        total_steps: environment steps (summed over environments) of the whole training; the
+            schedule's horizon.
+        adam_eps: Adam's epsilon.
+        gamma: discount factor.
+        gae_lambda: lambda of generalised advantage estimation.
+        clip_coef: PPO's clipping range of the probability ratio.
+        clip_vf_coef: range for clipping the value's change; None, the default, does not clip.
+        ent_coef: weight of the entropy bonus.
+        vf_coef: weight of the value loss.
+        max_grad_norm: gradients are scaled down to this norm.
+        target_kl: stop a rollout's updates once a minibatch's approximate KL divergence from the
+            collecting policy exceeds this; None never stops.
+        normalize_advantage: to zero mean and unit deviation over the rollout's active steps.
+        recurrent: with memory; False gives a feed-forward policy, trained by the same learner.
+        share_encoders: one encoder for actor and critic; False gives each its own.
+        previous_action: feed the last action to the policy as well.
+        previous_reward: feed the last reward to the policy as well.
+        normalize_obs: standardise observations by running statistics that live in the policy; they
+            move between rollouts only and are saved with the weights.
+        normalize_reward: divide rewards by the running deviation of the discounted return.
+        reward_scale: multiply rewards by this before learning.
+        action_std_init: initial standard deviation of Box actions [half ranges of the space when
+            bounded and squashed, the space's own units otherwise].
+        squash_output: tanh-squash Box actions into their bounds instead of clipping them.
+        ortho_init: orthogonal initial weights with the customary PPO gains, else PyTorch's own.
+        burn_in: steps replayed without gradient in front of each training sequence that continues
+            an episode, so that its first state is fresh [environment steps]. Below max_seq_len.
+        refresh_hidden_state: recompute the stored states with the current weights at the start of
+            each epoch after the first.
+
+    """
+
+    learn_step: Annotated[int, COUNT] = 128
+    batch_size: Annotated[int, COUNT] = 256
+    update_epochs: Annotated[int, COUNT] = 4
+    lr: Annotated[float, POSITIVE] = 3e-4
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    total_steps: Annotated[int | None, COUNT] = None
+    adam_eps: Annotated[float, POSITIVE] = 1e-5
+    gamma: Annotated[float, UNIT] = 0.99
+    gae_lambda: Annotated[float, UNIT] = 0.95
+    clip_coef: Annotated[float, POSITIVE] = 0.2
+    clip_vf_coef: Annotated[float | None, POSITIVE] = None
+    ent_coef: Annotated[float, NON_NEGATIVE] = 0.0
+    vf_coef: Annotated[float, NON_NEGATIVE] = 0.5
+    max_grad_norm: Annotated[float, POSITIVE] = 0.5
+    target_kl: Annotated[float | None, POSITIVE] = None
+    normalize_advantage: bool = True
+    recurrent: bool = True
+    share_encoders: bool = True
+    previous_action: bool = False
+    previous_reward: bool = False
+    normalize_obs: bool = False
+    normalize_reward: bool = False
+    reward_scale: Annotated[float, POSITIVE] = 1.0
+    action_std_init: Annotated[float, POSITIVE] = 1.0
+    squash_output: bool = False
+    ortho_init: bool = True
+    burn_in: Annotated[int, NON_NEGATIVE] = 0
+    refresh_hidden_state: bool = False
+
+    def __post_init__(self) -> None:
+        """Check single fields, then the ones that depend on each other."""
+        super().__post_init__()
+        if self.lr_schedule != "constant" and self.total_steps is None:
+            raise ValueError(
+                f"PPOConfig.total_steps: expected the training's length in environment steps, as "
+                f"lr_schedule={self.lr_schedule!r} needs it, got None"
+            )

@@ -1,0 +1,98 @@
+"""Gymnasium spaces to network inputs, and back: the only place that asks which space it is."""
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor
+
+SUPPORTED_OBSERVATIONS = "Box with one dimension (a vector) and Discrete"
+SUPPORTED_ACTIONS = "Discrete and Box"
+
+
+class ObservationCodec:
+    """How observations of one space are stored and shown to a network.
+
+    Attributes:
+        space: the Gymnasium space of one observation.
+        shape: of one stored observation: (D,) for a vector, () for an index.
+        dtype: of the store.
+        features: D, width of the network's input.
+
+    """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        """Raise TypeError, saying what is supported, for any other space."""
+        self.space = space
+        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+            self.shape: tuple[int, ...] = space.shape
+            self.dtype, self.features = torch.float32, space.shape[0]
+        elif isinstance(space, spaces.Discrete):
+            self.shape, self.dtype, self.features = (), torch.int64, int(space.n)
+        else:
+            raise TypeError(
+                f"observation_space: expected {SUPPORTED_OBSERVATIONS}, got {space}; flatten it "
+                f"with gymnasium.wrappers.FlattenObservation"
+            )
+
+    def encode(self, observation: Tensor) -> Tensor:
+        """Turn stored observations [..., *shape] into features [..., D], float."""
+        if isinstance(self.space, spaces.Discrete):
+            index = observation - int(self.space.start)
+            return torch.nn.functional.one_hot(index, self.features).to(torch.get_default_dtype())
+        return observation
+
+    def check(self, observation: Any, rows: int) -> np.ndarray[Any, Any]:
+        """Return an outside observation as a finite array [N, *shape], or say what is wrong."""
+        array = np.asarray(observation)
+        expected = (rows, *self.shape)
+        if array.dtype.kind not in "fiub":
+            raise TypeError(
+                f"observation: expected numbers of shape {list(expected)}, got dtype {array.dtype}"
+            )
+        if array.shape != expected:
+            raise ValueError(
+                f"observation: expected shape [N, ...] = {list(expected)}, got "
+                f"{list(array.shape)}; one observation needs a leading axis: obs[None]"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise ValueError(f"observation: expected finite numbers, got {array[row]} in row {row}")
+        return array
+
+
+def same_space(ours: gym.Space[Any], theirs: gym.Space[Any]) -> bool:
+    """Whether data of ``theirs`` can be fed to networks made for ``ours``.
+
+    Bounds of observations may differ (a wrapper may tighten them); shapes, dtypes' kinds and the
+    numbers of choices may not.
+    """
+    if isinstance(ours, spaces.Box) and isinstance(theirs, spaces.Box):
+        return ours.shape == theirs.shape
+    return ours == theirs
+
+
+def space_to_dict(space: gym.Space[Any]) -> dict[str, Any]:
+    """Describe a supported space in tensors and plain values, for a checkpoint."""
+    if isinstance(space, spaces.Box):
+        return {
+            "kind": "Box",
+            "low": torch.from_numpy(space.low.copy()),
+            "high": torch.from_numpy(space.high.copy()),
+            "dtype": str(space.dtype),
+        }
+    if isinstance(space, spaces.Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    raise TypeError(f"space: expected Box or Discrete, got {space}")
+
+
+def space_from_dict(data: dict[str, Any]) -> gym.Space[Any]:
+    """Rebuild what ``space_to_dict`` described."""
+    if data["kind"] == "Box":
+        dtype = np.dtype(data["dtype"])
+        return spaces.Box(data["low"].numpy(), data["high"].numpy(), dtype=dtype.type)
+    if data["kind"] == "Discrete":
+        return spaces.Discrete(data["n"], start=data["start"])
+    raise ValueError(f"space: expected the kind Box or Discrete, got {data['kind']!r}")

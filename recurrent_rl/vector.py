@@ -1,0 +1,198 @@
+"""Vector environments seen as rows, with every episode's final observation kept.
+
+Letters: E environments, N rows. For a Gymnasium vector environment N = E.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+Array = np.ndarray[Any, Any]
+
+
+class Observed(NamedTuple):
+    """What the policy is about to see, for N rows. None stands for the usual: no row, or all.
+
+    Attributes:
+        observation: [N, *shape].
+        start: rows whose memory must be zeroed first, bool [N]; None for no row.
+        exists: rows whose observation is real, bool [N]; None for all.
+        active: rows whose action the policy chooses, bool [N]; None for all.
+        action_mask: allowed actions, bool [N, n], or None.
+
+    """
+
+    observation: Array
+    start: Array | None = None
+    exists: Array | None = None
+    active: Array | None = None
+    action_mask: Array | None = None
+
+
+class Outcome(NamedTuple):
+    """What a step led to, for N rows.
+
+    Attributes:
+        reward: [N].
+        terminated: bool [N].
+        truncated: bool [N].
+        final_rows: rows cut by a limit whose last observation is here rather than in the next
+            ``Observed``, [n].
+        final_observation: theirs, [n, *shape], or None if there are none.
+
+    """
+
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_rows: Array
+    final_observation: Array | None
+
+
+NO_ROWS = np.zeros(0, dtype=np.int64)
+
+
+def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """Return the declared autoreset mode.
+
+    Raises:
+        ValueError: none is declared, so nobody can tell an episode's last observation from the
+            next one's first; the message says what to do.
+
+    """
+    mode = (getattr(env, "metadata", None) or {}).get("autoreset_mode")
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        raise ValueError(
+            f"env.metadata['autoreset_mode']: expected a gymnasium.vector.AutoresetMode, got "
+            f"{mode!r} from {type(env).__name__}; find out from the environment's documentation "
+            f"when it resets and declare it: env.metadata = {{**env.metadata, 'autoreset_mode': "
+            f"AutoresetMode.NEXT_STEP}}"
+        ) from None
+
+
+class GymRows:
+    """A Gymnasium vector environment as rows, whatever its autoreset mode.
+
+    NEXT_STEP: the observation after an episode's end is the final one. Its row sees it (so its
+    value is known) but is not active, and the row starts afresh one step later.
+    SAME_STEP: the final observation comes in the info; the row starts afresh at once.
+    DISABLED: we reset what ended, which makes it SAME_STEP.
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+        """Raise TypeError for something else, ValueError for an undeclared autoreset mode."""
+        if not hasattr(env, "num_envs") or not hasattr(env, "single_observation_space"):
+            raise TypeError(
+                f"env: expected a Gymnasium vector environment, got {type(env).__name__}; build "
+                f"one with make_vect_envs, or SyncVectorEnv([lambda: env])"
+            )
+        self.env, self.rows, self.mode = env, int(env.num_envs), autoreset_mode(env)
+        self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
+
+    def reset(self, seed: int | None = None) -> Observed:
+        """Start all episodes afresh."""
+        observation, info = self.env.reset(seed=seed)
+        mask = self._mask(info)
+        return Observed(observation, start=np.ones(self.rows, dtype=bool), action_mask=mask)
+
+    def step(self, action: Array, before: Observed) -> tuple[Outcome, Observed]:
+        """Take a step from ``before``; what it led to, and what is seen next."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        ended = terminated | truncated
+        if self.final_is_next:
+            return self._next_step(observation, reward, terminated, truncated, info, before)
+        final_rows, final, start = NO_ROWS, None, None
+        if ended.any():
+            start = ended
+            final_rows = np.flatnonzero(truncated & ~terminated)
+            if self.mode == AutoresetMode.DISABLED:
+                final = np.array(observation[final_rows])
+                observation, info = self.env.reset(options={"reset_mask": ended})
+            elif len(final_rows):
+                final = self._final(info, final_rows)
+        mask = self._mask(info)
+        return Outcome(reward, terminated, truncated, final_rows, final), Observed(
+            observation, start, action_mask=mask
+        )
+
+    def _next_step(
+        self,
+        observation: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        info: dict[str, Any],
+        before: Observed,
+    ) -> tuple[Outcome, Observed]:
+        start = None
+        if before.active is not None:
+            # This step only reset these rows: its reward and flags mean nothing.
+            start = ~before.active
+            reward = np.where(start, 0, reward)
+            terminated, truncated = terminated & ~start, truncated & ~start
+        ended = terminated | truncated
+        active = ~ended if ended.any() else None
+        return Outcome(reward, terminated, truncated, NO_ROWS, None), Observed(
+            observation, start, active=active, action_mask=self._mask(info)
+        )
+
+    def _final(self, info: dict[str, Any], rows: Array) -> Array:
+        if "final_obs" not in info:
+            raise ValueError(
+                f"info['final_obs']: expected the final observations of environments {rows}, as "
+                f"autoreset mode SAME_STEP promises, got none from {type(self.env).__name__}; is "
+                f"the declared mode right?"
+            )
+        return np.stack([info["final_obs"][i] for i in rows])
+
+    def _mask(self, info: dict[str, Any]) -> Array | None:
+        mask = info.get("action_mask")
+        return None if mask is None else np.stack(list(mask)).astype(bool)
+
+
+def make_vect_envs(
+    env_name: str | None = None,
+    num_envs: int = 1,
+    *,
+    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
+    should_async_vector: bool = True,
+    **env_kwargs: Any,
+) -> VectorEnv[Any, Any, Any]:
+    """Build a vector environment with autoreset mode SAME_STEP.
+
+    Args:
+        env_name: a registered Gymnasium id; or else
+        make_env: a function that builds one environment.
+        num_envs: E >= 1.
+        should_async_vector: each environment in a process of its own, which pays for slow
+            environments only; False runs all in this process.
+        env_kwargs: for ``gymnasium.make``; only with env_name.
+
+    Returns:
+        the vector environment; the caller closes it.
+
+    Raises:
+        ValueError: neither or both of env_name and make_env, or num_envs < 1.
+
+    """
+    if (env_name is None) == (make_env is None):
+        raise ValueError(
+            f"make_vect_envs: expected one of env_name and make_env, got {env_name=}, {make_env=}"
+        )
+    if num_envs < 1:
+        raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+
+    def build() -> gym.Env[Any, Any]:
+        if make_env is not None:
+            return make_env()
+        assert env_name is not None
+        # The passive checker costs a fifth of a small environment; we check at our own boundary.
+        return gym.make(env_name, **{"disable_env_checker": True, **env_kwargs})
+
+    kind = AsyncVectorEnv if should_async_vector else SyncVectorEnv
+    return kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
