@@ -159,12 +159,13 @@ class GaussianHead(ActionHead):
 
     def log_prob(self, params: Tensor, action: Tensor) -> Tensor:
         z = (action - params) * (-self.log_std).exp()
-        density = -0.5 * z.square() - (self.log_std + 0.5 * math.log(2 * math.pi))
+        norm = self.log_std.sum() + 0.5 * self.outputs * math.log(2 * math.pi)
+        log_prob: Tensor = -0.5 * torch.linalg.vecdot(z, z) - norm
         if self.squash:
             # log(1 - tanh(u)^2), written so that it does not underflow for large |u|.
             slope = 2 * (math.log(2) - action - F.softplus(-2 * action))
-            density = density - slope - (0.5 * (self.high - self.low)).log()
-        return density.sum(dim=-1)
+            log_prob = log_prob - (slope + (0.5 * (self.high - self.low)).log()).sum(dim=-1)
+        return log_prob
 
     def entropy(self, params: Tensor) -> Tensor:
         """Entropy of the Gaussian itself; squashing has no closed form, so it is left out."""

@@ -79,7 +79,8 @@ def learn(
         group["lr"] = lr
     device = next(policy.parameters()).device
     cuts = buffer.sequences()
-    advantage = buffer.normalized_advantage() if config.normalize_advantage else buffer.advantage
+    targets = buffer.targets(config.normalize_advantage)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     records: list[Tensor] = []
     padding = computed = epochs = 0
     stop = False
@@ -90,7 +91,7 @@ def learn(
         if config.refresh_hidden_state and epoch:
             refresh_hidden_state(policy, buffer)
         for which in minibatches(cuts.active, cuts.length, config.batch_size, generator):
-            batch = buffer.batch(cuts, which, advantage)
+            batch = buffer.batch(cuts, which, targets)
             computed += batch.observation.shape[0] * batch.observation.shape[1]
             padding += batch.padding
             loss, record = ppo_loss(policy, batch, config, device)
@@ -98,9 +99,9 @@ def learn(
             if config.target_kl is not None and float(kl) > config.target_kl:
                 stop = True
                 break
-            optimizer.zero_grad()
+            optimizer.zero_grad(set_to_none=False)  # gradients are views of one vector
             loss.backward()
-            norm = nn.utils.clip_grad_norm_(policy.parameters(), config.max_grad_norm)
+            norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
             if not torch.isfinite(norm):
                 raise FloatingPointError(
                     f"learn: expected a finite gradient, got norm {float(norm)} (loss "
@@ -149,14 +150,18 @@ def ppo_loss(
         for x in (batch.action, batch.log_prob, batch.advantage, batch.returns, batch.value)
     )
     log_ratio = policy.head.log_prob(params, action) - log_prob
-    pi_loss = policy_loss(log_ratio, advantage, config.clip_coef).mean()
+    ratio = log_ratio.exp()
+    pi_loss = policy_loss(ratio, advantage, config.clip_coef).mean()
     v_loss = value_loss(value, returns, old_value, config.clip_vf_coef).mean()
-    entropy = policy.head.entropy(params).mean()
-    loss = pi_loss + config.vf_coef * v_loss - config.ent_coef * entropy
+    loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
+    with torch.set_grad_enabled(config.ent_coef > 0):
+        entropy = policy.head.entropy(params).mean()
+    if config.ent_coef > 0:
+        loss = loss - config.ent_coef * entropy
     with torch.no_grad():
-        ratio = log_ratio.exp()
+        kl = approximate_kl(ratio, log_ratio)
         clipped = ((ratio - 1).abs() > config.clip_coef).float().mean()
-        record = torch.stack((pi_loss, v_loss, entropy, approximate_kl(log_ratio), clipped))
+        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped))
     return loss, record
 
 
@@ -228,7 +233,7 @@ def replay(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> tuple[Tensor, 
     log_prob, value = (torch.full((buffer.steps * buffer.rows,), torch.nan) for _ in range(2))
     device = next(policy.parameters()).device
     if len(cuts):
-        batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.advantage)
+        batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
         params, values = evaluate(policy, batch, device)
         log_prob[batch.step] = policy.head.log_prob(params, batch.action.to(device)).cpu()
         value[batch.step] = values.cpu()

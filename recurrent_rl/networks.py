@@ -48,6 +48,27 @@ def orthogonal_init(module: nn.Module, gain: float) -> None:
                     nn.init.orthogonal_(gate, 1.0)
 
 
+def share_memory_of(module: nn.Module) -> nn.Parameter:
+    """Move all parameters, and gradients, into one vector each, of which they become views.
+
+    An optimiser then takes one step for one tensor rather than for each of a dozen small ones,
+    which saves a tenth of a small policy's update. For the CPU: cuDNN has its own layout.
+
+    Returns:
+        the vector, to be given to the optimiser in the parameters' stead.
+
+    """
+    parameters = list(module.parameters())
+    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
+    flat.grad = torch.zeros_like(flat)
+    sizes = [p.numel() for p in parameters]
+    for p, data, grad in zip(
+        parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True
+    ):
+        p.data, p.grad = data.view_as(p), grad.view_as(p)
+    return flat
+
+
 class RunningNorm(nn.Module):
     """Standardise by running mean and variance, which move only when ``update`` is called.
 
@@ -79,7 +100,7 @@ class RunningNorm(nn.Module):
         self._refresh()
 
     def _apply(self, *args: Any, **kwargs: Any) -> "RunningNorm":
-        super()._apply(*args, **kwargs)
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
         self._refresh()
         return self
 
@@ -271,7 +292,8 @@ class ActorCritic(nn.Module):
 
         """
         x = self.features(observation)
-        outputs, after = [], []
+        outputs: list[Tensor] = []
+        after: list[Tensor] = []
         for encoder, part in self._with_state(state.tensors):
             y, s = encoder.step(x, extra, part)
             outputs.append(y)

@@ -15,7 +15,7 @@ from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.collect import Carry, check_spaces, disturb
 from recurrent_rl.config import NetConfig, PPOConfig
 from recurrent_rl.learner import Diagnostics
-from recurrent_rl.networks import ActorCritic, RunningNorm
+from recurrent_rl.networks import ActorCritic, RunningNorm, share_memory_of
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.spaces import space_from_dict, space_to_dict
@@ -112,8 +112,10 @@ class PPO:
             torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
             self.policy = ActorCritic(observation_space, action_space, net_config, self.config)
         self.policy.to(self.device)
+        on_cpu = self.device.type == "cpu"
+        parameters = [share_memory_of(self.policy)] if on_cpu else list(self.policy.parameters())
         self.optimizer = torch.optim.Adam(
-            self.policy.parameters(), lr=self.config.lr, eps=self.config.adam_eps, fused=True
+            parameters, lr=self.config.lr, eps=self.config.adam_eps, fused=True
         )
         self.reward_norm = RunningNorm(1) if self.config.normalize_reward else None
         self.buffer: SequenceRolloutBuffer | None = None

@@ -89,6 +89,7 @@ class Sequences:
         fresh: the sequence starts from zeros, [S] bool.
         prefix: burn-in steps in front of first (in order, and in the same episode), [S].
         prefix_fresh: those start from zeros rather than from the stored state, [S] bool.
+        trained: which steps of order are active; None if all are.
 
     """
 
@@ -101,6 +102,7 @@ class Sequences:
     fresh: Tensor
     prefix: Tensor
     prefix_fresh: Tensor
+    trained: Tensor | None
 
     def __len__(self) -> int:
         """S."""
@@ -115,15 +117,21 @@ class Sequences:
         Returns:
             index: into the flattened [T * N] rollout, [L', S']; padding repeats a sequence's own
                 last step, so it never reads what does not exist.
-            real: bool [L', S'], False at padding; None if there is no padding.
+            chosen: flat positions (l * S' + s) of the active steps, [M]; None if all are.
 
         """
         first, length = self.first[which], self.length[which]
         longest = int(length.max())
-        position = torch.arange(longest)[:, None]
+        time = torch.arange(longest)[:, None]
         if int(length.min()) == longest:
-            return self.order[first + position], None
-        return self.order[first + torch.minimum(position, length - 1)], position < length
+            place, real = first + time, None
+        else:
+            place, real = first + torch.minimum(time, length - 1), time < length
+        index = self.order[place]
+        if self.trained is not None:
+            active = self.trained[place]
+            real = active if real is None else real & active
+        return index, None if real is None else real.flatten().nonzero().squeeze(1)
 
 
 def state_times(steps: int, max_seq_len: int, burn_in: int = 0) -> list[int]:
@@ -197,6 +205,7 @@ def cut_sequences(
         fresh=fresh[keep],
         prefix=prefix[keep],
         prefix_fresh=(since >= stored)[keep],
+        trained=None if bool(trained.all()) else trained,
     )
 
 
@@ -319,15 +328,17 @@ class RecurrentCore(nn.Module):
         output = x.new_zeros(steps * rows, self.shapes[0][1])
         if len(cuts) == 0:
             return rearrange(output, "(t n) h -> t n h", t=steps), tuple(final)
-        index, real = cuts.index(torch.arange(len(cuts)))
+        index, chosen = cuts.index(torch.arange(len(cuts)))
         index, fresh, row = (i.to(x.device) for i in (index, cuts.fresh, cuts.row))
         y, after = self.run(
             x.flatten(0, 1)[index],
             cuts.length.to(x.device),
             [s[:, row].masked_fill(fresh[:, None], 0) for s in state],
         )
-        real = torch.ones_like(index, dtype=torch.bool) if real is None else real.to(x.device)
-        output = output.index_copy(0, index[real], y[real])
+        place, y = index.flatten(), y.flatten(0, 1)
+        if chosen is not None:
+            place, y = place[chosen.to(x.device)], y[chosen.to(x.device)]
+        output = output.index_copy(0, place, y)
         # Cuts come row by row and in time: the last of a row holds its state at the end, unless
         # the row restarted after it without taking another step.
         ends = torch.cat((cuts.row[1:] != cuts.row[:-1], torch.ones(1, dtype=torch.bool)))

@@ -189,29 +189,39 @@ class SequenceRolloutBuffer:
         active = self.active & self.exists
         return cut_sequences(self.start, self.exists, active, self.max_seq_len, self.burn_in)
 
-    def normalized_advantage(self) -> Tensor:
-        """Advantages with zero mean and unit deviation over the active steps, [T, N]."""
-        return normalize(self.advantage, self.active & self.exists)
+    def targets(self, normalize_advantage: bool) -> Tensor:
+        """Return what a loss compares with, together, so that a minibatch gathers it at once.
 
-    def batch(self, cuts: Sequences, which: Tensor, advantage: Tensor) -> Batch:
+        Args:
+            normalize_advantage: to zero mean and unit deviation over the active steps.
+
+        Returns:
+            log_prob, value, advantage and return of each step, [T * N, 4].
+
+        """
+        advantage = self.advantage
+        if normalize_advantage:
+            advantage = normalize(advantage, self.active & self.exists)
+        columns = (self.log_prob, self.value, advantage, self.returns)
+        return torch.stack([x.flatten() for x in columns], dim=1)
+
+    def batch(self, cuts: Sequences, which: Tensor, targets: Tensor) -> Batch:
         """Gather some sequences.
 
         Args:
             cuts: from ``sequences``.
             which: sequence numbers, [S].
-            advantage: to train on, [T, N].
+            targets: from ``targets``.
 
         Returns:
             the minibatch, on the CPU.
 
         """
-        index, real = cuts.index(which)
-        flat = index.flatten()  # [L, S] -> [L * S]
-        used = (self.active & self.exists).flatten()[flat]
-        if real is not None:
-            used &= real.flatten()
-        chosen = None if bool(used.all()) else used.nonzero().squeeze(1)
-        step = flat if chosen is None else flat[chosen]
+        index, chosen = cuts.index(which)
+        step = index.flatten()  # [L, S] -> [L * S]
+        if chosen is not None:
+            step = step[chosen]
+        log_prob, value, advantage, returns = targets[step].unbind(1)
         prefix, fresh = None, cuts.fresh[which]
         if self.burn_in and bool((length := cuts.prefix[which]).any()):
             back = (cuts.first[which] - length) + torch.minimum(
@@ -234,11 +244,11 @@ class SequenceRolloutBuffer:
             step=step,
             action=_take(self.action, step),
             mask=_take(self.action_mask, step) if self.action_mask is not None else None,
-            log_prob=_take(self.log_prob, step),
-            value=_take(self.value, step),
-            advantage=_take(advantage, step),
-            returns=_take(self.returns, step),
-            padding=0 if real is None else int((~real).sum()),
+            log_prob=log_prob,
+            value=value,
+            advantage=advantage,
+            returns=returns,
+            padding=index.numel() - int(cuts.length[which].sum()),
             prefix=prefix,
         )
 
