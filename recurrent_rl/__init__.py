@@ -8,6 +8,7 @@ from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.ppo import PPO, ActionOutput
 from recurrent_rl.recurrent import HiddenState, RecurrentCore
 from recurrent_rl.rollout import SequenceRolloutBuffer
+from recurrent_rl.tuned import TunedSettings, load_tuned
 from recurrent_rl.vector import make_vect_envs
 from wrappers import MaskVelocityWrapper
 
@@ -28,7 +29,9 @@ __all__ = [
     "RecurrentCore",
     "RolloutStats",
     "SequenceRolloutBuffer",
+    "TunedSettings",
     "collect_rollouts",
     "collect_rollouts_recurrent",
+    "load_tuned",
     "make_vect_envs",
 ]

@@ -1,0 +1,157 @@
+"""Learning curves of the tuned settings: several seeds, deterministic evaluation.
+
+    python benchmarks/learning.py Pendulum-v1                  # 5 seeds
+    python benchmarks/learning.py Pendulum-v1 --feed-forward   # the same without memory
+    python benchmarks/learning.py Pendulum-v1 --set lr=3e-3 num_layers=2
+
+Writes one JSON file for each run and prints the table that benchmarks/README.md shows. Training
+seconds exclude evaluation.
+"""
+
+import argparse
+import ast
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from recurrent_rl import (
+    PPO,
+    EncoderConfig,
+    MaskVelocityWrapper,
+    collect_rollouts_recurrent,
+    load_tuned,
+    make_vect_envs,
+)
+from recurrent_rl.tuned import TunedSettings
+
+# "Reached" means that the mean over the evaluation episodes is at least this.
+TARGETS = {"Pendulum-v1": -200.0, "CartPole-v1": 490.0, "MountainCarContinuous-v0": 90.0}
+EVAL_ENVS = 25
+
+
+def vector(env_id: str, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """Build a vector of environments without velocities."""
+
+    def make() -> gym.Env[Any, Any]:
+        return MaskVelocityWrapper(gym.make(env_id, disable_env_checker=True))
+
+    return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
+
+
+def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSettings:
+    """Apply ``--set name=value`` to the field of that name, wherever it belongs."""
+    encoder = dict(settings.net_config.get("encoder_config", {}))
+    hyperparameters = dict(settings.hyperparameters)
+    own = {}
+    for name, value in changes.items():
+        if name in ("num_envs", "total_steps"):
+            own[name] = value
+        elif name in {f.name for f in dataclasses.fields(EncoderConfig)}:
+            encoder[name] = value
+        else:
+            hyperparameters[name] = value
+    net = {**settings.net_config, "encoder_config": encoder}
+    return dataclasses.replace(settings, net_config=net, hyperparameters=hyperparameters, **own)
+
+
+def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
+    """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
+    env = vector(settings.env_id, settings.num_envs)
+    eval_env = vector(settings.env_id, EVAL_ENVS)
+    agent = PPO(
+        env.single_observation_space,
+        env.single_action_space,
+        seed=seed,
+        **settings.agent_options(),
+    )
+    curve, seconds, due = [], 0.0, every
+    while agent.env_steps < settings.total_steps:
+        begin = time.perf_counter()
+        collect_rollouts_recurrent(agent, env)
+        agent.learn()
+        seconds += time.perf_counter() - begin
+        if agent.env_steps >= due or agent.env_steps >= settings.total_steps:
+            due += every
+            returns = agent.evaluate(eval_env, episodes, seed=1_000_000 + 1000 * seed)
+            point = {"steps": agent.env_steps, "seconds": seconds, "return": returns.mean()}
+            curve.append({k: float(v) for k, v in point.items()})
+    env.close()
+    eval_env.close()
+    return curve
+
+
+def report(name: str, curves: list[list[dict[str, float]]], target: float | None) -> str:
+    """One table row a seed, then the mean curve and when it first reached the target."""
+    lines = [f"{name}: {len(curves)} seeds", "| seed | final | best | reached at | seconds |"]
+    lines.append("|---|---|---|---|---|")
+    for seed, curve in enumerate(curves):
+        returns = [p["return"] for p in curve]
+        first = next((p for p in curve if target is not None and p["return"] >= target), None)
+        reached = f"{first['steps']:,.0f} ({first['seconds']:.1f} s)" if first else "never"
+        lines.append(
+            f"| {seed} | {returns[-1]:.1f} | {max(returns):.1f} | {reached} | "
+            f"{curve[-1]['seconds']:.1f} |"
+        )
+    table = np.array([[p["return"] for p in curve] for curve in curves])
+    steps = [p["steps"] for p in curves[0]]
+    seconds = np.mean([[p["seconds"] for p in curve] for curve in curves], axis=0)
+    mean = table.mean(0)
+    lines.append(f"final: {mean[-1]:.1f} +- {table[:, -1].std():.1f} (mean and std over seeds)")
+    pairs = ", ".join(f"{s / 1000:.0f}k: {m:.0f}" for s, m in zip(steps, mean, strict=True))
+    lines.append(f"mean curve: {pairs}")
+    if target is not None:
+        first_at = next((i for i, m in enumerate(mean) if m >= target), None)
+        lines.append(
+            f"mean over seeds first reaches {target:g}: "
+            + (
+                f"{steps[first_at]:,.0f} steps, {seconds[first_at]:.1f} s of training"
+                if first_at is not None
+                else "never"
+            )
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train the seeds one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("env_id")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--every", type=int, help="steps between evaluations (total / 20)")
+    parser.add_argument("--episodes", type=int, default=100, help="in each evaluation")
+    parser.add_argument("--feed-forward", action="store_true", help="the same without memory")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--out", type=Path, default=Path("runs/learning"))
+    options = parser.parse_args()
+
+    torch.set_num_threads(1)
+    changes: dict[str, Any] = {}
+    for change in options.set:
+        name, _, value = change.partition("=")
+        try:
+            changes[name] = ast.literal_eval(value)
+        except (ValueError, SyntaxError):  # a bare word, such as a schedule's name
+            changes[name] = value
+    if options.feed_forward:
+        changes["recurrent"] = False
+    settings = with_changes(load_tuned(options.env_id), changes)
+    every = options.every or settings.total_steps // 20
+    name = f"{options.env_id}{'-feed-forward' if options.feed_forward else ''}"
+    name += "".join(f"-{change}" for change in options.set)
+    options.out.mkdir(parents=True, exist_ok=True)
+    curves = []
+    for seed in options.seeds:
+        curves.append(train(settings, seed, every, options.episodes))
+        (options.out / f"{name}-seed{seed}.json").write_text(json.dumps(curves[-1], indent=1))
+        print(f"seed {seed}: {curves[-1][-1]}", flush=True)
+    print(report(name, curves, TARGETS.get(options.env_id)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Settings found by trying, loaded by environment id; how they were found is in the README.
+
+>>> settings = load_tuned("Pendulum-v1")
+>>> settings.num_envs
+8
+"""
+
+import difflib
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TunedSettings:
+    """What a training run on one environment, with its velocities masked, starts from.
+
+    Attributes:
+        env_id: the Gymnasium id; wrap it in ``MaskVelocityWrapper``.
+        num_envs: E, environments in the vector.
+        total_steps: environment steps of the whole training, summed over environments.
+        net_config: as ``PPO`` takes it.
+        hyperparameters: likewise.
+
+    """
+
+    env_id: str
+    num_envs: int
+    total_steps: int
+    net_config: dict[str, Any] = field(default_factory=dict)
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
+        """Keyword arguments for ``PPO``, with its schedules ending at ``total_steps``."""
+        total = self.total_steps if total_steps is None else total_steps
+        return {"net_config": self.net_config, "total_steps": total, **self.hyperparameters}
+
+
+TUNED = {
+    settings.env_id: settings
+    for settings in (
+        TunedSettings(
+            env_id="Pendulum-v1",
+            num_envs=8,
+            total_steps=100_000,
+            net_config={
+                "encoder_config": {"hidden_state_size": 64, "max_seq_len": 32},
+                "head_config": {"hidden_size": [64]},
+            },
+            hyperparameters={
+                "learn_step": 256,
+                "batch_size": 256,
+                "update_epochs": 10,
+                "lr": 1e-3,
+                "lr_schedule": "linear",
+                "gamma": 0.9,
+                "normalize_reward": True,
+                "share_encoders": False,
+            },
+        ),
+    )
+}
+
+
+def load_tuned(env_id: str) -> TunedSettings:
+    """Return the settings for an environment.
+
+    Raises:
+        KeyError: there are none; the message lists what there is.
+
+    """
+    if env_id not in TUNED:
+        near = difflib.get_close_matches(env_id, TUNED, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise KeyError(f"no tuned settings for {env_id!r}{hint} Known: {', '.join(TUNED)}")
+    return TUNED[env_id]
