@@ -34,7 +34,6 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import nn
 
 from recurrent_rl import PPO, MaskVelocityWrapper, collect_rollouts_recurrent, make_vect_envs
-from recurrent_rl.collect import RowCollector
 from recurrent_rl.rollout import SequenceRolloutBuffer, minibatches
 from recurrent_rl.vector import GymRows
 
@@ -146,7 +145,11 @@ def peer(rounds: int, folder: Path) -> None:
 
 def learner(rounds: int) -> None:
     """Samples a second of learn() against nn.LSTM alone, forward and backward, same minibatches."""
-    for num_envs, steps, length, batch_size in ((8, 128, 128, 256), (8, 256, 32, 256), (64, 64, 64, 2048)):
+    for num_envs, steps, length, batch_size in (
+        (8, 128, 128, 256),
+        (8, 256, 32, 256),
+        (64, 64, 64, 2048),
+    ):
         env = pendulum(num_envs)
         agent = make_agent(env, length, learn_step=steps, batch_size=batch_size)
         collect_rollouts_recurrent(agent, env)
@@ -154,8 +157,13 @@ def learner(rounds: int) -> None:
         buffer, lstm = agent.buffer, nn.LSTM(3, 64)
         cuts, targets = buffer.sequences(), buffer.targets(True)
 
-        def bare(agent: PPO = agent, buffer: Any = buffer, lstm: nn.LSTM = lstm, cuts: Any = cuts,
-                 targets: Any = targets) -> float:
+        def bare(
+            agent: PPO = agent,
+            buffer: Any = buffer,
+            lstm: nn.LSTM = lstm,
+            cuts: Any = cuts,
+            targets: Any = targets,
+        ) -> float:
             size = agent.config.batch_size
             batches = [
                 buffer.batch(cuts, which, targets)
@@ -299,8 +307,9 @@ def memory() -> None:
         stored.fill_(1)
     python = tracemalloc.get_traced_memory()[0]
     grown = resident() - begin
+    mib = 2**20
     print(
-        f"memory: {grown / 2**20:.1f} MiB resident for {buffer.nbytes() / 2**20:.1f} MiB of fields: "
+        f"memory: {grown / mib:.1f} MiB resident for {buffer.nbytes() / mib:.1f} MiB of fields: "
         f"{grown / buffer.nbytes():.3f}x ({python / 1024:.0f} KiB of Python objects)"
     )
 

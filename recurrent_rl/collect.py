@@ -8,22 +8,21 @@ computed for a block of steps at once.
 
 import weakref
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 from torch import Tensor
 
+from recurrent_rl.config import PPOConfig
 from recurrent_rl.functional import reverse_scan
-from recurrent_rl.networks import ActorCritic
+from recurrent_rl.networks import ActorCritic, RunningNorm
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.spaces import same_space
 from recurrent_rl.vector import Array, GymRows, Observed, Outcome
-
-if TYPE_CHECKING:
-    from recurrent_rl.ppo import PPO
 
 BLOCK = 64  # steps between two batched evaluations; bounds the memory that they need
 
@@ -73,6 +72,29 @@ class Carry:
             data["episode_length"].cpu().numpy(),
             data["discounted"].cpu(),
         )
+
+
+class Collecting(Protocol):
+    """What collection needs of an agent; ``PPO`` documents the parts."""
+
+    observation_space: gym.Space[Any]
+    action_space: gym.Space[Any]
+    config: PPOConfig
+    policy: ActorCritic
+    device: torch.device
+    generator: torch.Generator
+    reward_norm: RunningNorm | None
+    carry: Carry | None
+    collected: bool
+
+    def prepare_buffer(self, steps: int, rows: int, masked: bool) -> SequenceRolloutBuffer:
+        """Return a buffer for T steps of N rows, with or without action masks."""
+
+    def next_seed(self) -> int | None:
+        """Return a seed for the environments, or None for none."""
+
+    def finish_rollout(self, last_value: Tensor) -> None:
+        """Compute the returns of the rollout that is now whole; V [N] of what follows."""
 
 
 # Which collection stepped an environment last: only that one may continue on it.
@@ -175,11 +197,21 @@ class RowCollector:
         """Store the step's action mask and return it on the policy's device."""
         stored = self.buffer.action_mask
         if stored is None:
+            if seen.action_mask is not None and self.policy.head.mask_size:
+                raise ValueError(
+                    f"info['action_mask']: expected none, as at reset, got one at step {t}; put it "
+                    f"into the info of reset() and of step()"
+                )
             return None
         if seen.action_mask is None:
             raise ValueError(
                 f"info['action_mask']: expected one at every step, as at reset, got none at step "
                 f"{t}; put it into the info of reset() and of step()"
+            )
+        if seen.action_mask.shape != stored.shape[1:]:
+            raise ValueError(
+                f"info['action_mask']: expected shape [N, n] = {list(stored.shape[1:])}, got "
+                f"{list(seen.action_mask.shape)}"
             )
         possible = seen.action_mask.any(-1)
         if seen.active is not None:
@@ -231,6 +263,11 @@ class RowCollector:
         state = self.state[place]
         extra = self.policy.extra_inputs(state, self.last_reward[place])
         observation = torch.as_tensor(final, dtype=self.buffer.obs.dtype).to(self.device)
+        # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
+        finite = torch.isfinite(observation)
+        if not bool(finite.all()):
+            i = int(finite.logical_not().nonzero()[0, 0])
+            raise _not_finite("final observation", final[i].tolist(), int(final_rows[i]), t)
         self.buffer.bootstrap[t, rows] = self.policy.value(observation, extra, state).cpu()
 
     def finish(self) -> tuple[Tensor, Carry]:
@@ -264,11 +301,7 @@ class RowCollector:
             finite = torch.isfinite(values)
             if not bool(finite.all()):
                 t, row = finite.logical_not().nonzero()[0, :2].tolist()
-                raise ValueError(
-                    f"{name}: expected finite numbers, got {values[t, row].tolist()} from "
-                    f"environment {row} at step {t} of this rollout; the rollout is discarded, "
-                    f"the weights are as before, and the next collection resets the environment"
-                )
+                raise _not_finite(name, values[t, row].tolist(), row, t)
 
     def discounted_returns(self, gamma: float) -> Tensor:
         """Return the discounted return up to and with each step, [T, N], and carry its end on."""
@@ -281,8 +314,16 @@ class RowCollector:
         return total
 
 
+def _not_finite(name: str, value: Any, row: int, t: int) -> ValueError:
+    return ValueError(
+        f"{name}: expected finite numbers, got {value} from environment {row} at step {t} of this "
+        f"rollout; the rollout is discarded, the weights are as before, and the next collection "
+        f"resets the environment"
+    )
+
+
 def collect_rollouts_recurrent(
-    agent: "PPO",
+    agent: Collecting,
     env: VectorEnv[Any, Any, Any],
     n_steps: int | None = None,
     *,
@@ -339,7 +380,7 @@ def collect_rollouts_recurrent(
     return group.stats
 
 
-def _finish(agent: "PPO", group: RowCollector) -> Tensor:
+def _finish(agent: Collecting, group: RowCollector) -> Tensor:
     if agent.reward_norm is not None:
         buffer = group.buffer
         total = group.discounted_returns(agent.config.gamma)
@@ -349,20 +390,20 @@ def _finish(agent: "PPO", group: RowCollector) -> Tensor:
     return last_value
 
 
-def check_spaces(agent: "PPO", env: VectorEnv[Any, Any, Any]) -> None:
+def check_spaces(agent: Collecting, env: VectorEnv[Any, Any, Any]) -> None:
     """Raise ValueError if the environment's spaces are not the agent's."""
     for name, ours, theirs in (
         ("observation", agent.observation_space, env.single_observation_space),
         ("action", agent.action_space, env.single_action_space),
     ):
-        if not same_space(ours, theirs):
+        if not same_space(ours, theirs, bounds=name == "action"):
             raise ValueError(
                 f"env: expected the agent's {name} space {ours}, got {theirs}; build the agent "
                 f"from this environment's spaces, or wrap the environment as in training"
             )
 
 
-def _where_to_start(agent: "PPO", rows: GymRows, reset: bool | None) -> Carry:
+def _where_to_start(agent: Collecting, rows: GymRows, reset: bool | None) -> Carry:
     carry: Carry | None = agent.carry
     if reset is None:
         reset = carry is None or _latest.get(rows.env) is not carry
@@ -374,6 +415,7 @@ def _where_to_start(agent: "PPO", rows: GymRows, reset: bool | None) -> Carry:
                 f"agent has {had}; leave reset out"
             )
         return carry
+    agent.carry = None  # whatever comes of it, the reset ends what could have been continued
     observed = rows.reset(agent.next_seed())
     agent.policy.codec.check(observed.observation, rows.rows)
     device = agent.device

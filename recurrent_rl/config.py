@@ -81,7 +81,7 @@ class _Config:
 def unknown_name(owner: str, name: object, known: list[str]) -> str:
     """Return the message for a name that does not exist, with the nearest that does."""
     near = difflib.get_close_matches(str(name).strip(), known, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{owner} has no option {name!r}{hint} Known options: {', '.join(sorted(known))}"
 
 
@@ -119,7 +119,7 @@ def _checked(where: str, value: Any, hint: Any) -> Any:
 
 def _checked_scalar(where: str, value: Any, kind: type) -> Any:
     """Accept Python and NumPy scalars of the right kind; a bool is not a number."""
-    is_bool = isinstance(value, bool) or type(value).__name__ == "bool"
+    is_bool = isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
     if kind is bool and is_bool:
         return bool(value)
     if kind is int and isinstance(value, numbers.Integral) and not is_bool:

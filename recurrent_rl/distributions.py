@@ -135,7 +135,7 @@ class GaussianHead(ActionHead):
         size = math.prod(space.shape)
         self.outputs = self.features = size
         self.action_shape, self.action_dtype = (size,), torch.float32
-        self.env_shape, self.env_dtype, self.squash = space.shape, space.dtype, squash
+        self.space, self.squash = space, squash
         if squash and not space.is_bounded():
             raise ValueError(
                 f"squash_output: expected an action space with finite bounds, got {space}; give "
@@ -181,9 +181,11 @@ class GaussianHead(ActionHead):
 
     def to_env(self, action: Tensor) -> np.ndarray[Any, Any]:
         array = self.bounded(action).numpy(force=True)
-        if array.dtype != self.env_dtype:
-            array = array.astype(self.env_dtype)
-        return array.reshape(*array.shape[:-1], *self.env_shape)
+        array = array.reshape(*array.shape[:-1], *self.space.shape)
+        if array.dtype != self.space.dtype:
+            # Bounds again: float32(0.1), say, lies above a float64 bound of 0.1.
+            array = array.astype(self.space.dtype).clip(self.space.low, self.space.high)
+        return array
 
     def encode(self, action: Tensor) -> Tensor:
         return self.bounded(action)

@@ -139,7 +139,7 @@ def value_loss(
 
 
 def approximate_kl(ratio: Tensor, log_ratio: Tensor) -> Tensor:
-    """KL(old || new) from samples of old: mean of (r - 1) - log r; low variance, never negative.
+    """KL(old || new) from samples of old: terms (r - 1) - log r; low variance, never negative.
 
     Source: Schulman 2020, "Approximating KL Divergence", estimator k3.
 
@@ -148,10 +148,10 @@ def approximate_kl(ratio: Tensor, log_ratio: Tensor) -> Tensor:
         log_ratio: its logarithm, [M].
 
     Returns:
-        scalar [nats].
+        terms, [M] [nats]; average them for the divergence.
 
     """
-    return (ratio - 1 - log_ratio).mean()
+    return ratio - 1 - log_ratio
 
 
 def masked_mean_std(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +168,11 @@ def masked_mean_std(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     chosen = x[mask]
     if chosen.numel() == 0:
         return x.new_zeros(()), x.new_zeros(())
-    return chosen.mean(), chosen.std(unbiased=False)
+    # Relative to one of them: equal elements then deviate by 0, not by the rounding of their mean,
+    # which `normalize` would blow up to 1.
+    origin = chosen[0]
+    chosen = chosen - origin
+    return origin + chosen.mean(), chosen.std(unbiased=False)
 
 
 def normalize(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
@@ -190,7 +194,7 @@ def normalize(x: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
 
 
 def explained_variance(prediction: Tensor, target: Tensor) -> float:
-    """1 - Var[target - prediction] / Var[target]; NaN if the target does not vary.
+    """1 - Var[target - prediction] / Var[target]; NaN if the target does not vary, or is empty.
 
     Args:
         prediction: [M].
@@ -200,7 +204,9 @@ def explained_variance(prediction: Tensor, target: Tensor) -> float:
         at most 1 (perfect); 0 for a constant prediction.
 
     """
-    variance = target.var(unbiased=False)
+    if target.numel() == 0:
+        return float("nan")
+    variance = (target - target[0]).var(unbiased=False)  # of equal targets: 0, without rounding
     if variance == 0:
         return float("nan")
     return float(1 - (target - prediction).var(unbiased=False) / variance)

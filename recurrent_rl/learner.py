@@ -105,7 +105,7 @@ def learn(
             if not torch.isfinite(norm):
                 raise FloatingPointError(
                     f"learn: expected a finite gradient, got norm {float(norm)} (loss "
-                    f"{float(loss)}) at update {len(records)}; the weights are those before it. "
+                    f"{loss.item()}) at update {len(records)}; the weights are those before it. "
                     f"Lower lr or reward_scale, or set normalize_reward=True"
                 )
             optimizer.step()
@@ -151,18 +151,18 @@ def ppo_loss(
     )
     log_ratio = policy.head.log_prob(params, action) - log_prob
     ratio = log_ratio.exp()
-    pi_loss = policy_loss(ratio, advantage, config.clip_coef).mean()
-    v_loss = value_loss(value, returns, old_value, config.clip_vf_coef).mean()
+    pi_loss = policy_loss(ratio, advantage, config.clip_coef)
+    v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
     loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
     with torch.set_grad_enabled(config.ent_coef > 0):
-        entropy = policy.head.entropy(params).mean()
+        entropy = policy.head.entropy(params)
     if config.ent_coef > 0:
-        loss = loss - config.ent_coef * entropy
+        loss = torch.sub(loss, entropy, alpha=config.ent_coef)
     with torch.no_grad():
         kl = approximate_kl(ratio, log_ratio)
-        clipped = ((ratio - 1).abs() > config.clip_coef).float().mean()
-        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped))
-    return loss, record
+        clipped = ((ratio - 1).abs() > config.clip_coef).to(ratio.dtype)
+        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).mean(1)
+    return loss.mean(), record
 
 
 def evaluate(policy: ActorCritic, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:

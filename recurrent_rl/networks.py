@@ -59,14 +59,49 @@ def share_memory_of(module: nn.Module) -> nn.Parameter:
 
     """
     parameters = list(module.parameters())
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
-    flat.grad = torch.zeros_like(flat)
+    flat.grad = torch.cat([g.flatten() for g in grads])
     sizes = [p.numel() for p in parameters]
     for p, data, grad in zip(
         parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True
     ):
         p.data, p.grad = data.view_as(p), grad.view_as(p)
     return flat
+
+
+def adam_state_for(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], parameters: Sequence[Tensor]
+) -> dict[str, Any]:
+    """Fit Adam's saved state to an optimiser over one vector of all parameters, or over each.
+
+    On the CPU an agent's optimiser has the one, on a GPU the others (see ``share_memory_of``).
+
+    Args:
+        optimizer: with one group.
+        state: from either's ``state_dict``.
+        parameters: all, in the vector's order.
+
+    Returns:
+        what ``optimizer.load_state_dict`` takes.
+
+    """
+    (group,), moments = state["param_groups"], state["state"]
+    count = len(optimizer.param_groups[0]["params"])
+    if moments and len(moments) != count:
+        names = [name for name in moments[0] if name != "step"]
+        if count == 1:
+            each = [moments[i] for i in range(len(parameters))]
+            parts = [{name: torch.cat([m[name].flatten() for m in each]) for name in names}]
+        else:
+            sizes = [p.numel() for p in parameters]
+            split = {name: moments[0][name].split(sizes) for name in names}
+            parts = [
+                {name: split[name][i].view_as(p).clone() for name in names}
+                for i, p in enumerate(parameters)
+            ]
+        moments = {i: {"step": moments[0]["step"].clone(), **x} for i, x in enumerate(parts)}
+    return {"state": moments, "param_groups": [{**group, "params": list(range(count))}]}
 
 
 class RunningNorm(nn.Module):

@@ -15,7 +15,7 @@ from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.collect import Carry, check_spaces, disturb
 from recurrent_rl.config import NetConfig, PPOConfig
 from recurrent_rl.learner import Diagnostics
-from recurrent_rl.networks import ActorCritic, RunningNorm, share_memory_of
+from recurrent_rl.networks import ActorCritic, RunningNorm, adam_state_for, share_memory_of
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.spaces import space_from_dict, space_to_dict
@@ -137,6 +137,16 @@ class PPO:
             f"{self.env_steps:,} steps)"
         )
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Join the parameters and the optimiser's vector again, which copying tears apart."""
+        self.__dict__.update(state)
+        if self.device.type == "cpu":
+            group = self.optimizer.param_groups[0]
+            (old,), new = group["params"], share_memory_of(self.policy)
+            group["params"] = [new]
+            if old in self.optimizer.state:
+                self.optimizer.state[new] = self.optimizer.state.pop(old)
+
     @property
     def learn_step(self) -> int:
         """T, steps per environment in a rollout."""
@@ -181,9 +191,10 @@ class PPO:
 
         """
         codec, head = self.policy.codec, self.policy.head
-        single = np.ndim(obs) == len(codec.shape)
-        array = np.asarray(obs)[None] if single else np.asarray(obs)
-        rows = len(array)
+        array = np.asarray(obs)
+        single = array.ndim == len(codec.shape)
+        array = array[None] if single else array
+        rows = len(array) if array.ndim else 1
         observation = torch.as_tensor(codec.check(array, rows), dtype=codec.dtype)
         state = self._check_state(hidden_state, rows)
         last = self._check_reward(reward, rows)
@@ -227,6 +238,9 @@ class PPO:
                 f"reward: expected the last rewards, shape [N] = [{rows}], zeros at an episode's "
                 f"start, as this agent was built with previous_reward=True, got {reward!r}"
             )
+        array = np.asarray(reward)
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise ValueError(f"reward: expected finite numbers, got {reward!r}")
         scaled = np.broadcast_to(reward, (rows,)) * self.config.reward_scale
         return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
 
@@ -351,6 +365,9 @@ class PPO:
             undiscounted returns, [episodes].
 
         """
+        for name, count in (("episodes", episodes), ("max_steps", max_steps)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name}: expected at least 1, got {count}")
         if not hasattr(env, "num_envs"):
             single = env
             env = SyncVectorEnv([lambda: single], autoreset_mode=AutoresetMode.SAME_STEP)
@@ -372,10 +389,12 @@ class PPO:
         playing = np.ones(rows.rows, dtype=bool)
         steps = 0
         while playing.any() and (max_steps is None or steps < max_steps):
+            mask = observed.action_mask
             action, _, _, _, state = self.get_action(
                 observed.observation,
                 state,
-                observed.action_mask,
+                # In a final state nothing may be allowed, but whose episode ended is not asked.
+                None if mask is None else mask | ~playing[:, None],
                 deterministic=deterministic,
                 reward=reward if self.config.previous_reward else None,
             )
@@ -466,7 +485,7 @@ class PPO:
             )
         try:
             return cls._from_data(data, device)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except Exception as error:  # whatever the wrong part does to the code that reads it
             raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
 
     def clone(self) -> Self:
@@ -505,7 +524,10 @@ class PPO:
             **data["config"],
         )
         agent.policy.load_state_dict(data["policy"])
-        agent.optimizer.load_state_dict(data["optimizer"])
+        parameters = list(agent.policy.parameters())
+        agent.optimizer.load_state_dict(
+            adam_state_for(agent.optimizer, data["optimizer"], parameters)
+        )
         if agent.reward_norm is not None:
             agent.reward_norm.load_state_dict(data["reward_norm"])
         agent.generator.set_state(data["generator"].cpu())

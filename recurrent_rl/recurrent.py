@@ -39,10 +39,9 @@ class HiddenState:
 
     def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> "HiddenState":
         """Select rows; a single index keeps its axis."""
-        if isinstance(rows, int):
-            rows = [rows]
         if not isinstance(rows, slice):
-            rows = torch.as_tensor(rows)
+            rows = torch.as_tensor(rows).reshape(-1)
+            rows = rows if len(rows) else rows.long()  # an empty list becomes a float tensor
         return HiddenState([x[:, rows] for x in self.tensors], len(torch.arange(self.rows)[rows]))
 
     def reset(self, rows: Tensor) -> "HiddenState":

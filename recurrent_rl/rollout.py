@@ -179,7 +179,7 @@ class SequenceRolloutBuffer:
             self.bootstrap,
             self.terminated,
             self.truncated,
-            self.active,
+            self.active & self.exists,
             gamma,
             gae_lambda,
         )
@@ -223,6 +223,9 @@ class SequenceRolloutBuffer:
             step = step[chosen]
         log_prob, value, advantage, returns = targets[step].unbind(1)
         prefix, fresh = None, cuts.fresh[which]
+        if self.burn_in:
+            # Even without a step to burn in: an episode may have started since, unseen as yet.
+            fresh = fresh | cuts.prefix_fresh[which]
         if self.burn_in and bool((length := cuts.prefix[which]).any()):
             back = (cuts.first[which] - length) + torch.minimum(
                 torch.arange(int(length.max()))[:, None], (length - 1).clamp_min(0)
@@ -230,7 +233,6 @@ class SequenceRolloutBuffer:
             at = cuts.order[back]  # [B, S]
             extra = _take(self.extra, at) if self.extra is not None else None
             prefix = (_take(self.obs, at), extra, length)
-            fresh = fresh | (cuts.prefix_fresh[which] & (length > 0))
         return Batch(
             observation=_take(self.obs, index),
             extra=_take(self.extra, index) if self.extra is not None else None,

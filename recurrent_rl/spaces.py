@@ -57,20 +57,30 @@ class ObservationCodec:
                 f"observation: expected shape [N, ...] = {list(expected)}, got "
                 f"{list(array.shape)}; one observation needs a leading axis: obs[None]"
             )
+        if isinstance(self.space, spaces.Discrete):
+            low, high = int(self.space.start), int(self.space.start) + self.features - 1
+            if array.dtype.kind == "f" or ((array < low) | (array > high)).any():
+                raise ValueError(
+                    f"observation: expected integers in [{low}, {high}], got {array.tolist()}"
+                )
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise ValueError(f"observation: expected finite numbers, got {array[row]} in row {row}")
         return array
 
 
-def same_space(ours: gym.Space[Any], theirs: gym.Space[Any]) -> bool:
+def same_space(ours: gym.Space[Any], theirs: gym.Space[Any], *, bounds: bool = False) -> bool:
     """Whether data of ``theirs`` can be fed to networks made for ``ours``.
 
-    Bounds of observations may differ (a wrapper may tighten them); shapes, dtypes' kinds and the
-    numbers of choices may not.
+    Bounds of observations may differ (a wrapper may tighten them), those of actions (``bounds``)
+    may not; nor may shapes, dtypes' kinds and the numbers of choices.
     """
     if isinstance(ours, spaces.Box) and isinstance(theirs, spaces.Box):
-        return ours.shape == theirs.shape
+        if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
+            return False
+        return not bounds or (
+            np.allclose(ours.low, theirs.low) and np.allclose(ours.high, theirs.high)
+        )
     return ours == theirs
 
 

@@ -107,15 +107,18 @@ class GymRows:
         if self.final_is_next:
             return self._next_step(observation, reward, terminated, truncated, info, before)
         final_rows, final, start = NO_ROWS, None, None
+        mask = self._mask(info)
         if ended.any():
             start = ended
             final_rows = np.flatnonzero(truncated & ~terminated)
             if self.mode == AutoresetMode.DISABLED:
                 final = np.array(observation[final_rows])
                 observation, info = self.env.reset(options={"reset_mask": ended})
+                if mask is not None and (first := self._mask(info)) is not None:
+                    # A partial reset's info has nothing of the rows that go on.
+                    mask = np.where(ended[:, None], first, mask)
             elif len(final_rows):
                 final = self._final(info, final_rows)
-        mask = self._mask(info)
         return Outcome(reward, terminated, truncated, final_rows, final), Observed(
             observation, start, action_mask=mask
         )
@@ -177,12 +180,18 @@ def make_vect_envs(
         the vector environment; the caller closes it.
 
     Raises:
-        ValueError: neither or both of env_name and make_env, or num_envs < 1.
+        ValueError: neither or both of env_name and make_env, options without env_name, or
+            num_envs < 1.
 
     """
     if (env_name is None) == (make_env is None):
         raise ValueError(
             f"make_vect_envs: expected one of env_name and make_env, got {env_name=}, {make_env=}"
+        )
+    if make_env is not None and env_kwargs:
+        raise ValueError(
+            f"make_vect_envs: expected options for gymnasium.make with env_name only, got "
+            f"{env_kwargs} beside make_env"
         )
     if num_envs < 1:
         raise ValueError(f"num_envs: expected at least 1, got {num_envs}")

@@ -49,9 +49,7 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[PPO, Curve
     """Train one agent; its learning curve is the mean return of each rollout's episodes."""
     name = "recurrent" if recurrent else "feed-forward"
     settings = load_tuned(ENV_ID)
-    env = make_vect_envs(
-        make_env=make_env, num_envs=settings.num_envs, should_async_vector=False
-    )
+    env = make_vect_envs(make_env=make_env, num_envs=settings.num_envs, should_async_vector=False)
     options = settings.agent_options(total_steps=steps) | {"recurrent": recurrent}
     agent = PPO(env.single_observation_space, env.single_action_space, seed=seed, **options)
     print(f"\n{name}: {agent!r}")
@@ -119,7 +117,7 @@ def main() -> None:
     """Train both, draw, save, load, run."""
     small = os.environ.get("CI") == "true"  # only to see that everything works
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = 8_192 if small else load_tuned(ENV_ID).total_steps
+    default = 4_096 if small else load_tuned(ENV_ID).total_steps
     parser.add_argument("--steps", type=int, default=default, help="for each of the two agents")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum"))

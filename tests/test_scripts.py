@@ -1,0 +1,53 @@
+"""The tutorial and the benchmarks run, at reduced size, as a user would start them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def run(folder: Path, *arguments: str) -> str:
+    """Run a script of the repository in another folder; its output."""
+    environment = {**os.environ, "CI": "true", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_tutorial_writes_what_it_promises(tmp_path):
+    pytest.importorskip("matplotlib")
+    out = run(tmp_path, str(ROOT / "tutorials" / "pendulum.py"), "--seed", "1")
+    folder = tmp_path / "runs" / "pendulum"
+    assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "agent.pt").exists()
+    for name in ("recurrent", "feed-forward"):
+        assert list((folder / name).glob("events.out.tfevents.*"))
+        header = (folder / name / "metrics.csv").read_text().splitlines()[0]
+        assert "train/return" in header
+        assert "learn/policy_loss" in header
+    assert "with memory (LSTM)" in out
+    assert "without memory (feed-forward)" in out
+    assert "One episode by hand" in out
+
+
+def test_learning_benchmark_reports_its_seeds(tmp_path):
+    script = str(ROOT / "benchmarks" / "learning.py")
+    settings = ("--set", "total_steps=1024", "learn_step=64", "max_seq_len=16", "cell=gru")
+    out = run(tmp_path, script, "CartPole-v1", "--seeds", "0", "1", "--episodes", "25", *settings)
+    assert "CartPole-v1-total_steps=1024" in out
+    assert "2 seeds" in out
+    files = sorted((tmp_path / "runs" / "learning").glob("*.json"))
+    assert len(files) == 2
+    assert json.loads(files[0].read_text())[-1]["steps"] == 1024
+
+
+@pytest.mark.parametrize("part", ["memory", "resets"])
+def test_speed_benchmark_runs(tmp_path, part):
+    assert part + ":" in run(tmp_path, str(ROOT / "benchmarks" / "speed.py"), part)
