@@ -280,7 +280,7 @@ class RowCollector:
         buffer, state, reward = self.buffer, self.state, self.last_reward
         seen = self.observed._replace(observation=np.array(self.observed.observation))
         observation = torch.as_tensor(seen.observation, dtype=buffer.obs.dtype)
-        self._check_finite(observation)
+        self.check_finite(buffer.steps, observation)
         # The value needs the zeroing that is still to come; what is carried on is as it was, since
         # the next call zeroes it.
         self._reset_started(seen)
@@ -291,12 +291,13 @@ class RowCollector:
             torch.where(buffer.truncated, following, torch.zeros(()), out=buffer.bootstrap)
         return last_value, Carry(seen, state, reward, self.returns, self.lengths, self.discounted)
 
-    def _check_finite(self, last_observation: Tensor) -> None:
+    def check_finite(self, steps: int, observation: Tensor) -> None:
+        """Raise ValueError if the first ``steps`` steps, or what was seen next, are not finite."""
         buffer = self.buffer
         for name, values in (
-            ("observation", torch.cat((buffer.obs, last_observation[None]))),
-            ("reward", buffer.reward),
-            ("value of the final observation", buffer.bootstrap),
+            ("observation", torch.cat((buffer.obs[:steps], observation[None]))),
+            ("reward", buffer.reward[:steps]),
+            ("value of the final observation", buffer.bootstrap[:steps]),
         ):
             finite = torch.isfinite(values)
             if not bool(finite.all()):
@@ -372,7 +373,13 @@ def collect_rollouts_recurrent(
         )
         for t in range(steps):
             action = group.act(t)
-            group.record(t, *rows.step(action, group.observed))
+            try:
+                outcome, observed = rows.step(action, group.observed)
+            except Exception:
+                # It may have failed on the action that its own bad numbers led to.
+                group.check_finite(t, buffer.obs[t])
+                raise
+            group.record(t, outcome, observed)
         last_value = _finish(agent, group)
     agent.finish_rollout(last_value)
     assert agent.carry is not None
@@ -415,7 +422,9 @@ def _where_to_start(agent: Collecting, rows: GymRows, reset: bool | None) -> Car
                 f"agent has {had}; leave reset out"
             )
         return carry
-    agent.carry = None  # whatever comes of it, the reset ends what could have been continued
+    # Whatever comes of it, the reset ends what anyone could have continued.
+    agent.carry = None
+    disturb(rows.env)
     observed = rows.reset(agent.next_seed())
     agent.policy.codec.check(observed.observation, rows.rows)
     device = agent.device

@@ -99,3 +99,13 @@ def test_spaces_whose_data_fit_the_same_networks() -> None:
     assert same_space(Discrete(3), Discrete(3))
     assert not same_space(Discrete(3), Discrete(4))
     assert not same_space(Discrete(3), Discrete(3, start=1))
+
+
+def test_bounds_count_for_actions_and_not_for_observations() -> None:
+    # A policy squashes into its own bounds: in another space its actions would mean another thing.
+    ours, theirs = Box(-1, 1, (2,)), Box(-2, 2, (2,))
+    assert same_space(ours, theirs)
+    assert not same_space(ours, theirs, bounds=True)
+    assert same_space(ours, Box(-1, 1, (2,)), bounds=True)
+    assert same_space(Box(-np.inf, 1, (2,)), Box(-np.inf, 1, (2,)), bounds=True)
+    assert not same_space(ours, Box(-1, 1, (2,), dtype=np.int64))
