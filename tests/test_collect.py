@@ -51,6 +51,15 @@ class ByHand:
         self.state = self.agent.get_initial_hidden_state(1)
         self.mask, self.reward = info.get("action_mask"), 0.0
         self.start, self.junk = True, False
+        self.action = np.zeros(self.agent.policy.head.features)
+
+    def _extra(self) -> np.ndarray:
+        """The previous action and reward, as far as the policy sees them."""
+        config = self.agent.config
+        reward = [self.reward * config.reward_scale]
+        return np.concatenate(
+            [self.action] * config.previous_action + [reward] * config.previous_reward + [[]]
+        )
 
     def _act(self) -> Any:
         nothing_allowed = self.mask is None or not self.mask.any()
@@ -69,6 +78,7 @@ class ByHand:
             "start": self.start,
             "active": not self.junk,
             "state": self.state,
+            "extra": self._extra(),
             "value": acted.value,
             "log_prob": acted.log_prob,
             "env_action": acted.action,
@@ -82,7 +92,9 @@ class ByHand:
             return seen
         self.observation, reward, terminated, truncated, info = self.env.step(acted.action)
         self.state, self.start, self.mask = acted.hidden_state, False, info.get("action_mask")
-        self.reward = reward
+        self.reward, self.action = reward, acted.action
+        if isinstance(self.env.action_space, Discrete):
+            self.action = np.eye(3)[acted.action - 1]  # Discrete(3, start=1)
         bootstrap = self._act().value if truncated else 0.0
         seen |= {"reward": reward, "terminated": terminated, "truncated": truncated}
         seen |= {"bootstrap": bootstrap}
@@ -131,6 +143,9 @@ def assert_row(agent: PPO, n: int, row: list[dict[str, Any]], last_value: float)
     assert buffer is not None
     for name in ("obs", "start", "active", "value", "reward", "terminated", "truncated"):
         close(getattr(buffer, name)[:, n], [step[name] for step in row], name)
+    assert (buffer.extra is None) == (row[0]["extra"].size == 0)
+    if buffer.extra is not None:
+        close(buffer.extra[:, n], [step["extra"] for step in row], "extra inputs")
     active = [t for t, step in enumerate(row) if step["active"]]
     assert buffer.exists[:, n].all()
     close(buffer.log_prob[active, n], [row[t]["log_prob"] for t in active], "log_prob")
