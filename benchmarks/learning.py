@@ -86,11 +86,11 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
     return curve
 
 
-def report(name: str, curves: list[list[dict[str, float]]], target: float | None) -> str:
+def report(name: str, curves: dict[int, list[dict[str, float]]], target: float | None) -> str:
     """One table row a seed, then the mean curve and when it first reached the target."""
     lines = [f"{name}: {len(curves)} seeds", "| seed | final | best | reached at | seconds |"]
     lines.append("|---|---|---|---|---|")
-    for seed, curve in enumerate(curves):
+    for seed, curve in curves.items():
         returns = [p["return"] for p in curve]
         first = next((p for p in curve if target is not None and p["return"] >= target), None)
         reached = f"{first['steps']:,.0f} ({first['seconds']:.1f} s)" if first else "never"
@@ -98,9 +98,9 @@ def report(name: str, curves: list[list[dict[str, float]]], target: float | None
             f"| {seed} | {returns[-1]:.1f} | {max(returns):.1f} | {reached} | "
             f"{curve[-1]['seconds']:.1f} |"
         )
-    table = np.array([[p["return"] for p in curve] for curve in curves])
-    steps = [p["steps"] for p in curves[0]]
-    seconds = np.mean([[p["seconds"] for p in curve] for curve in curves], axis=0)
+    table = np.array([[p["return"] for p in curve] for curve in curves.values()])
+    steps = [p["steps"] for p in next(iter(curves.values()))]
+    seconds = np.mean([[p["seconds"] for p in curve] for curve in curves.values()], axis=0)
     mean = table.mean(0)
     lines.append(f"final: {mean[-1]:.1f} +- {table[:, -1].std():.1f} (mean and std over seeds)")
     pairs = ", ".join(f"{s / 1000:.0f}k: {m:.0f}" for s, m in zip(steps, mean, strict=True))
@@ -122,7 +122,8 @@ def main() -> None:
     """Train the seeds one after the other."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("env_id")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    # The settings were chosen on seeds 0 to 4; these they have not seen.
+    parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--every", type=int, help="steps between evaluations (total / 20)")
     parser.add_argument("--episodes", type=int, default=100, help="in each evaluation")
     parser.add_argument("--feed-forward", action="store_true", help="the same without memory")
@@ -145,11 +146,11 @@ def main() -> None:
     name = f"{options.env_id}{'-feed-forward' if options.feed_forward else ''}"
     name += "".join(f"-{change}" for change in options.set)
     options.out.mkdir(parents=True, exist_ok=True)
-    curves = []
+    curves = {}
     for seed in options.seeds:
-        curves.append(train(settings, seed, every, options.episodes))
-        (options.out / f"{name}-seed{seed}.json").write_text(json.dumps(curves[-1], indent=1))
-        print(f"seed {seed}: {curves[-1][-1]}", flush=True)
+        curves[seed] = train(settings, seed, every, options.episodes)
+        (options.out / f"{name}-seed{seed}.json").write_text(json.dumps(curves[seed], indent=1))
+        print(f"seed {seed}: {curves[seed][-1]}", flush=True)
     print(report(name, curves, TARGETS.get(options.env_id)))
 
 

@@ -151,7 +151,7 @@ def assert_row(agent: PPO, n: int, row: list[dict[str, Any]], last_value: float)
     close(buffer.log_prob[active, n], [row[t]["log_prob"] for t in active], "log_prob")
     close(
         agent.policy.head.to_env(buffer.action[active, n]),
-        [row[t]["env_action"] for t in active],
+        np.reshape([row[t]["env_action"] for t in active], (-1, *agent.action_space.shape)),
         "action",
     )
     # Where the episode was cut; a terminal state has no value, whatever stands here.
@@ -319,7 +319,6 @@ def test_last_reward_reaches_earlier_steps(mode: AutoresetMode, end: str) -> Non
         env = gym.wrappers.vector.TransformReward(
             scripted([f"5{end}"], mode), lambda r: r + bonus * np.isclose(r, rewards[4])
         )
-        env.metadata = env.env.metadata
         agent = make_agent(env, gamma=0.9, gae_lambda=0.8)
         collect_rollouts_recurrent(agent, env, 5)
         assert agent.buffer is not None
@@ -823,17 +822,18 @@ def test_environment_that_fails_on_the_action_of_its_own_bad_observation() -> No
     assert_discarded(make_agent(env), env, r"^observation: .*from environment 1 at step 4 ")
 
 
-def test_failed_collection_by_another_agent_starts_afresh() -> None:
-    for poison in (14, 0):  # in the midst of it, or in its very reset
-        env = long_episodes()
-        ours, theirs = make_agent(env), make_agent(env)
-        collect_rollouts_recurrent(ours, env)
-        env.envs[1].poison = {poison: np.nan}
-        env.envs[1].clock *= poison > 0
-        with pytest.raises(ValueError, match=r"^observation: "):
-            collect_rollouts_recurrent(theirs, env)
-        env.envs[1].poison = {}
-        assert starts_afresh(ours, env)
+@pytest.mark.parametrize("where", ["reset", "step", "step of another's episode"])
+def test_failed_collection_by_another_agent_starts_afresh(where: str) -> None:
+    env = long_episodes()
+    ours, theirs = make_agent(env), make_agent(env)
+    collect_rollouts_recurrent(theirs, long_episodes())
+    collect_rollouts_recurrent(ours, env)
+    env.envs[1].clock = 0
+    env.envs[1].poison = {0 if where == "reset" else 4: np.nan}
+    with pytest.raises(ValueError, match=r"^observation: "):
+        collect_rollouts_recurrent(theirs, env, reset="another" not in where)
+    env.envs[1].poison = {}
+    assert starts_afresh(ours, env)
 
 
 def test_environment_that_fails() -> None:
