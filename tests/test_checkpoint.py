@@ -107,7 +107,11 @@ def test_resumed_run_equals_the_run_that_never_stopped(
 
 @pytest.mark.parametrize("scripts", [["4l", "9t 5b"], ["5t", "10l"], ["300t", "1l"]])
 @pytest.mark.parametrize("mode", [SAME, NEXT])
-@pytest.mark.parametrize("options", [EVERYTHING, {"recurrent": False}, {"cell": "gru"}], ids=len)
+@pytest.mark.parametrize(
+    "options",
+    [EVERYTHING, {"recurrent": False}, {"cell": "gru"}],
+    ids=["everything", "feed-forward", "gru"],
+)
 def test_resumed_between_any_steps(
     scripts: list[str], mode: AutoresetMode, options: dict[str, Any], tmp_path: Path
 ) -> None:
