@@ -74,11 +74,16 @@ class Carry:
         )
 
 
-class Collecting(Protocol):
-    """What collection needs of an agent; ``PPO`` documents the parts."""
+class HasSpaces(Protocol):
+    """An agent's spaces, those of one environment."""
 
     observation_space: gym.Space[Any]
     action_space: gym.Space[Any]
+
+
+class Collecting(HasSpaces, Protocol):
+    """What collection needs of an agent; ``PPO`` documents the parts."""
+
     config: PPOConfig
     policy: ActorCritic
     device: torch.device
@@ -397,7 +402,7 @@ def _finish(agent: Collecting, group: RowCollector) -> Tensor:
     return last_value
 
 
-def check_spaces(agent: Collecting, env: VectorEnv[Any, Any, Any]) -> None:
+def check_spaces(agent: HasSpaces, env: VectorEnv[Any, Any, Any]) -> None:
     """Raise ValueError if the environment's spaces are not the agent's."""
     for name, ours, theirs in (
         ("observation", agent.observation_space, env.single_observation_space),

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple, Self
 import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import VectorEnv
 
-from recurrent_rl import checkpoint, learner
+from recurrent_rl import checkpoint, evaluation, learner
 from recurrent_rl.checkpoint import CheckpointError
-from recurrent_rl.collect import Carry, check_spaces, disturb
+from recurrent_rl.collect import Carry
 from recurrent_rl.config import NetConfig, PPOConfig
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.networks import ActorCritic, RunningNorm, adam_state_for, share_memory_of
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.spaces import space_from_dict, space_to_dict
-from recurrent_rl.vector import Array, GymRows, Observed
+from recurrent_rl.vector import Array
 
 
 class ActionOutput(NamedTuple):
@@ -109,7 +109,9 @@ class PPO:
         else:
             self.generator.manual_seed(seed)
         with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
-            torch.manual_seed(int(torch.randint(2**62, (), generator=self.generator)))
+            torch.default_generator.manual_seed(
+                int(torch.randint(2**62, (), generator=self.generator))
+            )
             self.policy = ActorCritic(observation_space, action_space, net_config, self.config)
         self.policy.to(self.device)
         on_cpu = self.device.type == "cpu"
@@ -264,7 +266,7 @@ class PPO:
         policy, config = self.policy, self.config
         recurrent = config.recurrent
         longest = self.net_config.encoder_config.max_seq_len if recurrent else 1
-        buffer = self.buffer
+        buffer, masked = self.buffer, masked and policy.head.mask_size > 0
         if (
             buffer is None
             or (buffer.steps, buffer.rows) != (steps, rows)
@@ -365,45 +367,9 @@ class PPO:
             undiscounted returns, [episodes].
 
         """
-        for name, count in (("episodes", episodes), ("max_steps", max_steps)):
-            if count is not None and count < 1:
-                raise ValueError(f"{name}: expected at least 1, got {count}")
-        if not hasattr(env, "num_envs"):
-            single = env
-            env = SyncVectorEnv([lambda: single], autoreset_mode=AutoresetMode.SAME_STEP)
-        rows = GymRows(env)  # type: ignore[arg-type]
-        check_spaces(self, rows.env)
-        disturb(rows.env)
-        returns: list[Array] = []
-        for i in range(-(-episodes // rows.rows)):
-            observed = rows.reset(seed if i == 0 else None)
-            returns.append(self._play(rows, observed, max_steps, deterministic))
-        return np.concatenate(returns)
-
-    def _play(
-        self, rows: GymRows, observed: Observed, max_steps: int | None, deterministic: bool
-    ) -> Array:
-        """One episode on every row; the returns [N]."""
-        state = self.get_initial_hidden_state(rows.rows)
-        total, reward = np.zeros(rows.rows), np.zeros(rows.rows)
-        playing = np.ones(rows.rows, dtype=bool)
-        steps = 0
-        while playing.any() and (max_steps is None or steps < max_steps):
-            mask = observed.action_mask
-            action, _, _, _, state = self.get_action(
-                observed.observation,
-                state,
-                # In a final state nothing may be allowed, but whose episode ended is not asked.
-                None if mask is None else mask | ~playing[:, None],
-                deterministic=deterministic,
-                reward=reward if self.config.previous_reward else None,
-            )
-            outcome, observed = rows.step(action, observed)
-            reward = np.asarray(outcome.reward, dtype=np.float64)
-            total += np.where(playing, reward, 0)
-            playing &= ~(outcome.terminated | outcome.truncated)
-            steps += 1
-        return total
+        return evaluation.evaluate(
+            self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
+        )
 
     def test(
         self,
