@@ -108,7 +108,7 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
     axes.set_ylabel("return of training episodes")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     figure.savefig(path, dpi=120)
     plt.close(figure)
 
