@@ -80,7 +80,6 @@ def learn(
     device = next(policy.parameters()).device
     cuts = buffer.sequences()
     targets = buffer.targets(config.normalize_advantage)
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     records: list[Tensor] = []
     padding = computed = epochs = 0
     stop = False
@@ -99,17 +98,8 @@ def learn(
             if config.target_kl is not None and float(kl) > config.target_kl:
                 stop = True
                 break
-            optimizer.zero_grad(set_to_none=False)  # gradients are views of one vector
-            loss.backward()
-            norm = nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            if not torch.isfinite(norm):
-                raise FloatingPointError(
-                    f"learn: expected a finite gradient, got norm {float(norm)} (loss "
-                    f"{loss.item()}) at update {len(records)}; the weights are those before it. "
-                    f"Lower lr or reward_scale, or set normalize_reward=True"
-                )
-            optimizer.step()
-            records.append(torch.cat((record, norm.detach()[None])))
+            norm = gradient_step(loss, optimizer, config.max_grad_norm)
+            records.append(torch.cat((record, norm[None])))
     active = buffer.active & buffer.exists
     mean = torch.stack(records).mean(0).tolist() if records else [0.0] * len(RECORD)
     return Diagnostics(
@@ -120,6 +110,27 @@ def learn(
         updates=len(records),
         epochs=epochs,
     )
+
+
+def gradient_step(loss: Tensor, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+    """Take one clipped step; return the global gradient norm before clipping, detached.
+
+    Raises:
+        FloatingPointError: the norm is not finite; the weights are those before the step.
+
+    """
+    optimizer.zero_grad(set_to_none=False)  # gradients may be views of one vector
+    loss.backward()
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
+    if not torch.isfinite(norm):
+        raise FloatingPointError(
+            f"learn: expected a finite gradient, got norm {norm.item()} (loss {loss.item()}); the "
+            f"weights are those before this step. Lower lr or reward_scale, or set "
+            f"normalize_reward=True"
+        )
+    optimizer.step()
+    return norm.detach()
 
 
 # What is noted of each minibatch: the loss's five, then the gradient's norm.
@@ -188,6 +199,8 @@ def refresh_hidden_state(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> 
     Replay in Distributed Reinforcement Learning", sec. 3). Runs chunk by chunk, so its memory does
     not grow with T.
     """
+    if not buffer.hidden:  # a feed-forward policy
+        return
     device = next(policy.parameters()).device
     times = buffer.state_at
     state = [h[0].transpose(0, 1).to(device) for h in buffer.hidden]  # [N, K, H] -> [K, N, H]

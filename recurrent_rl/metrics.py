@@ -20,7 +20,7 @@ class MetricsLogger:
     """
 
     def __init__(self, directory: str | Path, *, tensorboard: bool = True) -> None:
-        """Create the directory; raise OSError (of some kind) if that fails."""
+        """Create the directory, and ``metrics.csv`` anew; raise OSError if that fails."""
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
         self.path = self.directory / "metrics.csv"

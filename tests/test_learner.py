@@ -580,7 +580,7 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights(bad: f
     optimizer, before = adam(policy), weights(policy).clone()
     step = tuple(buffer.active.nonzero()[3])
     good, buffer.returns[step] = buffer.returns[step].clone(), bad
-    with pytest.raises(FloatingPointError, match=r"expected a finite gradient.*at update 0"):
+    with pytest.raises(FloatingPointError, match="expected a finite gradient"):
         learn(policy, optimizer, buffer, CONFIG, 1e-2, torch.Generator().manual_seed(0))
     assert torch.equal(weights(policy), before)
     # Nothing of it lingers: the next call is as if it had not happened.
@@ -595,7 +595,7 @@ def test_an_error_later_on_keeps_the_updates_before_it() -> None:
     policy = make_policy()
     buffer = rollout(policy)
     buffer.returns[tuple(buffer.active.nonzero()[3])] = math.nan
-    with pytest.raises(FloatingPointError, match=r"at update \d+"):
+    with pytest.raises(FloatingPointError, match="weights are those before this step"):
         learned(policy, buffer, CONFIG.replace(batch_size=10))
     assert torch.isfinite(weights(policy)).all()
 
