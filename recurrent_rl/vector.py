@@ -200,8 +200,7 @@ def make_vect_envs(
         if make_env is not None:
             return make_env()
         assert env_name is not None
-        # The passive checker costs a fifth of a small environment; we check at our own boundary.
-        return gym.make(env_name, **{"disable_env_checker": True, **env_kwargs})
+        return gym.make(env_name, **env_kwargs)
 
     kind = AsyncVectorEnv if should_async_vector else SyncVectorEnv
     return kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
