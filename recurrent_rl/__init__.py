@@ -3,9 +3,10 @@
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
 from recurrent_rl.config import EncoderConfig, HeadConfig, NetConfig, PPOConfig
+from recurrent_rl.group import ActionOutput, AgentGroup
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.metrics import MetricsLogger
-from recurrent_rl.ppo import PPO, ActionOutput
+from recurrent_rl.ppo import PPO
 from recurrent_rl.recurrent import HiddenState, RecurrentCore
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.tuned import TunedSettings, load_tuned
@@ -17,6 +18,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PPO",
     "ActionOutput",
+    "AgentGroup",
     "CheckpointError",
     "Diagnostics",
     "EncoderConfig",

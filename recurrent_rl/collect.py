@@ -6,14 +6,14 @@ Per step only what the next action needs is computed. What is not (log-probabili
 computed for a block of steps at once.
 """
 
+import functools
 import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 from torch import Tensor
 
 from recurrent_rl.config import PPOConfig
@@ -21,8 +21,7 @@ from recurrent_rl.functional import reverse_scan
 from recurrent_rl.networks import ActorCritic, RunningNorm
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
-from recurrent_rl.spaces import same_space
-from recurrent_rl.vector import Array, GymRows, Observed, Outcome
+from recurrent_rl.vector import Array, Observed, Outcome, RowSource
 
 BLOCK = 64  # steps between two batched evaluations; bounds the memory that they need
 
@@ -74,26 +73,25 @@ class Carry:
         )
 
 
-class HasSpaces(Protocol):
-    """An agent's spaces, those of one environment."""
-
-    observation_space: gym.Space[Any]
-    action_space: gym.Space[Any]
-
-
-class Collecting(HasSpaces, Protocol):
-    """What collection needs of an agent; ``PPO`` documents the parts."""
+class Group(Protocol):
+    """What collection needs of a group of agents; ``AgentGroup`` documents the parts."""
 
     config: PPOConfig
     policy: ActorCritic
     device: torch.device
     generator: torch.Generator
     reward_norm: RunningNorm | None
+    buffer: SequenceRolloutBuffer | None
     carry: Carry | None
     collected: bool
+    agents: Sequence[str]
+    size: int
 
     def prepare_buffer(self, steps: int, rows: int, masked: bool) -> SequenceRolloutBuffer:
         """Return a buffer for T steps of N rows, with or without action masks."""
+
+    def identity(self, rows: int) -> Tensor | None:
+        """Return which agent each of N rows is, one-hot [N, A], if the policy is to see it."""
 
     def next_seed(self) -> int | None:
         """Return a seed for the environments, or None for none."""
@@ -102,8 +100,23 @@ class Collecting(HasSpaces, Protocol):
         """Compute the returns of the rollout that is now whole; V [N] of what follows."""
 
 
+class Collecting(Protocol):
+    """What collection needs of an agent: PPO has one group, IPPO one or several."""
+
+    @property
+    def groups(self) -> Sequence[Group]:
+        """The groups, in the order of the rows' source."""
+
+    @property
+    def learn_step(self) -> int:
+        """T, steps per environment in a rollout."""
+
+    def rows_of(self, env: Any) -> RowSource:
+        """See an environment as rows of this agent's groups, or say why that cannot be."""
+
+
 # Which collection stepped an environment last: only that one may continue on it.
-_latest: "weakref.WeakKeyDictionary[Any, Carry]" = weakref.WeakKeyDictionary()
+_latest: "weakref.WeakKeyDictionary[Any, list[Carry]]" = weakref.WeakKeyDictionary()
 
 
 def disturb(env: object) -> None:
@@ -117,14 +130,17 @@ class RolloutStats:
 
     Attributes:
         steps: transitions collected, summed over environments.
-        returns: undiscounted returns of the episodes that ended, in order of ending.
+        returns: undiscounted returns of the episodes that ended, in order of ending; with several
+            agents the team's, which is the sum of theirs.
         lengths: their lengths [environment steps].
+        agent_returns: the same episodes' returns by agent; empty for PPO.
 
     """
 
     steps: int
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
+    agent_returns: dict[str, list[float]] = field(default_factory=dict)
 
     @property
     def mean_return(self) -> float:
@@ -133,25 +149,34 @@ class RolloutStats:
 
 
 class RowCollector:
-    """One group's half of collection: acts for its rows and records what comes back."""
+    """One group's half of collection: acts for its rows and records what comes back.
+
+    Attributes:
+        observed: what the rows see now.
+        returns: of the episodes that ended, [A] each, in order of ending.
+        lengths: theirs [environment steps].
+
+    """
 
     def __init__(
         self,
-        policy: ActorCritic,
+        group: Group,
         buffer: SequenceRolloutBuffer,
         carry: Carry,
-        generator: torch.Generator,
-        reward_input_scale: float,
         final_is_next: bool,
+        name: Callable[[int], str],
     ) -> None:
-        """Begin a rollout at ``carry``, which is left as it is."""
-        self.policy, self.buffer, self.generator = policy, buffer, generator
-        self.device = next(policy.parameters()).device
+        """Begin a rollout at ``carry``, which is left as it is; ``name`` says what a row is."""
+        self.policy, self.buffer, self.generator = group.policy, buffer, group.generator
+        self.device, self.name, self.final_is_next = group.device, name, final_is_next
         self.observed, self.state = carry.observed, carry.state
-        self.last_reward, self.scale = carry.reward, reward_input_scale
-        self.returns, self.lengths = carry.episode_return.copy(), carry.episode_length.copy()
-        self.discounted, self.final_is_next = carry.discounted, final_is_next
-        self.stats = RolloutStats(steps=buffer.steps * buffer.rows)
+        self.last_reward, self.scale = carry.reward, group.config.reward_scale
+        self.identity = group.identity(buffer.rows)
+        self.size = group.size
+        self.returns: list[Array] = []
+        self.lengths: list[int] = []
+        self._return, self._length = carry.episode_return.copy(), carry.episode_length.copy()
+        self.discounted = carry.discounted
         buffer.clear()
         # Views: NumPy writes a row of a small array in a tenth of the time torch takes.
         self._obs, self._reward = buffer.obs.numpy(), buffer.reward.numpy()
@@ -171,11 +196,16 @@ class RowCollector:
             buffer.start[t] = torch.from_numpy(seen.start)
         mask = self._record_mask(t, seen)
         buffer.store_state(t, self.state)
-        extra = self.policy.extra_inputs(self.state, self.last_reward)
+        extra = self.policy.extra_inputs(self.state, self.last_reward, self.identity)
         if buffer.extra is not None and extra is not None:
             buffer.extra[t] = extra
         acted = self.policy.act(
-            self._obs_rows[t].to(self.device), extra, self.state, self._noise[t % BLOCK], mask
+            self._obs_rows[t].to(self.device),
+            extra,
+            self.state,
+            self._noise[t % BLOCK],
+            mask,
+            forced_actions(self.policy, seen, self.device),
         )
         buffer.action[t] = acted.action
         self._params.append(acted.params)
@@ -225,7 +255,7 @@ class RowCollector:
             row = int(np.flatnonzero(~possible)[0])
             raise ValueError(
                 f"info['action_mask']: expected at least one allowed action, got none from "
-                f"environment {row} at step {t} of this rollout"
+                f"{self.name(row)} at step {t} of this rollout"
             )
         stored[t] = torch.from_numpy(seen.action_mask)
         return stored[t].to(self.device)
@@ -244,35 +274,48 @@ class RowCollector:
         buffer, reward = self.buffer, outcome.reward
         self._reward[t] = reward
         if self.policy.previous_reward:
-            self.last_reward = torch.as_tensor(reward * self.scale, dtype=torch.float32).to(
-                self.device
-            )
-        self.returns += reward
-        self.lengths += 1 if self.observed.active is None else self.observed.active
+            self._see_reward(reward)
+        self._return += reward if outcome.score is None else outcome.score
+        self._length += 1 if outcome.counted is None else outcome.counted
         ended = outcome.terminated | outcome.truncated
         if ended.any():
             buffer.terminated[t] = torch.from_numpy(outcome.terminated)
             buffer.truncated[t] = torch.from_numpy(outcome.truncated)
-            rows = np.flatnonzero(ended)
-            self.stats.returns += self.returns[rows].tolist()
-            self.stats.lengths += self.lengths[rows].tolist()
-            self.returns[rows], self.lengths[rows] = 0, 0
+        if outcome.ended is not None:
+            ended = outcome.ended
+        if ended.any():
+            self._end_episodes(ended)
         if outcome.final_observation is not None:
             self._bootstrap(t, outcome.final_rows, outcome.final_observation)
         self.observed = observed
+
+    def _see_reward(self, reward: Array) -> None:
+        new = torch.as_tensor(reward * self.scale, dtype=torch.float32).to(self.device)
+        if self.observed.exists is not None:
+            # Who saw nothing has seen no reward either: they add up until it looks again.
+            absent = torch.from_numpy(~self.observed.exists).to(self.device)
+            new = torch.where(absent, self.last_reward + new, new)
+        self.last_reward = new
+
+    def _end_episodes(self, ended: Array) -> None:
+        rows = np.flatnonzero(ended)
+        self.returns += list(self._return[rows].reshape(-1, self.size))
+        self.lengths += self._length[rows[:: self.size]].tolist()
+        self._return[rows], self._length[rows] = 0, 0
 
     def _bootstrap(self, t: int, final_rows: Array, final: Array) -> None:
         """V(final observation, state after step t), for the truncated rows only."""
         rows = torch.from_numpy(final_rows)
         place = rows.to(self.device)
         state = self.state[place]
-        extra = self.policy.extra_inputs(state, self.last_reward[place])
+        identity = None if self.identity is None else self.identity[place]
+        extra = self.policy.extra_inputs(state, self.last_reward[place], identity)
         observation = torch.as_tensor(final, dtype=self.buffer.obs.dtype).to(self.device)
         # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
         finite = torch.isfinite(observation)
         if not bool(finite.all()):
             i = int(finite.logical_not().nonzero()[0, 0])
-            raise _not_finite("final observation", final[i].tolist(), int(final_rows[i]), t)
+            raise self._not_finite("final observation", final[i].tolist(), int(final_rows[i]), t)
         self.buffer.bootstrap[t, rows] = self.policy.value(observation, extra, state).cpu()
 
     def finish(self) -> tuple[Tensor, Carry]:
@@ -283,18 +326,19 @@ class RowCollector:
 
         """
         buffer, state, reward = self.buffer, self.state, self.last_reward
-        seen = self.observed._replace(observation=np.array(self.observed.observation))
+        # Copies: the environment may write over its arrays.
+        seen = Observed(*(None if x is None else np.array(x) for x in self.observed))  # type: ignore[arg-type]
         observation = torch.as_tensor(seen.observation, dtype=buffer.obs.dtype)
         self.check_finite(buffer.steps, observation)
         # The value needs the zeroing that is still to come; what is carried on is as it was, since
         # the next call zeroes it.
         self._reset_started(seen)
-        extra = self.policy.extra_inputs(self.state, self.last_reward)
+        extra = self.policy.extra_inputs(self.state, self.last_reward, self.identity)
         last_value = self.policy.value(observation.to(self.device), extra, self.state).cpu()
         if self.final_is_next:
             following = torch.cat((buffer.value[1:], last_value[None]))
             torch.where(buffer.truncated, following, torch.zeros(()), out=buffer.bootstrap)
-        return last_value, Carry(seen, state, reward, self.returns, self.lengths, self.discounted)
+        return last_value, Carry(seen, state, reward, self._return, self._length, self.discounted)
 
     def check_finite(self, steps: int, observation: Tensor) -> None:
         """Raise ValueError if the first ``steps`` steps, or what was seen next, are not finite."""
@@ -307,7 +351,14 @@ class RowCollector:
             finite = torch.isfinite(values)
             if not bool(finite.all()):
                 t, row = finite.logical_not().nonzero()[0, :2].tolist()
-                raise _not_finite(name, values[t, row].tolist(), row, t)
+                raise self._not_finite(name, values[t, row].tolist(), row, t)
+
+    def _not_finite(self, name: str, value: Any, row: int, t: int) -> ValueError:
+        return ValueError(
+            f"{name}: expected finite numbers, got {value} from {self.name(row)} at step {t} of "
+            f"this rollout; the rollout is discarded, the weights are as before, and the next "
+            f"collection resets the environment"
+        )
 
     def discounted_returns(self, gamma: float) -> Tensor:
         """Return the discounted return up to and with each step, [T, N], and carry its end on."""
@@ -320,126 +371,152 @@ class RowCollector:
         return total
 
 
-def _not_finite(name: str, value: Any, row: int, t: int) -> ValueError:
-    return ValueError(
-        f"{name}: expected finite numbers, got {value} from environment {row} at step {t} of this "
-        f"rollout; the rollout is discarded, the weights are as before, and the next collection "
-        f"resets the environment"
-    )
+def forced_actions(
+    policy: ActorCritic, seen: Observed, device: torch.device
+) -> tuple[Tensor, Tensor] | None:
+    """Return what ``ActorCritic.act`` takes as ``forced``."""
+    if seen.forced is None:
+        return None
+    assert seen.forced_action is not None
+    action = policy.head.from_env(seen.forced_action)
+    return torch.from_numpy(seen.forced).to(device), action.to(device)
 
 
 def collect_rollouts_recurrent(
     agent: Collecting,
-    env: VectorEnv[Any, Any, Any],
+    env: Any,
     n_steps: int | None = None,
     *,
     reset: bool | None = None,
 ) -> RolloutStats:
-    """Fill the agent's buffer with T steps from each environment, ready for ``agent.learn()``.
+    """Fill the agent's buffers with T steps from each environment, ready for ``agent.learn()``.
 
     Collection continues where the agent's last call on the same environment stopped: observation
     and hidden state carry over. On another environment, or one that something else has stepped
     through this package since, it starts afresh.
 
     Args:
-        agent: recurrent or feed-forward.
-        env: a Gymnasium vector environment that declares its autoreset mode.
+        agent: ``PPO`` or ``IPPO``, recurrent or feed-forward.
+        env: for PPO a Gymnasium vector environment that declares its autoreset mode; for IPPO what
+            ``make_multi_agent_vect_envs`` builds.
         n_steps: T; None takes the agent's ``learn_step``.
         reset: True starts afresh in any case. False continues in any case: after loading a
             checkpoint, on an environment that you have put back into the state it was saved in.
 
     Returns:
-        the episodes that ended on the way. The rollout itself is in ``agent.buffer``.
+        the episodes that ended on the way. The rollout itself is in ``buffer``, of the agent (PPO)
+        or of each of its groups (IPPO).
 
     Raises:
-        TypeError: env is no vector environment.
-        ValueError: no declared autoreset mode, spaces that are not the agent's, data that are not
-            finite (named with environment and step), or nothing to continue from.
+        TypeError: env is no vector environment of the agent's kind.
+        ValueError: no declared autoreset mode, spaces or agents that are not the agent's, data that
+            are not finite (named with environment, agent and step), or nothing to continue from.
 
     """
-    rows = GymRows(env)
-    check_spaces(agent, env)
-    steps = agent.config.learn_step if n_steps is None else n_steps
+    rows = agent.rows_of(env)
+    steps = agent.learn_step if n_steps is None else n_steps
     if steps < 1:
         raise ValueError(f"n_steps: expected at least 1, got {steps}")
-    carry = _where_to_start(agent, rows, reset)
-    buffer = agent.prepare_buffer(steps, rows.rows, carry.observed.action_mask is not None)
-    # Until the rollout is whole there is nothing to continue from, nor to learn from.
-    agent.carry, agent.collected = None, False
-    disturb(env)
-    with torch.inference_mode():
-        group = RowCollector(
-            agent.policy,
-            buffer,
-            carry,
-            agent.generator,
-            agent.config.reward_scale,
-            rows.final_is_next,
-        )
-        for t in range(steps):
-            action = group.act(t)
-            try:
-                outcome, observed = rows.step(action, group.observed)
-            except Exception:
-                # It may have failed on the action that its own bad numbers led to.
-                group.check_finite(t, buffer.obs[t])
-                raise
-            group.record(t, outcome, observed)
-        last_value = _finish(agent, group)
-    agent.finish_rollout(last_value)
-    assert agent.carry is not None
-    _latest[env] = agent.carry
-    return group.stats
-
-
-def _finish(agent: Collecting, group: RowCollector) -> Tensor:
-    if agent.reward_norm is not None:
-        buffer = group.buffer
-        total = group.discounted_returns(agent.config.gamma)
-    last_value, agent.carry = group.finish()
-    if agent.reward_norm is not None:
-        agent.reward_norm.update(total[buffer.active & buffer.exists][:, None])
-    return last_value
-
-
-def check_spaces(agent: HasSpaces, env: VectorEnv[Any, Any, Any]) -> None:
-    """Raise ValueError if the environment's spaces are not the agent's."""
-    for name, ours, theirs in (
-        ("observation", agent.observation_space, env.single_observation_space),
-        ("action", agent.action_space, env.single_action_space),
-    ):
-        if not same_space(ours, theirs, bounds=name == "action"):
-            raise ValueError(
-                f"env: expected the agent's {name} space {ours}, got {theirs}; build the agent "
-                f"from this environment's spaces, or wrap the environment as in training"
-            )
-
-
-def _where_to_start(agent: Collecting, rows: GymRows, reset: bool | None) -> Carry:
-    carry: Carry | None = agent.carry
-    if reset is None:
-        reset = carry is None or _latest.get(rows.env) is not carry
-    if not reset:
-        if carry is None or carry.state.rows != rows.rows:
-            had = "nothing" if carry is None else f"{carry.state.rows} environments"
-            raise ValueError(
-                f"reset=False: expected a collection on {rows.rows} environments to continue, the "
-                f"agent has {had}; leave reset out"
-            )
-        return carry
-    # Whatever comes of it, the reset ends what anyone could have continued.
-    agent.carry = None
+    carries = _where_to_start(agent, rows, reset)
+    collectors = []
+    for i, (group, carry) in enumerate(zip(agent.groups, carries, strict=True)):
+        masked = carry.observed.action_mask is not None
+        buffer = group.prepare_buffer(steps, carry.state.rows, masked)
+        # Until the rollout is whole there is nothing to continue from, nor to learn from.
+        group.carry, group.collected = None, False
+        name = functools.partial(rows.name, i)
+        collectors.append(RowCollector(group, buffer, carry, rows.final_is_next, name))
     disturb(rows.env)
-    observed = rows.reset(agent.next_seed())
-    agent.policy.codec.check(observed.observation, rows.rows)
-    device = agent.device
+    with torch.inference_mode():
+        _collect(rows, collectors, steps)
+        last_values = _finish(agent.groups, collectors)
+    for group, last_value in zip(agent.groups, last_values, strict=True):
+        group.finish_rollout(last_value)
+    _latest[rows.env] = [group.carry for group in agent.groups if group.carry is not None]
+    return _stats(agent, steps * rows.num_envs, collectors)
+
+
+def _collect(rows: RowSource, collectors: Sequence[RowCollector], steps: int) -> None:
+    for t in range(steps):
+        actions = [c.act(t) for c in collectors]
+        try:
+            stepped = rows.step(actions, [c.observed for c in collectors])
+        except Exception:
+            # It may have failed on the action that its own bad numbers led to.
+            for c in collectors:
+                c.check_finite(t, c.buffer.obs[t])
+            raise
+        for c, (outcome, observed) in zip(collectors, stepped, strict=True):
+            c.record(t, outcome, observed)
+
+
+def _finish(groups: Sequence[Group], collectors: Sequence[RowCollector]) -> list[Tensor]:
+    """Set where to continue and move the reward statistics; V [N] of what follows, by group."""
+    discounted = [
+        None if g.reward_norm is None else c.discounted_returns(g.config.gamma)
+        for g, c in zip(groups, collectors, strict=True)
+    ]
+    # All are checked before the first group changes.
+    finished = [c.finish() for c in collectors]
+    for group, (_, carry), total in zip(groups, finished, discounted, strict=True):
+        group.carry = carry
+        if group.reward_norm is not None and total is not None:
+            buffer = group.buffer
+            group.reward_norm.update(total[buffer.active & buffer.exists][:, None])
+    return [last_value for last_value, _ in finished]
+
+
+def _stats(agent: Collecting, steps: int, collectors: Sequence[RowCollector]) -> RolloutStats:
+    """Put the groups' episodes together: they end together, in the same order."""
+    first = collectors[0]
+    stats = RolloutStats(steps, lengths=first.lengths)
+    by_group = [np.reshape(c.returns, (-1, c.size)) for c in collectors]
+    stats.returns = np.concatenate(by_group, axis=1).sum(1).tolist()
+    for group, returns in zip(agent.groups, by_group, strict=True):
+        if group.agents:
+            stats.agent_returns |= dict(zip(group.agents, returns.T.tolist(), strict=True))
+    return stats
+
+
+def _where_to_start(agent: Collecting, rows: RowSource, reset: bool | None) -> list[Carry]:
+    groups = agent.groups
+    carries = [group.carry for group in groups if group.carry is not None]
+    latest = _latest.get(rows.env, [])
+    if reset is None:
+        reset = (
+            len(carries) < len(groups)
+            or len(latest) != len(carries)
+            or any(a is not b for a, b in zip(carries, latest, strict=True))
+        )
+    sizes = [rows.num_envs * group.size for group in groups]
+    if not reset:
+        if [carry.state.rows for carry in carries] != sizes:
+            had = f"{carries[0].state.rows // groups[0].size} environments" if carries else "nothing"
+            raise ValueError(
+                f"reset=False: expected a collection on {rows.num_envs} environments to continue, "
+                f"the agent has {had}; leave reset out"
+            )
+        return carries
+    # Whatever comes of it, the reset ends what anyone could have continued.
+    for group in groups:
+        group.carry = None
+    disturb(rows.env)
+    observed = rows.reset(groups[0].next_seed())
+    return [
+        _first_carry(group, seen, size)
+        for group, seen, size in zip(groups, observed, sizes, strict=True)
+    ]
+
+
+def _first_carry(group: Group, observed: Observed, rows: int) -> Carry:
+    group.policy.codec.check(observed.observation, rows)
     return Carry(
         observed,
-        agent.policy.initial_state(rows.rows),
-        torch.zeros(rows.rows, device=device),
-        np.zeros(rows.rows),
-        np.zeros(rows.rows, dtype=np.int64),
-        torch.zeros(rows.rows),
+        group.policy.initial_state(rows),
+        torch.zeros(rows, device=group.device),
+        np.zeros(rows),
+        np.zeros(rows, dtype=np.int64),
+        torch.zeros(rows),
     )
 
 

@@ -66,6 +66,10 @@ class ActionHead(nn.Module):
         """Stored actions as the environment takes them."""
         raise NotImplementedError
 
+    def from_env(self, action: np.ndarray[Any, Any]) -> Tensor:
+        """Return the stored form of actions that somebody else chose, on the CPU."""
+        raise NotImplementedError
+
     def encode(self, action: Tensor) -> Tensor:
         """Stored actions as network inputs, [..., features]."""
         raise NotImplementedError
@@ -111,6 +115,9 @@ class CategoricalHead(ActionHead):
 
     def to_env(self, action: Tensor) -> np.ndarray[Any, Any]:
         return action.numpy(force=True) + self.start
+
+    def from_env(self, action: np.ndarray[Any, Any]) -> Tensor:
+        return torch.from_numpy(action.astype(np.int64) - self.start)
 
     def encode(self, action: Tensor) -> Tensor:
         return F.one_hot(action, self.outputs).to(torch.get_default_dtype())
@@ -186,6 +193,15 @@ class GaussianHead(ActionHead):
             # Bounds again: float32(0.1), say, lies above a float64 bound of 0.1.
             array = array.astype(self.space.dtype).clip(self.space.low, self.space.high)
         return array
+
+    def from_env(self, action: np.ndarray[Any, Any]) -> Tensor:
+        array = action.reshape(*action.shape[: action.ndim - len(self.space.shape)], self.outputs)
+        stored = torch.as_tensor(array, dtype=torch.float32)
+        if self.squash:
+            low, high = self.low.cpu(), self.high.cpu()
+            # At the bounds themselves u would be infinite.
+            stored = (2 * (stored - low) / (high - low) - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+        return stored
 
     def encode(self, action: Tensor) -> Tensor:
         return self.bounded(action)

@@ -1,89 +1,111 @@
 """Running episodes without learning.
 
-Letters: E environments, N rows.
+Letters: E environments, A agents in a group, N = E * A rows.
 """
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-import gymnasium as gym
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
-from recurrent_rl.collect import check_spaces, disturb
-from recurrent_rl.config import PPOConfig
-from recurrent_rl.recurrent import HiddenState
-from recurrent_rl.vector import Array, GymRows, Observed
+from recurrent_rl.collect import disturb
+from recurrent_rl.group import AgentGroup
+from recurrent_rl.vector import Array, Observed, RowSource
 
 
 class Acting(Protocol):
-    """What evaluation needs of an agent; ``PPO`` documents the parts."""
+    """What evaluation needs of an agent."""
 
-    observation_space: gym.Space[Any]
-    action_space: gym.Space[Any]
-    config: PPOConfig
+    @property
+    def groups(self) -> Sequence[AgentGroup]:
+        """The groups of agents that share a policy."""
 
-    def get_initial_hidden_state(self, n: int = 1) -> HiddenState:
-        """Return the memory of N rows at the start of an episode."""
-
-    def get_action(
-        self,
-        obs: Any,
-        hidden_state: HiddenState | None = None,
-        action_mask: Any = None,
-        *,
-        deterministic: bool = False,
-        reward: Any = None,
-    ) -> tuple[Array, Array, Array, Array, HiddenState]:
-        """Choose actions; return them and, last, the hidden state after the step."""
+    def rows_of(self, env: Any) -> RowSource:
+        """See an environment, or a vector of them, as rows."""
 
 
 def evaluate(
     agent: Acting,
-    env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
+    env: Any,
     episodes: int,
     *,
     max_steps: int | None,
     deterministic: bool,
     seed: int | None,
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return the undiscounted returns of at least ``episodes`` episodes; see ``PPO.evaluate``."""
+) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return the undiscounted returns of at least ``episodes`` episodes, [episodes, A] by group.
+
+    See ``PPO.evaluate``.
+    """
     for name, count in (("episodes", episodes), ("max_steps", max_steps)):
         if count is not None and count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
-    if not hasattr(env, "num_envs"):
-        single = env
-        env = SyncVectorEnv([lambda: single], autoreset_mode=AutoresetMode.SAME_STEP)
-    rows = GymRows(env)  # type: ignore[arg-type]
-    check_spaces(agent, rows.env)
+    rows = agent.rows_of(env)
     disturb(rows.env)
-    returns: list[Array] = []
-    for i in range(-(-episodes // rows.rows)):
+    returns: list[list[Array]] = []
+    for i in range(-(-episodes // rows.num_envs)):
         observed = rows.reset(seed if i == 0 else None)
-        returns.append(_play(agent, rows, observed, max_steps, deterministic))
-    return np.concatenate(returns)
+        players = [
+            _Player(group, seen, deterministic)
+            for group, seen in zip(agent.groups, observed, strict=True)
+        ]
+        _play(rows, players, max_steps)
+        returns.append([p.total.reshape(rows.num_envs, -1) for p in players])
+    return [np.concatenate(parts) for parts in zip(*returns, strict=True)]
 
 
-def _play(
-    agent: Acting, rows: GymRows, observed: Observed, max_steps: int | None, deterministic: bool
-) -> Array:
-    """One episode on every row; the returns [N]."""
-    state = agent.get_initial_hidden_state(rows.rows)
-    total, reward = np.zeros(rows.rows), np.zeros(rows.rows)
-    playing = np.ones(rows.rows, dtype=bool)
+class _Player:
+    """One group's rows in one episode."""
+
+    def __init__(self, group: AgentGroup, observed: Observed, deterministic: bool) -> None:
+        rows = len(observed.observation)
+        self.group, self.observed, self.deterministic = group, observed, deterministic
+        self.state = group.policy.initial_state(rows)
+        self.reward, self.total = np.zeros(rows), np.zeros(rows)
+
+    def act(self, playing: Array) -> Array:
+        """Choose the rows' actions; ``playing`` says whose episode goes on, bool [N]."""
+        seen, group = self.observed, self.group
+        if seen.start is not None:
+            self.state = self.state.reset(group.on_device(seen.start))
+            self.reward = np.where(seen.start, 0, self.reward)
+        mask = seen.action_mask
+        if mask is not None:
+            # In a final state nothing may be allowed, but whose episode ended is not asked.
+            unasked = ~playing if seen.active is None else ~(playing & seen.active)
+            mask = mask | unasked[:, None]
+        forced = None
+        if seen.forced is not None and seen.forced_action is not None:
+            forced = (seen.forced, seen.forced_action)
+        out = group.choose(
+            seen.observation,
+            self.state,
+            mask,
+            deterministic=self.deterministic,
+            reward=self.reward if group.config.previous_reward else None,
+            forced=forced,
+        )
+        state = out.hidden_state
+        if seen.exists is not None:
+            state = state.where(group.on_device(seen.exists), self.state)
+        self.state = state
+        return out.action
+
+
+def _play(rows: RowSource, players: Sequence[_Player], max_steps: int | None) -> None:
+    """Play one episode in every environment; the returns are the players'."""
+    playing = np.ones(rows.num_envs, dtype=bool)
     steps = 0
     while playing.any() and (max_steps is None or steps < max_steps):
-        mask = observed.action_mask
-        action, _, _, _, state = agent.get_action(
-            observed.observation,
-            state,
-            # In a final state nothing may be allowed, but whose episode ended is not asked.
-            None if mask is None else mask | ~playing[:, None],
-            deterministic=deterministic,
-            reward=reward if agent.config.previous_reward else None,
-        )
-        outcome, observed = rows.step(action, observed)
-        reward = np.asarray(outcome.reward, dtype=np.float64)
-        total += np.where(playing, reward, 0)
-        playing &= ~(outcome.terminated | outcome.truncated)
+        actions = [p.act(playing.repeat(p.group.size)) for p in players]
+        stepped = rows.step(actions, [p.observed for p in players])
+        for p, (outcome, observed) in zip(players, stepped, strict=True):
+            reward = np.asarray(outcome.reward, dtype=np.float64)
+            score = reward if outcome.score is None else outcome.score
+            p.total += np.where(playing.repeat(p.group.size), score, 0)
+            saw = p.observed.exists
+            p.reward = reward if saw is None else np.where(saw, reward, p.reward + reward)
+            p.observed = observed
+        ended = outcome.terminated | outcome.truncated if outcome.ended is None else outcome.ended
+        playing &= ~ended[:: players[-1].group.size]
         steps += 1
-    return total

@@ -242,7 +242,7 @@ class ActorCritic(nn.Module):
     Attributes:
         codec: how observations are stored and encoded.
         head: the action head.
-        extra: F, width of the previous-action and previous-reward inputs.
+        extra: F, width of the previous-action, previous-reward and identity inputs.
 
     """
 
@@ -252,15 +252,22 @@ class ActorCritic(nn.Module):
         action_space: gym.Space[Any],
         net: NetConfig,
         config: PPOConfig,
+        identities: int = 0,
     ) -> None:
-        """Raise TypeError for spaces that are not supported."""
+        """Raise TypeError for spaces that are not supported.
+
+        ``identities`` is the number of agents that the policy is to tell apart; 0 for none.
+        """
         super().__init__()
         self.codec = ObservationCodec(observation_space)
         self.head: ActionHead = make_head(
             action_space, config.action_std_init, config.squash_output
         )
         self.previous_action, self.previous_reward = config.previous_action, config.previous_reward
-        self.extra = self.head.features * self.previous_action + int(self.previous_reward)
+        self.identities = identities
+        self.extra = (
+            self.head.features * self.previous_action + int(self.previous_reward) + identities
+        )
         inputs, head = self.codec.features, net.head_config
         normalize = config.normalize_obs and self.codec.dtype.is_floating_point
         self.norm = RunningNorm(inputs) if normalize else None
@@ -290,14 +297,26 @@ class ActorCritic(nn.Module):
         x = self.codec.encode(observation)
         return x if self.norm is None else self.norm(x)
 
-    def extra_inputs(self, state: HiddenState, reward: Tensor | None) -> Tensor | None:
-        """Return previous action (from the state) and reward [N] as one input [N, F], or None."""
+    def extra_inputs(
+        self, state: HiddenState, reward: Tensor | None, identity: Tensor | None = None
+    ) -> Tensor | None:
+        """Return all that a policy may see beside the observation as one input [N, F], or None.
+
+        Args:
+            state: holds the previous action.
+            reward: the previous one, [N].
+            identity: which of the agents each row is, one-hot, [N, A].
+
+        """
         if not self.extra:
             return None
         parts = [state.tensors[-1][0]] if self.previous_action else []
         if self.previous_reward:
             assert reward is not None
             parts.append(reward[:, None])
+        if self.identities:
+            assert identity is not None
+            parts.append(identity)
         return torch.cat(parts, -1)
 
     def _with_state(self, tensors: Sequence[Tensor]) -> list[tuple[Encoder, Sequence[Tensor]]]:
@@ -313,6 +332,7 @@ class ActorCritic(nn.Module):
         state: HiddenState,
         noise: Tensor | None,
         mask: Tensor | None = None,
+        forced: tuple[Tensor, Tensor] | None = None,
     ) -> Acted:
         """Choose one step's actions and advance the state.
 
@@ -322,6 +342,8 @@ class ActorCritic(nn.Module):
             state: before the step.
             noise: from the head, [N, ...]; None takes the mode.
             mask: allowed actions, bool [N, mask_size], or None.
+            forced: rows whose action somebody else chose, bool [N], and those actions in stored
+                form, [N, ...]; or None.
 
         Returns:
             the stored form of the actions, head parameters, critic features, the state after.
@@ -336,6 +358,9 @@ class ActorCritic(nn.Module):
             after += s
         params = self.head.parameters_of(self.actor(outputs[0]), mask)
         action = self.head.mode(params) if noise is None else self.head.sample(params, noise)
+        if forced is not None:
+            rows, theirs = forced
+            action = torch.where(rows.view(-1, *[1] * (action.ndim - 1)), theirs, action)
         if self.previous_action:
             after.append(self.head.encode(action)[None])
         return Acted(action, params, outputs[-1], HiddenState(after, state.rows))

@@ -1,5 +1,6 @@
 """Gymnasium spaces to network inputs, and back: the only place that asks which space it is."""
 
+import math
 from typing import Any
 
 import gymnasium as gym
@@ -8,7 +9,7 @@ import torch
 from gymnasium import spaces
 from torch import Tensor
 
-SUPPORTED_OBSERVATIONS = "Box with one dimension (a vector) and Discrete"
+SUPPORTED_OBSERVATIONS = "Box (numbers of any shape, but no uint8 images as yet) and Discrete"
 SUPPORTED_ACTIONS = "Discrete and Box"
 
 
@@ -17,7 +18,7 @@ class ObservationCodec:
 
     Attributes:
         space: the Gymnasium space of one observation.
-        shape: of one stored observation: (D,) for a vector, () for an index.
+        shape: of one stored observation: the Box's own, () for an index.
         dtype: of the store.
         features: D, width of the network's input.
 
@@ -26,9 +27,10 @@ class ObservationCodec:
     def __init__(self, space: gym.Space[Any]) -> None:
         """Raise TypeError, saying what is supported, for any other space."""
         self.space = space
-        if isinstance(space, spaces.Box) and len(space.shape) == 1:
+        is_image = len(space.shape or ()) == 3 and space.dtype == np.uint8
+        if isinstance(space, spaces.Box) and not is_image:
             self.shape: tuple[int, ...] = space.shape
-            self.dtype, self.features = torch.float32, space.shape[0]
+            self.dtype, self.features = torch.float32, math.prod(space.shape)
         elif isinstance(space, spaces.Discrete):
             self.shape, self.dtype, self.features = (), torch.int64, int(space.n)
         else:
@@ -42,7 +44,9 @@ class ObservationCodec:
         if isinstance(self.space, spaces.Discrete):
             index = observation - int(self.space.start)
             return torch.nn.functional.one_hot(index, self.features).to(torch.get_default_dtype())
-        return observation
+        if len(self.shape) == 1:
+            return observation
+        return observation.reshape(*observation.shape[: observation.ndim - len(self.shape)], -1)
 
     def check(self, observation: Any, rows: int) -> np.ndarray[Any, Any]:
         """Return an outside observation as a finite array [N, *shape], or say what is wrong."""
@@ -67,6 +71,17 @@ class ObservationCodec:
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise ValueError(f"observation: expected finite numbers, got {array[row]} in row {row}")
         return array
+
+
+def without_mask(space: gym.Space[Any]) -> tuple[gym.Space[Any], bool]:
+    """Split the action mask off: the space of the observation proper, and whether there was one.
+
+    PettingZoo's way of stating which actions are allowed is an observation
+    ``{"observation": ..., "action_mask": ...}``.
+    """
+    if isinstance(space, spaces.Dict) and set(space.keys()) == {"observation", "action_mask"}:
+        return space["observation"], True
+    return space, False
 
 
 def same_space(ours: gym.Space[Any], theirs: gym.Space[Any], *, bounds: bool = False) -> bool:

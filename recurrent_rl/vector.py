@@ -1,10 +1,11 @@
-"""Vector environments seen as rows, with every episode's final observation kept.
+"""Vector environments seen as groups of rows, with every episode's final observation kept.
 
-Letters: E environments, N rows. For a Gymnasium vector environment N = E.
+Letters: E environments, A agents in a group, N = E * A rows, row e * A + a. A Gymnasium vector
+environment is one group of one agent: N = E.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -22,6 +23,8 @@ class Observed(NamedTuple):
         exists: rows whose observation is real, bool [N]; None for all.
         active: rows whose action the policy chooses, bool [N]; None for all.
         action_mask: allowed actions, bool [N, n], or None.
+        forced: rows whose action the environment has chosen, bool [N]; None for no row.
+        forced_action: theirs, as the environment takes them, [N, *shape]; other rows' mean nothing.
 
     """
 
@@ -30,18 +33,23 @@ class Observed(NamedTuple):
     exists: Array | None = None
     active: Array | None = None
     action_mask: Array | None = None
+    forced: Array | None = None
+    forced_action: Array | None = None
 
 
 class Outcome(NamedTuple):
     """What a step led to, for N rows.
 
     Attributes:
-        reward: [N].
+        reward: to be trained on, [N].
         terminated: bool [N].
         truncated: bool [N].
         final_rows: rows cut by a limit whose last observation is here rather than in the next
             ``Observed``, [n].
         final_observation: theirs, [n, *shape], or None if there are none.
+        score: what an episode's return is summed from, [N]; None: the reward.
+        ended: rows whose environment's episode ended, bool [N]; None: the terminated or truncated.
+        counted: rows for which the step counts into the episode's length, bool [N]; None: all.
 
     """
 
@@ -50,6 +58,36 @@ class Outcome(NamedTuple):
     truncated: Array
     final_rows: Array
     final_observation: Array | None
+    score: Array | None = None
+    ended: Array | None = None
+    counted: Array | None = None
+
+
+class RowSource(Protocol):
+    """Environments that are stepped together, as the rows of one group of agents or several.
+
+    Attributes:
+        env: the vector environment itself.
+        num_envs: E.
+        final_is_next: an episode's final observation comes as the next one, under a row that is
+            not active (next-step autoreset).
+
+    """
+
+    env: Any
+    num_envs: int
+    final_is_next: bool
+
+    def reset(self, seed: int | None = None) -> list[Observed]:
+        """Start all episodes afresh; what each group sees."""
+
+    def step(
+        self, actions: Sequence[Array], before: Sequence[Observed]
+    ) -> list[tuple[Outcome, Observed]]:
+        """Take a step from ``before``; for each group what it led to, and what is seen next."""
+
+    def name(self, group: int, row: int) -> str:
+        """Say in words which environment, and which agent, a group's row is."""
 
 
 NO_ROWS = np.zeros(0, dtype=np.int64)
@@ -91,21 +129,27 @@ class GymRows:
                 f"env: expected a Gymnasium vector environment, got {type(env).__name__}; build "
                 f"one with make_vect_envs, or SyncVectorEnv([lambda: env])"
             )
-        self.env, self.rows, self.mode = env, int(env.num_envs), autoreset_mode(env)
+        self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
         self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
 
-    def reset(self, seed: int | None = None) -> Observed:
+    def name(self, group: int, row: int) -> str:
+        """Say which environment a row is."""
+        return f"environment {row}"
+
+    def reset(self, seed: int | None = None) -> list[Observed]:
         """Start all episodes afresh."""
         observation, info = self.env.reset(seed=seed)
         mask = self._mask(info)
-        return Observed(observation, start=np.ones(self.rows, dtype=bool), action_mask=mask)
+        return [Observed(observation, start=np.ones(self.num_envs, dtype=bool), action_mask=mask)]
 
-    def step(self, action: Array, before: Observed) -> tuple[Outcome, Observed]:
+    def step(
+        self, actions: Sequence[Array], before: Sequence[Observed]
+    ) -> list[tuple[Outcome, Observed]]:
         """Take a step from ``before``; what it led to, and what is seen next."""
-        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, reward, terminated, truncated, info = self.env.step(actions[0])
         ended = terminated | truncated
         if self.final_is_next:
-            return self._next_step(observation, reward, terminated, truncated, info, before)
+            return [self._next_step(observation, reward, terminated, truncated, info, before[0])]
         final_rows, final, start = NO_ROWS, None, None
         mask = self._mask(info)
         if ended.any():
@@ -119,9 +163,8 @@ class GymRows:
                     mask = np.where(ended[:, None], first, mask)
             elif len(final_rows):
                 final = self._final(info, final_rows)
-        return Outcome(reward, terminated, truncated, final_rows, final), Observed(
-            observation, start, action_mask=mask
-        )
+        outcome = Outcome(reward, terminated, truncated, final_rows, final)
+        return [(outcome, Observed(observation, start, action_mask=mask))]
 
     def _next_step(
         self,
@@ -140,9 +183,10 @@ class GymRows:
             terminated, truncated = terminated & ~start, truncated & ~start
         ended = terminated | truncated
         active = ~ended if ended.any() else None
-        return Outcome(reward, terminated, truncated, NO_ROWS, None), Observed(
-            observation, start, active=active, action_mask=self._mask(info)
+        outcome = Outcome(
+            reward, terminated, truncated, NO_ROWS, None, counted=before.active
         )
+        return outcome, Observed(observation, start, active=active, action_mask=self._mask(info))
 
     def _final(self, info: dict[str, Any], rows: Array) -> Array:
         if "final_obs" not in info:

@@ -36,9 +36,9 @@ def copied(x: Any) -> Any:
 def played(env: Any, steps: int) -> tuple[list[Outcome], list[Observed]]:
     """Outcomes of some steps, and all that was seen (one more)."""
     rows = GymRows(env)
-    seen, outcomes = [copied(rows.reset(seed=0))], []
+    seen, outcomes = [copied(rows.reset(seed=0)[0])], []
     for _ in range(steps):
-        outcome, observed = rows.step(np.full(rows.rows, 2), seen[-1])
+        ((outcome, observed),) = rows.step([np.full(rows.num_envs, 2)], [seen[-1]])
         outcomes.append(copied(outcome))
         seen.append(copied(observed))
     env.close()
