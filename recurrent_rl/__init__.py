@@ -4,8 +4,15 @@ from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
 from recurrent_rl.config import EncoderConfig, HeadConfig, NetConfig, PPOConfig
 from recurrent_rl.group import ActionOutput, AgentGroup
+from recurrent_rl.ippo import IPPO, MultiAgentActionOutput
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.metrics import MetricsLogger
+from recurrent_rl.multi_agent import (
+    AsyncMultiAgentVectorEnv,
+    MultiAgentVectorEnv,
+    SyncMultiAgentVectorEnv,
+    make_multi_agent_vect_envs,
+)
 from recurrent_rl.ppo import PPO
 from recurrent_rl.recurrent import HiddenState, RecurrentCore
 from recurrent_rl.rollout import SequenceRolloutBuffer
@@ -16,9 +23,11 @@ from wrappers import MaskVelocityWrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "IPPO",
     "PPO",
     "ActionOutput",
     "AgentGroup",
+    "AsyncMultiAgentVectorEnv",
     "CheckpointError",
     "Diagnostics",
     "EncoderConfig",
@@ -26,14 +35,18 @@ __all__ = [
     "HiddenState",
     "MaskVelocityWrapper",
     "MetricsLogger",
+    "MultiAgentActionOutput",
+    "MultiAgentVectorEnv",
     "NetConfig",
     "PPOConfig",
     "RecurrentCore",
     "RolloutStats",
     "SequenceRolloutBuffer",
+    "SyncMultiAgentVectorEnv",
     "TunedSettings",
     "collect_rollouts",
     "collect_rollouts_recurrent",
     "load_tuned",
+    "make_multi_agent_vect_envs",
     "make_vect_envs",
 ]

@@ -81,7 +81,6 @@ class Group(Protocol):
     device: torch.device
     generator: torch.Generator
     reward_norm: RunningNorm | None
-    buffer: SequenceRolloutBuffer | None
     carry: Carry | None
     collected: bool
     agents: Sequence[str]
@@ -458,10 +457,10 @@ def _finish(groups: Sequence[Group], collectors: Sequence[RowCollector]) -> list
     ]
     # All are checked before the first group changes.
     finished = [c.finish() for c in collectors]
-    for group, (_, carry), total in zip(groups, finished, discounted, strict=True):
+    for group, c, (_, carry), total in zip(groups, collectors, finished, discounted, strict=True):
         group.carry = carry
         if group.reward_norm is not None and total is not None:
-            buffer = group.buffer
+            buffer = c.buffer
             group.reward_norm.update(total[buffer.active & buffer.exists][:, None])
     return [last_value for last_value, _ in finished]
 
@@ -491,7 +490,9 @@ def _where_to_start(agent: Collecting, rows: RowSource, reset: bool | None) -> l
     sizes = [rows.num_envs * group.size for group in groups]
     if not reset:
         if [carry.state.rows for carry in carries] != sizes:
-            had = f"{carries[0].state.rows // groups[0].size} environments" if carries else "nothing"
+            had = (
+                f"{carries[0].state.rows // groups[0].size} environments" if carries else "nothing"
+            )
             raise ValueError(
                 f"reset=False: expected a collection on {rows.num_envs} environments to continue, "
                 f"the agent has {had}; leave reset out"

@@ -194,7 +194,7 @@ class AgentGroup:
         codec, head = self.policy.codec, self.policy.head
         rows = len(observation) if observation.ndim else 1
         x = torch.as_tensor(codec.check(observation, rows), dtype=codec.dtype)
-        state = self._check_state(hidden_state, rows)
+        state = self.check_state(hidden_state, rows)
         last = self._check_reward(reward, rows)
         mask = self._check_mask(action_mask, rows)
         identity = self.identity(rows) if agent is None else self._one_hot(agent)
@@ -215,7 +215,8 @@ class AgentGroup:
             acted.state,
         )
 
-    def _check_state(self, state: HiddenState | None, rows: int) -> HiddenState:
+    def check_state(self, state: HiddenState | None, rows: int) -> HiddenState:
+        """Return a state that fits N rows of this policy, or say what is wrong with it."""
         shapes = self.policy.state_shapes
         if state is None:
             if shapes:

@@ -79,8 +79,8 @@ class PPO(AgentGroup, Agent):
         """This one."""
         return [self]
 
-    def rows_of(self, env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any]) -> GymRows:
-        """See a Gymnasium environment, or a vector of them, as rows.
+    def rows_of(self, env: VectorEnv[Any, Any, Any]) -> GymRows:
+        """See a Gymnasium vector environment as rows.
 
         Raises:
             TypeError: it is of another kind.
@@ -145,7 +145,8 @@ class PPO(AgentGroup, Agent):
         out = self.choose(array, hidden_state, mask, deterministic=deterministic, reward=reward)
         if not single:
             return out
-        return ActionOutput(*(x[0] for x in out[:-1]), out.hidden_state)
+        action, log_prob, entropy, value, state = out
+        return ActionOutput(action[0], log_prob[0], entropy[0], value[0], state)
 
     # --- testing ----------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class PPO(AgentGroup, Agent):
 
         """
         if not hasattr(env, "num_envs"):
-            env = one_environment(env)  # type: ignore[arg-type]
+            env = one_environment(env)
         (returns,) = evaluation.evaluate(
             self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
         )

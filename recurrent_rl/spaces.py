@@ -121,3 +121,40 @@ def space_from_dict(data: dict[str, Any]) -> gym.Space[Any]:
     if data["kind"] == "Discrete":
         return spaces.Discrete(data["n"], start=data["start"])
     raise ValueError(f"space: expected the kind Box or Discrete, got {data['kind']!r}")
+
+
+def array_form(space: gym.Space[Any]) -> tuple[tuple[int, ...], np.dtype[Any], int]:
+    """Return how an element is stored in an array: shape, dtype, and what stands where none is.
+
+    Raises:
+        TypeError: neither Box nor Discrete.
+
+    """
+    if isinstance(space, spaces.Box):
+        return space.shape, np.dtype(space.dtype), 0
+    if isinstance(space, spaces.Discrete):
+        return (), np.dtype(np.int64), int(space.start)
+    raise TypeError(f"space: expected Box or Discrete, got {space}")
+
+
+def mask_size(space: gym.Space[Any]) -> int:
+    """Return the width of an action mask; 0 where masks make no sense."""
+    return int(space.n) if isinstance(space, spaces.Discrete) else 0
+
+
+def check_action(space: gym.Space[Any], action: Any) -> np.ndarray[Any, Any]:
+    """Return an outside action as an array of the space, or say what is wrong with it.
+
+    A Discrete action may also come as an array of one value.
+    """
+    shape, dtype, _ = array_form(space)
+    array = np.asarray(action)
+    if isinstance(space, spaces.Discrete) and array.shape == (1,):
+        array = array[0]
+    if array.shape != shape:
+        expected = "one value" if shape == () else f"shape {list(shape)}"
+        raise ValueError(f"expected {expected} of {space}, got {action!r}")
+    array = array.astype(dtype, copy=False)
+    if not space.contains(array if shape else dtype.type(array)):
+        raise ValueError(f"expected an action in {space}, got {action!r}")
+    return array

@@ -103,6 +103,35 @@ TUNED = {
                 "action_std_init": 3.0,
             },
         ),
+        *(
+            TunedSettings(
+                env_id=env_id,
+                num_envs=32,
+                total_steps=1_000_000,
+                net_config={
+                    "encoder_config": {"hidden_state_size": 64, "max_seq_len": 25},
+                    "head_config": {"hidden_size": [64]},
+                },
+                hyperparameters={
+                    "learn_step": 100,
+                    "batch_size": 800,
+                    "update_epochs": 10,
+                    "lr": 1e-3,
+                    "lr_schedule": "linear",
+                    "clip_coef": 0.2,
+                    "gamma": 0.95,
+                    "gae_lambda": 0.95,
+                    "ent_coef": 0.01,
+                    "normalize_reward": True,
+                    "share_encoders": False,
+                },
+            )
+            for env_id in (
+                "simple_speaker_listener_v4",
+                "simple_speaker_listener_v4-early",
+                "simple_spread_v3",
+            )
+        ),
     )
 }
 

@@ -183,9 +183,7 @@ class GymRows:
             terminated, truncated = terminated & ~start, truncated & ~start
         ended = terminated | truncated
         active = ~ended if ended.any() else None
-        outcome = Outcome(
-            reward, terminated, truncated, NO_ROWS, None, counted=before.active
-        )
+        outcome = Outcome(reward, terminated, truncated, NO_ROWS, None, counted=before.active)
         return outcome, Observed(observation, start, active=active, action_mask=self._mask(info))
 
     def _final(self, info: dict[str, Any], rows: Array) -> Array:

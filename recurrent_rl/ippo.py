@@ -1,0 +1,651 @@
+"""The IPPO agent that users hold: independent PPO, one policy for each group of alike agents."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from recurrent_rl import evaluation
+from recurrent_rl.agent import Agent
+from recurrent_rl.config import NetConfig, PPOConfig, unknown_name
+from recurrent_rl.group import AgentGroup
+from recurrent_rl.learner import Diagnostics
+from recurrent_rl.multi_agent import GroupRows, MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.recurrent import HiddenState
+from recurrent_rl.spaces import array_form, check_action, same_space, without_mask
+from recurrent_rl.vector import Array
+
+Spaces = Mapping[str, gym.Space[Any]] | Sequence[gym.Space[Any]]
+
+
+class MultiAgentActionOutput(NamedTuple):
+    """What ``IPPO.get_action`` returns, each a dictionary by agent.
+
+    Attributes:
+        action: as the environment takes it, [n, *shape].
+        log_prob: of the sampled (unclipped) action, [n].
+        entropy: of the policy [nats], [n].
+        value: V of the observation and what was remembered, [n].
+        hidden_state: after this step, of n rows; of absent agents as it was.
+
+    """
+
+    action: dict[str, Array]
+    log_prob: dict[str, Array]
+    entropy: dict[str, Array]
+    value: dict[str, Array]
+    hidden_state: dict[str, HiddenState]
+
+
+def group_agents(
+    agent_ids: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[str]]:
+    """Put agents into groups that will share a policy.
+
+    >>> group_agents(["bob_0", "bob_1", "fred_0"])
+    {'bob': ['bob_0', 'bob_1'], 'fred': ['fred_0']}
+
+    Args:
+        agent_ids: all agents.
+        groups: names and members; None groups by what stands before the final "_".
+
+    Raises:
+        ValueError: an agent in no group, in two, or unknown.
+
+    """
+    if groups is None:
+        found: dict[str, list[str]] = {}
+        for agent in agent_ids:
+            found.setdefault(agent.rpartition("_")[0] or agent, []).append(agent)
+        return found
+    members = [agent for group in groups.values() for agent in group]
+    wrong = {
+        "unknown": sorted(set(members) - set(agent_ids)),
+        "in no group": sorted(set(agent_ids) - set(members)),
+        "in more than one": sorted({agent for agent in members if members.count(agent) > 1}),
+        "groups without agents": sorted(name for name, group in groups.items() if not group),
+    }
+    for what, agents in wrong.items():
+        if agents:
+            raise ValueError(
+                f"groups: expected each of {list(agent_ids)} in exactly one group, got {what}: "
+                f"{agents}"
+            )
+    return {name: [a for a in agent_ids if a in group] for name, group in groups.items()}
+
+
+class IPPO(Agent):
+    """Independent PPO for agents that remember: each group of alike agents has its own policy.
+
+    Agents whose names agree up to the final ``_`` form a group: ``bob_0`` and ``bob_1`` share one
+    actor, one critic and one optimiser, and each keeps a memory of its own.
+
+    Source: de Witt et al. 2020, "Is Independent Learning All You Need in the StarCraft Multi-Agent
+    Challenge?".
+
+    >>> from mpe2 import simple_speaker_listener_v4
+    >>> from recurrent_rl import IPPO, collect_rollouts_recurrent, make_multi_agent_vect_envs
+    >>> env = make_multi_agent_vect_envs(
+    ...     simple_speaker_listener_v4.parallel_env, 4, should_async_vector=False
+    ... )
+    >>> agent = IPPO(env.observation_spaces, env.action_spaces, env.agents, learn_step=32, seed=0)
+    >>> agent.shared_agent_ids
+    ['speaker', 'listener']
+    >>> stats = collect_rollouts_recurrent(agent, env)
+    >>> [(group, diagnostics.updates) for group, diagnostics in agent.learn().items()]
+    [('speaker', 4), ('listener', 4)]
+
+    Attributes:
+        agent_ids: all agents.
+        observation_spaces: by agent, without the action masks that may come with observations.
+        action_spaces: by agent.
+        grouped_agents: names of the groups and their members.
+        trainees: what is trained, by group; each has a ``policy``, an ``optimizer`` and the last
+            rollout in ``buffer``, of N = E * A rows, row e * A + a.
+        steps: environment steps trained for, a list for training loops to append to.
+        fitness: results of ``test``, in order.
+        scores: returns of training episodes, for training loops to fill.
+
+    """
+
+    _fixed = ("agent_ids", "grouped_agents", "observation_spaces", "action_spaces", "net_configs")
+
+    def __init__(
+        self,
+        observation_spaces: Spaces,
+        action_spaces: Spaces,
+        agent_ids: Sequence[str] | None = None,
+        net_config: Mapping[str, Any] | NetConfig | None = None,
+        *,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        agent_id_input: bool = False,
+        team_reward: Literal["sum", "mean"] | None = None,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        """Build an untrained agent.
+
+        Args:
+            observation_spaces: by agent, or a list in the order of ``agent_ids``: Box or Discrete,
+                or a Dict of such an "observation" and its "action_mask".
+            action_spaces: likewise: Discrete or Box.
+            agent_ids: the environment's ``possible_agents``; needed unless the spaces are
+                dictionaries.
+            net_config: ``{"encoder_config": {...}, "head_config": {...}}`` for all, see
+                ``NetConfig``; under the name of a group or an agent stands what is special to it:
+                ``{"encoder_config": {...}, "speaker": {"encoder_config": {...}}}``.
+            groups: names and members; None groups by what stands before the final "_".
+            agent_id_input: show each policy which agent of its group it acts for, one-hot.
+            team_reward: train every agent on the sum or the mean of all living agents' rewards;
+                None, on its own.
+            device: of the policies; rollouts are stored on the CPU.
+            seed: of weights, actions, shuffling, and of the environments at each fresh start of
+                collection. None takes fresh entropy and leaves environments' seeds alone.
+            hyperparameters: the fields of ``PPOConfig``, for all groups.
+
+        Raises:
+            TypeError: a space or a value of the wrong kind.
+            ValueError: an unknown name, a value out of range, agents of a group with different
+                spaces; the message has what is known.
+
+        """
+        super().__init__()
+        if agent_ids is None:
+            if not isinstance(observation_spaces, Mapping):
+                raise ValueError(
+                    "agent_ids: expected the names of the agents, as observation_spaces is a list, "
+                    "got None; pass env.possible_agents"
+                )
+            agent_ids = list(observation_spaces)
+        self.agent_ids = list(agent_ids)
+        if not self.agent_ids or len(set(self.agent_ids)) < len(self.agent_ids):
+            raise ValueError(f"agent_ids: expected different names, got {self.agent_ids}")
+        if team_reward not in (None, "sum", "mean"):
+            raise ValueError(f"team_reward: expected 'sum', 'mean' or None, got {team_reward!r}")
+        self.observation_spaces = {
+            agent: without_mask(space)[0]
+            for agent, space in self._by_agent("observation_spaces", observation_spaces).items()
+        }
+        self.action_spaces = self._by_agent("action_spaces", action_spaces)
+        self.grouped_agents = group_agents(self.agent_ids, groups)
+        for name, agents in self.grouped_agents.items():
+            self._check_group(name, agents)
+        self.team_reward, self.agent_id_input = team_reward, agent_id_input
+        self.device, self.seed = torch.device(device), seed
+        configs = self._net_configs(net_config)
+        config = PPOConfig.from_dict(hyperparameters)
+        self.trainees = {
+            name: AgentGroup(
+                self.observation_spaces[agents[0]],
+                self.action_spaces[agents[0]],
+                configs[name],
+                config,
+                device=device,
+                seed=_group_seed(seed, i),
+                agents=agents,
+                identify=agent_id_input,
+            )
+            for i, (name, agents) in enumerate(self.grouped_agents.items())
+        }
+
+    def __repr__(self) -> str:
+        """Groups, spaces, shapes and size at a glance."""
+        lines = [
+            f"  {name} x {group.size}: {group.describe()}" for name, group in self.trainees.items()
+        ]
+        return "\n".join([f"IPPO({self.env_steps:,} steps)", *lines])
+
+    def _by_agent(self, name: str, spaces: Spaces) -> dict[str, gym.Space[Any]]:
+        if not isinstance(spaces, Mapping):
+            if len(spaces) != len(self.agent_ids):
+                raise ValueError(
+                    f"{name}: expected one for each of {self.agent_ids}, got {len(spaces)}"
+                )
+            spaces = dict(zip(self.agent_ids, spaces, strict=True))
+        if set(spaces) != set(self.agent_ids):
+            raise ValueError(
+                f"{name}: expected the agents {self.agent_ids}, got {list(spaces)}; missing or "
+                f"unknown: {sorted(set(spaces) ^ set(self.agent_ids))}"
+            )
+        return {agent: spaces[agent] for agent in self.agent_ids}
+
+    def _check_group(self, name: str, agents: Sequence[str]) -> None:
+        first = agents[0]
+        for spaces in (self.observation_spaces, self.action_spaces):
+            for agent in agents[1:]:
+                if spaces[agent] != spaces[first]:
+                    what = "observation" if spaces is self.observation_spaces else "action"
+                    raise ValueError(
+                        f"group {name!r}: expected equal {what} spaces, got {spaces[first]} of "
+                        f"agent {first!r} and {spaces[agent]} of agent {agent!r}; agents that "
+                        f"share a policy need equal spaces: name other groups with groups="
+                    )
+
+    def _net_configs(
+        self, net_config: Mapping[str, Any] | NetConfig | None
+    ) -> dict[str, NetConfig]:
+        if isinstance(net_config, NetConfig):
+            return dict.fromkeys(self.grouped_agents, net_config)
+        parts = NetConfig().to_dict().keys()
+        common = {k: v for k, v in (net_config or {}).items() if k in parts}
+        special: dict[str, tuple[str, Any]] = {}
+        for key, value in (net_config or {}).items():
+            if key in parts:
+                continue
+            if key not in self.grouped_agents and key not in self.agent_ids:
+                known = [*parts, *self.grouped_agents, *self.agent_ids]
+                raise ValueError(unknown_name("net_config", key, list(dict.fromkeys(known))))
+            group = key if key in self.grouped_agents else self.get_group_id(key)
+            before, other = special.setdefault(group, (key, value))
+            if other != value:
+                raise ValueError(
+                    f"net_config: expected one configuration for group {group!r}, got different "
+                    f"ones for {before!r} and {key!r}; agents of a group share a policy"
+                )
+        configs = {}
+        for group in self.grouped_agents:
+            own = special[group][1] if group in special else {}
+            if not isinstance(own, NetConfig):
+                own = NetConfig.from_dict({**common, **own})
+            configs[group] = own
+        return configs
+
+    # --- groups -----------------------------------------------------------------------------
+
+    @property
+    def groups(self) -> Sequence[AgentGroup]:
+        """The groups of agents that share a policy."""
+        return list(self.trainees.values())
+
+    @property
+    def shared_agent_ids(self) -> list[str]:
+        """Names of the groups."""
+        return list(self.grouped_agents)
+
+    @property
+    def net_configs(self) -> dict[str, NetConfig]:
+        """Network shapes by group."""
+        return {name: group.net_config for name, group in self.trainees.items()}
+
+    @property
+    def config(self) -> PPOConfig:
+        """Hyper-parameters."""
+        return self.groups[0].config
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps collected so far, the clock of ``lr_schedule``."""
+        return self.groups[0].env_steps
+
+    def get_group_id(self, agent_id: str) -> str:
+        """Return the name of an agent's group.
+
+        Raises:
+            ValueError: there is no such agent.
+
+        """
+        for name, agents in self.grouped_agents.items():
+            if agent_id in agents:
+                return name
+        raise ValueError(unknown_name("IPPO", agent_id, self.agent_ids).replace("option", "agent"))
+
+    def has_grouped_agents(self) -> bool:
+        """Whether any agents share a policy."""
+        return len(self.grouped_agents) < len(self.agent_ids)
+
+    def rows_of(self, env: Any) -> GroupRows:
+        """See a vector of PettingZoo environments, or a single one, as rows.
+
+        Raises:
+            TypeError: it is of another kind.
+            ValueError: agents or spaces that are not this agent's.
+
+        """
+        if not isinstance(env, MultiAgentVectorEnv):
+            raise TypeError(
+                f"env: expected a vector of PettingZoo environments, got {type(env).__name__}; "
+                f"build one with make_multi_agent_vect_envs(make_env, num_envs)"
+            )
+        if set(env.possible_agents) != set(self.agent_ids):
+            raise ValueError(
+                f"env: expected the agents {self.agent_ids}, got {env.possible_agents}; missing or "
+                f"unknown: {sorted(set(env.possible_agents) ^ set(self.agent_ids))}"
+            )
+        for agent in self.agent_ids:
+            for name, ours, theirs in (
+                ("observation", self.observation_spaces[agent], env.observation_spaces[agent]),
+                ("action", self.action_spaces[agent], env.action_spaces[agent]),
+            ):
+                if not same_space(ours, theirs, bounds=name == "action"):
+                    raise ValueError(
+                        f"env: expected agent {agent!r} to have the {name} space {ours}, got "
+                        f"{theirs}; build the agent from this environment's spaces, or wrap the "
+                        f"environment as in training"
+                    )
+        return GroupRows(env, list(self.grouped_agents.values()), self.team_reward)
+
+    # --- acting -----------------------------------------------------------------------------
+
+    def get_initial_hidden_state(self, n: int = 1) -> dict[str, HiddenState]:
+        """Return the memory of each agent, of n rows, at the start of its life."""
+        if n < 1:
+            raise ValueError(f"n: expected at least 1 row, got {n}")
+        return {
+            agent: group.policy.initial_state(n) for group in self.groups for agent in group.agents
+        }
+
+    def get_action(
+        self,
+        obs: Mapping[str, Any],
+        hidden_state: Mapping[str, HiddenState] | None = None,
+        action_mask: Mapping[str, Any] | None = None,
+        infos: Mapping[str, Any] | None = None,
+        *,
+        deterministic: bool = False,
+        reward: Mapping[str, Any] | None = None,
+    ) -> MultiAgentActionOutput:
+        """Choose actions for the agents that see something; no memory is kept between calls.
+
+        Args:
+            obs: by agent, [n, *shape], or one observation [*shape] with states of one row; with
+                {"observation": ..., "action_mask": ...} for it where the environment gives that.
+                Absent agents are left out.
+            hidden_state: by agent, from ``get_initial_hidden_state`` or the last call;
+                feed-forward agents need none.
+            action_mask: allowed actions by agent, bool [n, choices]; else taken from infos, else
+                from obs.
+            infos: the environment's, by agent: "env_defined_actions" (None or an action; for n
+                rows a list of them) are returned as they are; "action_mask"; and from a vector of
+                environments "exists" and "start", which freeze and zero the rows of the memory.
+            deterministic: the most likely actions instead of samples.
+            reward: the last rewards by agent, for agents built with previous_reward only.
+
+        Returns:
+            the five of ``MultiAgentActionOutput``, by agent of ``obs``; hidden states of all
+            agents of ``hidden_state``.
+
+        Raises:
+            TypeError: not numbers, or no HiddenState.
+            ValueError: an unknown agent, wrong shapes, numbers that are not finite, a missing
+                state or reward; the message names the agents.
+
+        """
+        for name, given in (("obs", obs), ("hidden_state", hidden_state), ("infos", infos)):
+            for agent in given or ():
+                if agent not in self.agent_ids and name != "infos":
+                    raise ValueError(f"{name}: expected agents of {self.agent_ids}, got {agent!r}")
+        out = MultiAgentActionOutput({}, {}, {}, {}, dict(hidden_state or {}))
+        for group in self.groups:
+            present = [agent for agent in group.agents if obs.get(agent) is not None]
+            if present:
+                asked = [
+                    _Asked(group, a, obs, hidden_state, action_mask, infos, reward) for a in present
+                ]
+                _act(group, asked, deterministic, out)
+        return out
+
+    # --- learning ---------------------------------------------------------------------------
+
+    def learn(self) -> dict[str, Diagnostics]:
+        """Train each group on the rollout that ``collect_rollouts_recurrent`` has filled it with.
+
+        Returns:
+            losses and what else there is to know, by group; a group nobody of which acted has
+            ``updates`` 0.
+
+        Raises:
+            RuntimeError: nothing has been collected since the last call.
+            FloatingPointError: a gradient was not finite.
+
+        """
+        return {name: group.learn() for name, group in self.trainees.items()}
+
+    # --- testing ----------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        env: Any,
+        episodes: int,
+        *,
+        max_steps: int | None = None,
+        deterministic: bool = True,
+        seed: int | None = None,
+    ) -> dict[str, Array]:
+        """Run episodes without learning.
+
+        Args:
+            env: a PettingZoo environment or a vector of E; left open, and its next collection
+                starts afresh.
+            episodes: at least this many; rounded up to a multiple of E.
+            max_steps: stop each episode here; None plays to its end.
+            deterministic: take the most likely actions.
+            seed: of the first reset; None leaves the environment's randomness as it is.
+
+        Returns:
+            undiscounted returns by agent, [episodes].
+
+        """
+        if not isinstance(env, MultiAgentVectorEnv):
+            single = env
+            env = SyncMultiAgentVectorEnv([lambda: single])
+        by_group = evaluation.evaluate(
+            self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
+        )
+        returns = {
+            agent: values
+            for group, array in zip(self.groups, by_group, strict=True)
+            for agent, values in zip(group.agents, array.T, strict=True)
+        }
+        return {agent: returns[agent] for agent in self.agent_ids}
+
+    def test(
+        self,
+        env: Any,
+        max_steps: int | None = None,
+        loop: int = 3,
+        sum_scores: bool = True,
+        **options: Any,
+    ) -> float | dict[str, float]:
+        """Return the mean return of ``loop`` deterministic episodes, and append it to ``fitness``.
+
+        Args:
+            env: a PettingZoo environment, or a vector of E, each of which plays ``loop`` episodes.
+            max_steps: of each episode; None plays to its end.
+            loop: episodes of each environment, at least 1.
+            sum_scores: of all agents together; False returns the means by agent, and appends
+                their sum all the same.
+            options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
+
+        """
+        if loop < 1:
+            raise ValueError(f"loop: expected at least 1 episode, got {loop}")
+        episodes = loop * int(getattr(env, "num_envs", 1))
+        returns = self.evaluate(env, episodes, max_steps=max_steps, **options)
+        means = {agent: float(values.mean()) for agent, values in returns.items()}
+        self.fitness.append(sum(means.values()))
+        return self.fitness[-1] if sum_scores else means
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def _to_data(self) -> dict[str, Any]:
+        return {
+            "agent_ids": self.agent_ids,
+            "agent_id_input": self.agent_id_input,
+            "team_reward": self.team_reward,
+            "seed": self.seed,
+            "groups": {name: group.to_data() for name, group in self.trainees.items()},
+            **self._histories(),
+        }
+
+    @classmethod
+    def _from_data(cls, data: dict[str, Any], device: torch.device | str) -> Self:
+        groups = {name: AgentGroup.from_data(d, device) for name, d in data["groups"].items()}
+        agent = cls(
+            {a: group.observation_space for group in groups.values() for a in group.agents},
+            {a: group.action_space for group in groups.values() for a in group.agents},
+            data["agent_ids"],
+            {name: group.net_config for name, group in groups.items()},
+            groups={name: group.agents for name, group in groups.items()},
+            agent_id_input=data["agent_id_input"],
+            team_reward=data["team_reward"],
+            device=device,
+            seed=data["seed"],
+        )
+        agent.trainees = groups
+        agent._restore_histories(data)
+        return agent
+
+
+def _group_seed(seed: int | None, index: int) -> int | None:
+    """Return group ``index``'s own seed; the first group's is the agent's, as in PPO."""
+    if seed is None or index == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class _Asked:
+    """One agent that is to act, with all that was said about it.
+
+    Attributes:
+        observation: [n, *shape].
+        mask: bool [n, choices] or None.
+        state: of n rows; None for a policy without memory.
+        exists: bool [n].
+        start: bool [n].
+        forced: bool [n].
+        forced_action: [n, *shape].
+
+    """
+
+    def __init__(
+        self,
+        group: AgentGroup,
+        agent: str,
+        obs: Mapping[str, Any],
+        hidden_state: Mapping[str, HiddenState] | None,
+        action_mask: Mapping[str, Any] | None,
+        infos: Mapping[str, Any] | None,
+        reward: Mapping[str, Any] | None,
+    ) -> None:
+        self.agent, self.index = agent, group.agents.index(agent)
+        info: Mapping[str, Any] = (infos or {}).get(agent) or {}
+        value, mask = obs[agent], None
+        if isinstance(value, Mapping):
+            value, mask = value["observation"], value.get("action_mask")
+        mask = info.get("action_mask", mask)
+        mask = (action_mask or {}).get(agent, mask)
+        array = np.asarray(value)
+        self.single = array.ndim == len(group.policy.codec.shape)
+        self.observation = array[None] if self.single else array
+        n = self.rows = len(self.observation)
+        self.exists = np.broadcast_to(np.asarray(info.get("exists", True), dtype=bool), (n,))
+        self.start = np.broadcast_to(np.asarray(info.get("start", False), dtype=bool), (n,))
+        self.mask = None
+        if mask is not None:
+            self.mask = np.asarray(mask)[None] if self.single else np.asarray(mask)
+            if self.mask.shape == (n, group.policy.head.mask_size):
+                self.mask = self.mask.astype(bool) | ~self.exists[:, None]
+        self.state = self._state(group, hidden_state)
+        self.reward = None
+        if group.config.previous_reward:
+            self.reward = self._reward(reward)
+        self._read_forced(group, info.get("env_defined_actions"))
+
+    def _state(
+        self, group: AgentGroup, states: Mapping[str, HiddenState] | None
+    ) -> HiddenState | None:
+        if not group.policy.state_shapes:
+            return group.policy.initial_state(self.rows)
+        state = (states or {}).get(self.agent)
+        if state is None:
+            raise ValueError(
+                f"hidden_state: expected one for agent {self.agent!r}, as its policy remembers, "
+                f"got none; begin with agent.get_initial_hidden_state({self.rows}) and pass on "
+                f"what get_action returns"
+            )
+        try:
+            group.check_state(state, self.rows)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"the hidden state of agent {self.agent!r}")
+            raise
+        return state.reset(group.on_device(self.start.copy())) if self.start.any() else state
+
+    def _reward(self, rewards: Mapping[str, Any] | None) -> Array:
+        given = (rewards or {}).get(self.agent)
+        if given is None or np.shape(given) not in ((self.rows,), ()):
+            raise ValueError(
+                f"reward: expected the last rewards of agent {self.agent!r}, shape [n] = "
+                f"[{self.rows}], zeros at the start of its life, as this agent was built with "
+                f"previous_reward=True, got {given!r}"
+            )
+        reward: Array = np.where(self.start, 0, np.broadcast_to(given, (self.rows,)))
+        return reward
+
+    def _read_forced(self, group: AgentGroup, given: Any) -> None:
+        shape, dtype, blank = array_form(group.action_space)
+        each = [given] if self.single else (given if given is not None else [None] * self.rows)
+        if len(each) != self.rows:
+            raise ValueError(
+                f"infos[{self.agent!r}]['env_defined_actions']: expected {self.rows} entries, None "
+                f"or an action each, got {len(each)}"
+            )
+        self.forced = np.array([action is not None for action in each])
+        try:
+            self.forced_action = np.zeros((self.rows, *shape), dtype) + blank
+            for i in np.flatnonzero(self.forced):
+                self.forced_action[i] = check_action(group.action_space, each[i])
+        except ValueError as error:
+            raise ValueError(f"infos[{self.agent!r}]['env_defined_actions']: {error}") from None
+
+
+def _act(
+    group: AgentGroup, asked: Sequence[_Asked], deterministic: bool, out: MultiAgentActionOutput
+) -> None:
+    """Let a group's policy choose for all of its agents at once, and deal the results out."""
+    rows = [one.rows for one in asked]
+    masks = None
+    if any(one.mask is not None for one in asked):
+        size = group.policy.head.mask_size
+        masks = np.concatenate(
+            [np.ones((one.rows, size), bool) if one.mask is None else one.mask for one in asked]
+        )
+    forced = np.concatenate([one.forced for one in asked])
+    if masks is not None and size:
+        masks = masks | forced[:, None]
+    states = [one.state for one in asked if one.state is not None]
+    before = HiddenState(
+        [torch.cat(parts, 1) for parts in zip(*(s.tensors for s in states), strict=True)],
+        sum(rows),
+    )
+    try:
+        result = group.choose(
+            np.concatenate([one.observation for one in asked]),
+            before,
+            masks,
+            deterministic=deterministic,
+            reward=None
+            if asked[0].reward is None
+            else np.concatenate([one.reward for one in asked if one.reward is not None]),
+            agent=np.repeat([one.index for one in asked], rows),
+            forced=(forced, np.concatenate([one.forced_action for one in asked]))
+            if forced.any()
+            else None,
+        )
+    except (TypeError, ValueError) as error:
+        error.add_note(f"while agents {[one.agent for one in asked]} were to act, in this order")
+        raise
+    exists = np.concatenate([one.exists for one in asked])
+    after = result.hidden_state
+    if not exists.all():
+        after = after.where(group.on_device(exists), before)
+    begin = 0
+    for one in asked:
+        part: Any = slice(begin, begin + one.rows)
+        out.hidden_state[one.agent] = after[part]
+        each = begin if one.single else part
+        for name in ("action", "log_prob", "entropy", "value"):
+            getattr(out, name)[one.agent] = getattr(result, name)[each]
+        begin += one.rows
