@@ -1,6 +1,7 @@
 """Learning curves of the tuned settings: several seeds, deterministic evaluation.
 
     python benchmarks/learning.py Pendulum-v1                  # 5 seeds
+    python benchmarks/learning.py simple_spread_v3             # several agents: IPPO
     python benchmarks/learning.py Pendulum-v1 --feed-forward   # the same without memory
     python benchmarks/learning.py Pendulum-v1 --set lr=3e-3 num_layers=2
 
@@ -11,6 +12,7 @@ seconds exclude evaluation.
 import argparse
 import ast
 import dataclasses
+import importlib
 import json
 import time
 from pathlib import Path
@@ -21,27 +23,62 @@ import numpy as np
 import torch
 
 from recurrent_rl import (
+    IPPO,
     PPO,
     EncoderConfig,
     MaskVelocityWrapper,
     collect_rollouts_recurrent,
     load_tuned,
+    make_multi_agent_vect_envs,
     make_vect_envs,
 )
 from recurrent_rl.tuned import TunedSettings
+from wrappers import EarlyMessageWrapper
 
 # "Reached" means that the mean over the evaluation episodes is at least this.
-TARGETS = {"Pendulum-v1": -200.0, "CartPole-v1": 490.0, "MountainCarContinuous-v0": 90.0}
+TARGETS = {
+    "Pendulum-v1": -200.0,
+    "CartPole-v1": 490.0,
+    "MountainCarContinuous-v0": 90.0,
+    "simple_speaker_listener_v4": -25.0,
+    "simple_speaker_listener_v4-early": -25.0,
+    "simple_spread_v3": -45.0,
+}
 EVAL_ENVS = 25
+HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
 
 
-def vector(env_id: str, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
-    """Build a vector of environments without velocities."""
+def vector(env_id: str, num_envs: int) -> Any:
+    """Build a vector of environments: without velocities, or of several agents."""
+    name, early, _ = env_id.partition("-early")
+    if name.startswith("simple_"):
+        module = importlib.import_module(f"mpe2.{name}")
+
+        def make_multi() -> Any:
+            env = module.parallel_env(max_cycles=25)
+            return EarlyMessageWrapper(env, HEARD_STEPS) if early else env
+
+        return make_multi_agent_vect_envs(make_multi, num_envs, should_async_vector=False)
 
     def make() -> gym.Env[Any, Any]:
         return MaskVelocityWrapper(gym.make(env_id, disable_env_checker=True))
 
     return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
+
+
+def build(settings: TunedSettings, env: Any, seed: int) -> PPO | IPPO:
+    """Build the agent for a vector's spaces."""
+    if hasattr(env, "possible_agents"):
+        spaces = (env.observation_spaces, env.action_spaces, env.possible_agents)
+        return IPPO(*spaces, seed=seed, **settings.agent_options())
+    spaces = (env.single_observation_space, env.single_action_space)
+    return PPO(*spaces, seed=seed, **settings.agent_options())
+
+
+def evaluate(agent: PPO | IPPO, env: Any, episodes: int, seed: int) -> np.ndarray:
+    """Returns of deterministic episodes, summed over agents."""
+    returns = agent.evaluate(env, episodes, seed=seed)
+    return np.sum(list(returns.values()), axis=0) if isinstance(returns, dict) else returns
 
 
 def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSettings:
@@ -64,12 +101,7 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
     """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
     env = vector(settings.env_id, settings.num_envs)
     eval_env = vector(settings.env_id, EVAL_ENVS)
-    agent = PPO(
-        env.single_observation_space,
-        env.single_action_space,
-        seed=seed,
-        **settings.agent_options(),
-    )
+    agent = build(settings, env, seed)
     curve, seconds, due = [], 0.0, every
     while agent.env_steps < settings.total_steps:
         begin = time.perf_counter()
@@ -78,7 +110,7 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
         seconds += time.perf_counter() - begin
         if agent.env_steps >= due or agent.env_steps >= settings.total_steps:
             due += every
-            returns = agent.evaluate(eval_env, episodes, seed=1_000_000 + 1000 * seed)
+            returns = evaluate(agent, eval_env, episodes, 1_000_000 + 1000 * seed)
             point = {"steps": agent.env_steps, "seconds": seconds, "return": returns.mean()}
             curve.append({k: float(v) for k, v in point.items()})
     env.close()

@@ -4,7 +4,7 @@ from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
 from recurrent_rl.config import EncoderConfig, HeadConfig, NetConfig, PPOConfig
 from recurrent_rl.group import ActionOutput, AgentGroup
-from recurrent_rl.ippo import IPPO, MultiAgentActionOutput
+from recurrent_rl.ippo import IPPO
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.multi_agent import (
@@ -13,6 +13,7 @@ from recurrent_rl.multi_agent import (
     SyncMultiAgentVectorEnv,
     make_multi_agent_vect_envs,
 )
+from recurrent_rl.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.ppo import PPO
 from recurrent_rl.recurrent import HiddenState, RecurrentCore
 from recurrent_rl.rollout import SequenceRolloutBuffer

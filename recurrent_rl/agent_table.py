@@ -111,7 +111,8 @@ class AgentBlock:
         lived: they were alive in the last step, bool.
         terminated: by the last step, bool.
         truncated: by the last step and not terminated, bool.
-        final: last observation of the truncated.
+        final: last observation of the truncated,
+        shown: if they were shown one, bool.
 
     """
 
@@ -132,8 +133,9 @@ class AgentBlock:
         self.forced_action = allocate((*size, *action_shape), action_dtype)
         self.mask = allocate((*size, self.mask_size), np.bool_)
         self.reward = allocate(size, np.float64)
-        self.start, self.exists, self.forced, self.lived, self.terminated, self.truncated = (
-            allocate(size, np.bool_) for _ in range(6)
+        self.start, self.exists, self.forced = (allocate(size, np.bool_) for _ in range(3))
+        self.lived, self.terminated, self.truncated, self.shown = (
+            allocate(size, np.bool_) for _ in range(4)
         )
         self.masked = allocate((num_envs,), np.bool_)
 
@@ -182,8 +184,6 @@ class EnvRows(ABC):
         """Play ``env`` as environment number ``index``."""
         self.env, self.table, self.index = env, table, index
         self.alive: set[str] = set()
-        # What those who live on unseeing saw last.
-        self._last_seen: dict[str, Array] = {}
 
     @abstractmethod
     def _reset(self, seed: int | None, options: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -206,7 +206,6 @@ class EnvRows(ABC):
                 f"self.agents in reset()"
             )
         self.alive.clear()
-        self._last_seen.clear()
         for block in self.table.blocks:
             # Masks may come with a later entrance; better to have the room for them.
             block.masked[self.index] |= block.mask_size > 0 and (
@@ -225,6 +224,7 @@ class EnvRows(ABC):
             block.reward[self.index] = [rewards.get(agent, 0) for agent in block.agents]
             block.lived[self.index] = [agent in self.alive for agent in block.agents]
             block.terminated[self.index] = block.truncated[self.index] = False
+            block.shown[self.index] = False
         if flagged or ended:
             self._end_lives(terminations, truncations, finals, ended)
         self.table.ended[self.index] = ended
@@ -255,13 +255,9 @@ class EnvRows(ABC):
                 continue
             block.truncated[self.index, i] = True
             final = finals.get(agent)
-            if final is None:
-                # It was not shown how things ended: what it saw last is all that it knows.
-                seen = block.observation[self.index, i]
-                block.final[self.index, i] = self._last_seen.get(agent, seen)
-            else:
+            if final is not None:
                 block.final[self.index, i] = self._observation(block, agent, final)[0]
-            self._last_seen.pop(agent, None)
+                block.shown[self.index, i] = True
 
     def _see(
         self, observations: Mapping[str, Any], infos: Mapping[str, Any], flagged: set[str]
@@ -288,10 +284,7 @@ class EnvRows(ABC):
                     array, mask = self._observation(block, agent, observation)
                     block.observation[e, i] = array
                     block.exists[e, i] = True
-                    self._last_seen.pop(agent, None)
                 elif before[i]:
-                    if agent in self.alive:
-                        self._last_seen[agent] = block.observation[e, i].copy()
                     block.observation[e, i] = block.blank
                 info = infos.get(agent)
                 if info or mask is not None:
@@ -380,10 +373,13 @@ class TurnRows(EnvRows):
             dict(x) for x in (env.rewards, env.terminations, env.truncations)
         )
         finals = {a: env.observe(a) for a in self.alive if truncations.get(a)}
-        while env.agents and (
-            env.terminations[env.agent_selection] or env.truncations[env.agent_selection]
-        ):
-            env.step(None)
+        for _ in range(len(env.agents)):
+            if not env.agents:
+                break
+            agent = env.agent_selection
+            if not (env.terminations[agent] or env.truncations[agent]):
+                break
+            env.step(None)  # PettingZoo's way of taking a dead agent away
         observations, infos = self._turn()
         return observations, rewards, terminations, truncations, infos, finals
 

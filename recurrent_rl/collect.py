@@ -176,6 +176,8 @@ class RowCollector:
         self.lengths: list[int] = []
         self._return, self._length = carry.episode_return.copy(), carry.episode_length.copy()
         self.discounted = carry.discounted
+        # Steps, and rows that were truncated there without being shown a final observation.
+        self._unshown: list[tuple[int, Tensor]] = []
         buffer.clear()
         # Views: NumPy writes a row of a small array in a tenth of the time torch takes.
         self._obs, self._reward = buffer.obs.numpy(), buffer.reward.numpy()
@@ -286,6 +288,11 @@ class RowCollector:
             self._end_episodes(ended)
         if outcome.final_observation is not None:
             self._bootstrap(t, outcome.final_rows, outcome.final_observation)
+        if outcome.truncated.any() and not self.final_is_next:
+            rows = outcome.truncated & ~outcome.terminated
+            rows[outcome.final_rows] = False
+            if rows.any():
+                self._unshown.append((t, torch.from_numpy(rows)))
         self.observed = observed
 
     def _see_reward(self, reward: Array) -> None:
@@ -337,7 +344,20 @@ class RowCollector:
         if self.final_is_next:
             following = torch.cat((buffer.value[1:], last_value[None]))
             torch.where(buffer.truncated, following, torch.zeros(()), out=buffer.bootstrap)
+        for t, rows in self._unshown:
+            buffer.bootstrap[t] = torch.where(rows, self._latest_value(t + 1), buffer.bootstrap[t])
+        if seen.exists is not None:
+            # Who sees nothing now expects what it expected when it last saw something.
+            there = torch.from_numpy(seen.exists)
+            last_value = torch.where(there, last_value, self._latest_value(buffer.steps))
         return last_value, Carry(seen, state, reward, self._return, self._length, self.discounted)
+
+    def _latest_value(self, end: int) -> Tensor:
+        """V of what each row saw last before step ``end`` of this rollout, [N]; 0 if nothing."""
+        exists = self.buffer.exists[:end]
+        latest = torch.where(exists, torch.arange(end)[:, None], -1).amax(0)
+        value = self.buffer.value[latest.clamp_min(0), torch.arange(self.buffer.rows)]
+        return torch.where(latest >= 0, value, torch.zeros(()))
 
     def check_finite(self, steps: int, observation: Tensor) -> None:
         """Raise ValueError if the first ``steps`` steps, or what was seen next, are not finite."""

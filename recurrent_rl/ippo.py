@@ -1,7 +1,7 @@
 """The IPPO agent that users hold: independent PPO, one policy for each group of alike agents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 import gymnasium as gym
 import numpy as np
@@ -11,32 +11,15 @@ from recurrent_rl import evaluation
 from recurrent_rl.agent import Agent
 from recurrent_rl.config import NetConfig, PPOConfig, unknown_name
 from recurrent_rl.group import AgentGroup
+from recurrent_rl.group_rows import GroupRows
 from recurrent_rl.learner import Diagnostics
-from recurrent_rl.multi_agent import GroupRows, MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.multi_agent import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.multi_agent_acting import Asked, MultiAgentActionOutput, act
 from recurrent_rl.recurrent import HiddenState
-from recurrent_rl.spaces import array_form, check_action, same_space, without_mask
+from recurrent_rl.spaces import same_space, without_mask
 from recurrent_rl.vector import Array
 
 Spaces = Mapping[str, gym.Space[Any]] | Sequence[gym.Space[Any]]
-
-
-class MultiAgentActionOutput(NamedTuple):
-    """What ``IPPO.get_action`` returns, each a dictionary by agent.
-
-    Attributes:
-        action: as the environment takes it, [n, *shape].
-        log_prob: of the sampled (unclipped) action, [n].
-        entropy: of the policy [nats], [n].
-        value: V of the observation and what was remembered, [n].
-        hidden_state: after this step, of n rows; of absent agents as it was.
-
-    """
-
-    action: dict[str, Array]
-    log_prob: dict[str, Array]
-    entropy: dict[str, Array]
-    value: dict[str, Array]
-    hidden_state: dict[str, HiddenState]
 
 
 def group_agents(
@@ -382,9 +365,9 @@ class IPPO(Agent):
             present = [agent for agent in group.agents if obs.get(agent) is not None]
             if present:
                 asked = [
-                    _Asked(group, a, obs, hidden_state, action_mask, infos, reward) for a in present
+                    Asked(group, a, obs, hidden_state, action_mask, infos, reward) for a in present
                 ]
-                _act(group, asked, deterministic, out)
+                act(group, asked, deterministic, out)
         return out
 
     # --- learning ---------------------------------------------------------------------------
@@ -504,148 +487,3 @@ def _group_seed(seed: int | None, index: int) -> int | None:
     if seed is None or index == 0:
         return seed
     return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
-
-
-class _Asked:
-    """One agent that is to act, with all that was said about it.
-
-    Attributes:
-        observation: [n, *shape].
-        mask: bool [n, choices] or None.
-        state: of n rows; None for a policy without memory.
-        exists: bool [n].
-        start: bool [n].
-        forced: bool [n].
-        forced_action: [n, *shape].
-
-    """
-
-    def __init__(
-        self,
-        group: AgentGroup,
-        agent: str,
-        obs: Mapping[str, Any],
-        hidden_state: Mapping[str, HiddenState] | None,
-        action_mask: Mapping[str, Any] | None,
-        infos: Mapping[str, Any] | None,
-        reward: Mapping[str, Any] | None,
-    ) -> None:
-        self.agent, self.index = agent, group.agents.index(agent)
-        info: Mapping[str, Any] = (infos or {}).get(agent) or {}
-        value, mask = obs[agent], None
-        if isinstance(value, Mapping):
-            value, mask = value["observation"], value.get("action_mask")
-        mask = info.get("action_mask", mask)
-        mask = (action_mask or {}).get(agent, mask)
-        array = np.asarray(value)
-        self.single = array.ndim == len(group.policy.codec.shape)
-        self.observation = array[None] if self.single else array
-        n = self.rows = len(self.observation)
-        self.exists = np.broadcast_to(np.asarray(info.get("exists", True), dtype=bool), (n,))
-        self.start = np.broadcast_to(np.asarray(info.get("start", False), dtype=bool), (n,))
-        self.mask = None
-        if mask is not None:
-            self.mask = np.asarray(mask)[None] if self.single else np.asarray(mask)
-            if self.mask.shape == (n, group.policy.head.mask_size):
-                self.mask = self.mask.astype(bool) | ~self.exists[:, None]
-        self.state = self._state(group, hidden_state)
-        self.reward = None
-        if group.config.previous_reward:
-            self.reward = self._reward(reward)
-        self._read_forced(group, info.get("env_defined_actions"))
-
-    def _state(
-        self, group: AgentGroup, states: Mapping[str, HiddenState] | None
-    ) -> HiddenState | None:
-        if not group.policy.state_shapes:
-            return group.policy.initial_state(self.rows)
-        state = (states or {}).get(self.agent)
-        if state is None:
-            raise ValueError(
-                f"hidden_state: expected one for agent {self.agent!r}, as its policy remembers, "
-                f"got none; begin with agent.get_initial_hidden_state({self.rows}) and pass on "
-                f"what get_action returns"
-            )
-        try:
-            group.check_state(state, self.rows)
-        except (TypeError, ValueError) as error:
-            error.add_note(f"the hidden state of agent {self.agent!r}")
-            raise
-        return state.reset(group.on_device(self.start.copy())) if self.start.any() else state
-
-    def _reward(self, rewards: Mapping[str, Any] | None) -> Array:
-        given = (rewards or {}).get(self.agent)
-        if given is None or np.shape(given) not in ((self.rows,), ()):
-            raise ValueError(
-                f"reward: expected the last rewards of agent {self.agent!r}, shape [n] = "
-                f"[{self.rows}], zeros at the start of its life, as this agent was built with "
-                f"previous_reward=True, got {given!r}"
-            )
-        reward: Array = np.where(self.start, 0, np.broadcast_to(given, (self.rows,)))
-        return reward
-
-    def _read_forced(self, group: AgentGroup, given: Any) -> None:
-        shape, dtype, blank = array_form(group.action_space)
-        each = [given] if self.single else (given if given is not None else [None] * self.rows)
-        if len(each) != self.rows:
-            raise ValueError(
-                f"infos[{self.agent!r}]['env_defined_actions']: expected {self.rows} entries, None "
-                f"or an action each, got {len(each)}"
-            )
-        self.forced = np.array([action is not None for action in each])
-        try:
-            self.forced_action = np.zeros((self.rows, *shape), dtype) + blank
-            for i in np.flatnonzero(self.forced):
-                self.forced_action[i] = check_action(group.action_space, each[i])
-        except ValueError as error:
-            raise ValueError(f"infos[{self.agent!r}]['env_defined_actions']: {error}") from None
-
-
-def _act(
-    group: AgentGroup, asked: Sequence[_Asked], deterministic: bool, out: MultiAgentActionOutput
-) -> None:
-    """Let a group's policy choose for all of its agents at once, and deal the results out."""
-    rows = [one.rows for one in asked]
-    masks = None
-    if any(one.mask is not None for one in asked):
-        size = group.policy.head.mask_size
-        masks = np.concatenate(
-            [np.ones((one.rows, size), bool) if one.mask is None else one.mask for one in asked]
-        )
-    forced = np.concatenate([one.forced for one in asked])
-    if masks is not None and size:
-        masks = masks | forced[:, None]
-    states = [one.state for one in asked if one.state is not None]
-    before = HiddenState(
-        [torch.cat(parts, 1) for parts in zip(*(s.tensors for s in states), strict=True)],
-        sum(rows),
-    )
-    try:
-        result = group.choose(
-            np.concatenate([one.observation for one in asked]),
-            before,
-            masks,
-            deterministic=deterministic,
-            reward=None
-            if asked[0].reward is None
-            else np.concatenate([one.reward for one in asked if one.reward is not None]),
-            agent=np.repeat([one.index for one in asked], rows),
-            forced=(forced, np.concatenate([one.forced_action for one in asked]))
-            if forced.any()
-            else None,
-        )
-    except (TypeError, ValueError) as error:
-        error.add_note(f"while agents {[one.agent for one in asked]} were to act, in this order")
-        raise
-    exists = np.concatenate([one.exists for one in asked])
-    after = result.hidden_state
-    if not exists.all():
-        after = after.where(group.on_device(exists), before)
-    begin = 0
-    for one in asked:
-        part: Any = slice(begin, begin + one.rows)
-        out.hidden_state[one.agent] = after[part]
-        each = begin if one.single else part
-        for name in ("action", "log_prob", "entropy", "value"):
-            getattr(out, name)[one.agent] = getattr(result, name)[each]
-        begin += one.rows

@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
         terminated: bool [N].
         truncated: bool [N].
         final_rows: rows cut by a limit whose last observation is here rather than in the next
-            ``Observed``, [n].
+            ``Observed``, [n]; without those who were not shown any.
         final_observation: theirs, [n, *shape], or None if there are none.
         score: what an episode's return is summed from, [N]; None: the reward.
         ended: rows whose environment's episode ended, bool [N]; None: the terminated or truncated.
@@ -124,10 +124,12 @@ class GymRows:
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
         """Raise TypeError for something else, ValueError for an undeclared autoreset mode."""
-        if not hasattr(env, "num_envs") or not hasattr(env, "single_observation_space"):
+        space = getattr(env, "single_observation_space", None)
+        if not hasattr(env, "num_envs") or not isinstance(space, gym.Space):
             raise TypeError(
                 f"env: expected a Gymnasium vector environment, got {type(env).__name__}; build "
-                f"one with make_vect_envs, or SyncVectorEnv([lambda: env])"
+                f"one with make_vect_envs, or SyncVectorEnv([lambda: env]); for PettingZoo's there "
+                f"is IPPO"
             )
         self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
         self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
