@@ -516,7 +516,7 @@ def test_discrete_observations_are_one_hot_counted_from_their_start() -> None:
 
 
 def test_unsupported_spaces_are_named_with_what_is_supported() -> None:
-    image, net, config = gym.spaces.Box(0, 1, (3, 8, 8)), NetConfig(), PPOConfig()
+    image, net, config = gym.spaces.Box(0, 255, (3, 8, 8), np.uint8), NetConfig(), PPOConfig()
     with pytest.raises(TypeError, match=r"observation_space: expected .*, got Box.*Flatten"):
         ActorCritic(image, ACTIONS["discrete"], net, config)
     with pytest.raises(TypeError, match=r"action_space: expected Discrete and Box, got Text"):

@@ -84,9 +84,9 @@ class TestConstructor:
                 r"EncoderConfig\.hidden_state_size: expected int, got 2\.5",
             ),
             (
-                {"observation_space": Box(0, 1, (2, 2))},
+                {"observation_space": Box(0, 255, (4, 4, 3), np.uint8)},
                 TypeError,
-                r"^observation_space: expected Box with one dim.*FlattenObservation",
+                r"^observation_space: expected Box .* no uint8 images.*FlattenObservation",
             ),
             ({"observation_space": Dict(a=VECTOR)}, TypeError, r"^observation_space: expected Box"),
             ({"action_space": MultiBinary(2)}, TypeError, r"^action_space: .*got MultiBinary\(2\)"),

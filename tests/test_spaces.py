@@ -28,11 +28,23 @@ def test_how_observations_are_stored() -> None:
 
 
 @pytest.mark.parametrize(
-    "space", [Box(0, 1, (2, 3)), Box(0.0, 1.0, ()), gym.spaces.MultiBinary(3), gym.spaces.Text(3)]
+    "space",
+    [Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.MultiBinary(3), gym.spaces.Text(3)],
 )
 def test_other_observation_spaces_are_refused_with_advice(space: gym.Space[Any]) -> None:
     with pytest.raises(TypeError, match=r"observation_space: expected .*FlattenObservation"):
         ObservationCodec(space)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (4, 1, 2)])
+@pytest.mark.parametrize("leading", [(), (5,), (5, 2)])
+def test_boxes_of_any_shape_become_vectors(shape: Any, leading: Any) -> None:
+    codec, size = ObservationCodec(Box(-1, 1, shape)), int(np.prod(shape))
+    assert (codec.shape, codec.features) == (shape, size)
+    x = torch.randn((*leading, *shape))
+    encoded = codec.encode(x)
+    assert encoded.shape == (*leading, size)
+    assert torch.equal(encoded.flatten(), x.flatten())
 
 
 @pytest.mark.parametrize(
