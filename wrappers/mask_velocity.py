@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,6 +15,8 @@ import numpy as np
 from gymnasium.core import ActType
 from gymnasium.spaces import Box
 from numpy.typing import NDArray
+
+from wrappers._indices import as_integers, check_indices
 
 __all__ = ["VELOCITY_INDICES", "MaskVelocityWrapper"]
 
@@ -98,7 +99,7 @@ class MaskVelocityWrapper(
         """
         if indices is not None:
             # Once and for all a tuple: a generator could neither be recorded nor be read twice.
-            indices = _as_integers(indices)
+            indices = as_integers(indices)
         gym.utils.RecordConstructorArgs.__init__(self, indices=indices)
         if not isinstance(env, gym.Env):
             raise TypeError(
@@ -110,7 +111,7 @@ class MaskVelocityWrapper(
 
         space = _check_space(env.observation_space)
         self.indices: Final = _known_indices(env) if indices is None else indices
-        _check_indices(self.indices, space.shape[0])
+        check_indices(self.indices, space.shape[0])
 
         array = np.array(self.indices, dtype=np.intp)
         self.observation_space = _mask_space(space, array)
@@ -130,31 +131,6 @@ class MaskVelocityWrapper(
         masked = observation.copy()
         masked[self._target] = 0
         return masked
-
-
-def _as_integers(indices: Iterable[int]) -> tuple[int, ...]:
-    """Checks that ``indices`` are integers and returns them as plain ``int``, in the same order."""
-    if not isinstance(indices, Iterable):
-        raise TypeError(
-            f"indices: expected an iterable of integers, got {indices!r} "
-            f"({type(indices).__name__}); for one coordinate write indices=[{indices!r}]"
-        )
-    integers: list[int] = []
-    for index in indices:
-        # True would pass for 1, yet it comes from a boolean mask, where it does not mean 1.
-        if isinstance(index, bool | np.bool_):
-            raise TypeError(
-                f"indices: expected integers, got {index!r} ({type(index).__name__}); "
-                "turn a boolean mask into indices with np.flatnonzero(mask)"
-            )
-        try:
-            integers.append(operator.index(index))
-        except TypeError:
-            raise TypeError(
-                f"indices: expected integers, got {index!r} ({type(index).__name__}); "
-                "pass coordinates of the observation such as indices=[1, 3]"
-            ) from None
-    return tuple(integers)
 
 
 def _check_space(space: gym.Space[Any]) -> Box[Any]:
@@ -195,27 +171,6 @@ def _known_indices(env: gym.Env[NDArray[Any], Any]) -> tuple[int, ...]:
             "velocity coordinates with indices="
         )
     return VELOCITY_INDICES[spec.id]
-
-
-def _check_indices(indices: tuple[int, ...], size: int) -> None:
-    """Checks that ``indices`` are distinct, in ``[0, size)`` and at least one."""
-    if not indices:
-        raise ValueError(
-            "indices: expected at least one coordinate, got none; "
-            "pass indices=None to look them up, or leave the wrapper out"
-        )
-    outside = [index for index in indices if not 0 <= index < size]
-    if outside:
-        raise ValueError(
-            f"indices: expected integers in [0, {size}) for an observation of shape ({size},), "
-            f"got {outside}; count the coordinates from 0, without negative indices"
-        )
-    repeated = sorted({index for index in indices if indices.count(index) > 1})
-    if repeated:
-        raise ValueError(
-            f"indices: expected each coordinate once, got {repeated} more than once in "
-            f"{list(indices)}; remove the repetitions"
-        )
 
 
 def _mask_space(space: Box[Any], indices: NDArray[np.intp]) -> Box[Any]:
