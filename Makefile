@@ -27,6 +27,10 @@ help:  ## list these commands
 pendulum: $(VENV)/.installed-tutorials  ## train an agent that remembers, on Pendulum without velocities
 	$(RUN) tutorials/pendulum.py $(ARGS)
 
+.PHONY: speaker
+speaker: $(VENV)/.installed-tutorials  ## train a speaker and a listener who must remember what it heard
+	$(RUN) tutorials/speaker_listener.py $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.installed-dev  ## style, types and tests
 	$(RUN) -m ruff check

@@ -37,6 +37,23 @@ def test_tutorial_writes_what_it_promises(tmp_path):
     assert "One episode by hand" in out
 
 
+def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
+    for package in ("matplotlib", "mpe2", "PIL"):
+        pytest.importorskip(package)
+    out = run(tmp_path, str(ROOT / "tutorials" / "speaker_listener.py"), "--seed", "1")
+    folder = tmp_path / "runs" / "speaker_listener"
+    assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
+    assert (folder / "agents.pt").exists()
+    for name in ("recurrent", "feed-forward"):
+        header = (folder / name / "metrics.csv").read_text().splitlines()[0]
+        assert "train/return" in header
+        assert "listener/policy_loss" in header
+    assert "with memory (LSTM)" in out
+    assert "without memory (feed-forward)" in out
+    assert "Four episodes by hand" in out
+
+
 def test_learning_benchmark_reports_its_seeds(tmp_path):
     script = str(ROOT / "benchmarks" / "learning.py")
     settings = ("--set", "total_steps=1024", "learn_step=64", "max_seq_len=16", "cell=gru")
@@ -46,6 +63,15 @@ def test_learning_benchmark_reports_its_seeds(tmp_path):
     files = sorted((tmp_path / "runs" / "learning").glob("*.json"))
     assert len(files) == 2
     assert json.loads(files[0].read_text())[-1]["steps"] == 1024
+
+
+@pytest.mark.parametrize("env_id", ["simple_spread_v3", "simple_speaker_listener_v4-early"])
+def test_learning_benchmark_trains_several_agents(tmp_path, env_id):
+    pytest.importorskip("mpe2")
+    script = str(ROOT / "benchmarks" / "learning.py")
+    settings = ("--set", "total_steps=1600", "learn_step=25")
+    out = run(tmp_path, script, env_id, "--seeds", "0", "--episodes", "25", *settings)
+    assert "final: -" in out
 
 
 @pytest.mark.parametrize("part", ["memory", "resets"])

@@ -1,0 +1,166 @@
+"""Two agents, one message: the listener must remember what it was told.
+
+The speaker sees which of three landmarks is the goal, but cannot move. The listener can move, but
+does not know the goal; it hears the speaker, who may say one of three words. Nobody tells them what
+the words mean. Here the speaker is heard in the first three steps of an episode only, so the
+listener has to remember the word while it walks. This script trains a pair with memory and one
+without, the same way, and compares.
+
+    make speaker                                      # everything, from a fresh clone
+    python tutorials/speaker_listener.py --seed 3     # again, with another seed
+    python tutorials/speaker_listener.py --steps 200000
+
+It writes to runs/speaker_listener: the learning curves as a picture, an episode as a GIF,
+TensorBoard logs, and the trained agents.
+"""
+
+import argparse
+import os
+import time
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")  # a file, not a window
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from mpe2 import simple_speaker_listener_v4
+from pettingzoo import ParallelEnv
+from PIL import Image
+from tqdm import tqdm
+
+from recurrent_rl import (
+    IPPO,
+    MetricsLogger,
+    collect_rollouts_recurrent,
+    load_tuned,
+    make_multi_agent_vect_envs,
+)
+from wrappers import EarlyMessageWrapper
+
+SETTINGS = load_tuned("simple_speaker_listener_v4-early")
+HEARD_STEPS = 3
+Curve = list[tuple[int, float]]
+
+
+def make_env(render_mode: str | None = None) -> ParallelEnv:
+    """One pair, whose speaker is heard in the first steps of an episode only."""
+    env = simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
+    return EarlyMessageWrapper(env, steps=HEARD_STEPS)
+
+
+def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curve]:
+    """Train one pair; its learning curve is the mean return of each rollout's episodes."""
+    name = "recurrent" if recurrent else "feed-forward"
+    env = make_multi_agent_vect_envs(make_env, SETTINGS.num_envs, should_async_vector=False)
+    options = SETTINGS.agent_options(total_steps=steps) | {"recurrent": recurrent}
+    agent = IPPO(
+        env.observation_spaces, env.action_spaces, env.possible_agents, seed=seed, **options
+    )
+    print(f"\n{name}: {agent!r}")
+
+    curve: Curve = []
+    bar = tqdm(total=steps, unit=" steps", desc=name, mininterval=1)
+    with MetricsLogger(out / name) as logger, bar:
+        while agent.env_steps < steps:
+            stats = collect_rollouts_recurrent(agent, env)
+            diagnostics = agent.learn()
+            if stats.returns:
+                curve.append((agent.env_steps, stats.mean_return))
+                bar.set_postfix_str(f"return {stats.mean_return:.1f}")
+                logger.log(agent.env_steps, {"train/return": stats.mean_return})
+            for group, found in diagnostics.items():
+                values = {f"{group}/{k}": v for k, v in found.to_dict().items()}
+                logger.log(agent.env_steps, values)
+            bar.update(stats.steps)
+    env.close()
+    return agent, curve
+
+
+def evaluate(agent: IPPO, episodes: int) -> np.ndarray:
+    """Returns of deterministic episodes, summed over both agents."""
+    env = make_multi_agent_vect_envs(make_env, 10, should_async_vector=False)
+    returns = agent.evaluate(env, episodes, seed=12345)
+    env.close()
+    return np.sum(list(returns.values()), axis=0)
+
+
+def film(path: Path, checkpoint: Path, episodes: int = 4) -> float:
+    """What using trained agents looks like: load them, and carry each one's memory yourself."""
+    agent = IPPO.load(checkpoint)
+    env = make_env(render_mode="rgb_array")
+    frames, total = [], 0.0
+    for episode in range(episodes):
+        obs, infos = env.reset(seed=episode)
+        hidden_state = agent.get_initial_hidden_state(1)
+        while env.agents:
+            frames.append(Image.fromarray(env.render()).resize((350, 350)))
+            actions, _, _, _, hidden_state = agent.get_action(
+                obs, hidden_state=hidden_state, infos=infos, deterministic=True
+            )
+            obs, rewards, _, _, infos = env.step(actions)
+            total += sum(rewards.values())
+    env.close()
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
+    return total / episodes
+
+
+def draw(curves: dict[str, Curve], path: Path) -> None:
+    """Both learning curves in one picture."""
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for (name, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
+        steps, returns = zip(*curve, strict=True)
+        axes.plot(steps, returns, label=name, color=colour)
+    axes.axhline(-34, color="grey", linestyle=":", label="nobody says anything")
+    axes.set_title(f"Speaker and listener; heard in the first {HEARD_STEPS} steps only")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of training episodes, both agents")
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
+    axes.set_ylim(bottom=-100)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def main() -> None:
+    """Train both, draw, save, load, film."""
+    small = os.environ.get("CI") == "true"  # only to see that everything works
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    default = 6_400 if small else 400_000
+    parser.add_argument("--steps", type=int, default=default, help="for each of the two pairs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("runs/speaker_listener"))
+    options = parser.parse_args()
+
+    print(__doc__.split("\n\n", 2)[1])
+    torch.set_num_threads(1)  # networks this small only lose by sharing their work
+    options.out.mkdir(parents=True, exist_ok=True)
+    begin = time.perf_counter()
+    curves: dict[str, Curve] = {}
+    scores: dict[str, np.ndarray] = {}
+    path = options.out / "agents.pt"
+    for recurrent in (True, False):
+        agent, curve = train(recurrent, options.steps, options.seed, options.out)
+        name = "with memory (LSTM)" if recurrent else "without memory (feed-forward)"
+        curves[name], scores[name] = curve, evaluate(agent, 20 if small else 100)
+        if recurrent:
+            agent.save_checkpoint(path)
+    picture, film_path = options.out / "learning_curves.png", options.out / "episodes.gif"
+    draw(curves, picture)
+    by_hand = film(film_path, path)
+
+    print(f"\nFour episodes by hand, from {path}: mean return {by_hand:.1f}; see {film_path}")
+    print(f"Learning curves: {picture}. Logs: tensorboard --logdir {options.out}")
+    print(
+        f"\nMean return of {len(next(iter(scores.values())))} deterministic episodes, both agents"
+    )
+    print(f"after {options.steps:,} steps (seed {options.seed}; no communication: -34):")
+    for name, returns in scores.items():
+        print(f"  {name:30s} {returns.mean():7.1f} +- {returns.std():.1f}")
+    print(f"Took {time.perf_counter() - begin:.0f} seconds.")
+
+
+if __name__ == "__main__":
+    main()
