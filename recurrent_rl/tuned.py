@@ -12,13 +12,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TunedSettings:
-    """What a training run on one environment, with its velocities masked, starts from.
+    """What a training run on one environment starts from.
 
     Attributes:
-        env_id: the Gymnasium id; wrap it in ``MaskVelocityWrapper``.
+        env_id: a Gymnasium id: wrap the environment in ``MaskVelocityWrapper``; or the name of one
+            of mpe2's: with "-early" wrap it in ``EarlyMessageWrapper``.
         num_envs: E, environments in the vector.
         total_steps: environment steps of the whole training, summed over environments.
-        net_config: as ``PPO`` takes it.
+        net_config: as ``PPO`` or ``IPPO`` takes it.
         hyperparameters: likewise.
 
     """
@@ -30,7 +31,7 @@ class TunedSettings:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
-        """Keyword arguments for ``PPO``, with its schedules ending at ``total_steps``."""
+        """Keyword arguments for ``PPO`` or ``IPPO``, with its schedules ending at ``total_steps``."""
         total = self.total_steps if total_steps is None else total_steps
         return {"net_config": self.net_config, "total_steps": total, **self.hyperparameters}
 
@@ -107,7 +108,7 @@ TUNED = {
             TunedSettings(
                 env_id=env_id,
                 num_envs=32,
-                total_steps=1_000_000,
+                total_steps=total_steps,
                 net_config={
                     "encoder_config": {"hidden_state_size": 64, "max_seq_len": 25},
                     "head_config": {"hidden_size": [64]},
@@ -115,21 +116,19 @@ TUNED = {
                 hyperparameters={
                     "learn_step": 100,
                     "batch_size": 800,
-                    "update_epochs": 10,
+                    "update_epochs": update_epochs,
                     "lr": 1e-3,
                     "lr_schedule": "linear",
-                    "clip_coef": 0.2,
                     "gamma": 0.95,
-                    "gae_lambda": 0.95,
                     "ent_coef": 0.01,
                     "normalize_reward": True,
                     "share_encoders": False,
                 },
             )
-            for env_id in (
-                "simple_speaker_listener_v4",
-                "simple_speaker_listener_v4-early",
-                "simple_spread_v3",
+            for env_id, total_steps, update_epochs in (
+                ("simple_speaker_listener_v4", 500_000, 10),
+                ("simple_speaker_listener_v4-early", 500_000, 10),
+                ("simple_spread_v3", 1_000_000, 5),
             )
         ),
     )
