@@ -110,7 +110,7 @@ class AgentBlock:
         reward: of the last step.
         lived: they were alive in the last step, bool.
         terminated: by the last step, bool.
-        truncated: by the last step and not terminated, bool.
+        truncated: by the last step, bool; the terminated may be truncated as well.
         final: last observation of the truncated,
         shown: if they were shown one, bool.
 
@@ -184,6 +184,9 @@ class EnvRows(ABC):
         """Play ``env`` as environment number ``index``."""
         self.env, self.table, self.index = env, table, index
         self.alive: set[str] = set()
+        for block in table.blocks:
+            block.observation[index] = block.blank
+            block.mask[index] = True
 
     @abstractmethod
     def _reset(self, seed: int | None, options: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -248,13 +251,11 @@ class EnvRows(ABC):
             if not (terminated or truncated):
                 if not ended:
                     continue
-                terminated = not by_limit
+                terminated, truncated = not by_limit, by_limit
             self.alive.discard(agent)
-            if terminated:
-                block.terminated[self.index, i] = True
-                continue
-            block.truncated[self.index, i] = True
-            final = finals.get(agent)
+            block.terminated[self.index, i] = bool(terminated)
+            block.truncated[self.index, i] = bool(truncated)
+            final = finals.get(agent) if truncated else None
             if final is not None:
                 block.final[self.index, i] = self._observation(block, agent, final)[0]
                 block.shown[self.index, i] = True
@@ -330,7 +331,9 @@ class EnvRows(ABC):
         """Return the agent's next action, a copy, in the environment's own form."""
         block, i = self.table.place[agent]
         source = block.forced_action if block.forced[self.index, i] else block.action
-        return source[self.index, i].copy()
+        value = source[self.index, i]
+        # A number for Discrete, but an array for a Box, even for one without dimensions.
+        return value if block.mask_size else np.array(value)
 
 
 class ParallelRows(EnvRows):

@@ -524,13 +524,23 @@ def _where_to_start(agent: Collecting, rows: RowSource, reset: bool | None) -> l
     disturb(rows.env)
     observed = rows.reset(groups[0].next_seed())
     return [
-        _first_carry(group, seen, size)
-        for group, seen, size in zip(groups, observed, sizes, strict=True)
+        _first_carry(group, seen, size, functools.partial(rows.name, i))
+        for i, (group, seen, size) in enumerate(zip(groups, observed, sizes, strict=True))
     ]
 
 
-def _first_carry(group: Group, observed: Observed, rows: int) -> Carry:
-    group.policy.codec.check(observed.observation, rows)
+def _first_carry(group: Group, observed: Observed, rows: int, name: Callable[[int], str]) -> Carry:
+    codec = group.policy.codec
+    try:
+        codec.check(observed.observation, rows)
+    except ValueError as error:
+        for row, observation in enumerate(observed.observation):
+            try:
+                codec.check(observation[None], 1)
+            except ValueError:
+                error.add_note(f"the first observation of {name(row)}")
+                break
+        raise
     return Carry(
         observed,
         group.policy.initial_state(rows),

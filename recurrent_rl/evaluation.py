@@ -71,9 +71,9 @@ class _Player:
             self.reward = np.where(seen.start, 0, self.reward)
         mask = seen.action_mask
         if mask is not None:
-            # In a final state nothing may be allowed, but whose episode ended is not asked.
+            # In a final state nothing may be allowed; who is not asked there may do anything.
             unasked = ~playing if seen.active is None else ~(playing & seen.active)
-            mask = mask | unasked[:, None]
+            mask = mask | (unasked & ~mask.any(1))[:, None]
         forced = None
         if seen.forced is not None and seen.forced_action is not None:
             forced = (seen.forced, seen.forced_action)

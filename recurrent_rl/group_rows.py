@@ -45,7 +45,7 @@ class GroupRows:
             view.put(action)
         self.env.step_rows()
         team = self._team_reward()
-        ended = self.env.table.ended.copy()
+        ended = self.env.table.ended
         return [(view.outcome(ended, team), view.observed()) for view in self._views]
 
     def _team_reward(self) -> Array | None:
@@ -103,10 +103,12 @@ class _GroupView:
         reward, score = own, None
         if team is not None:
             reward, score = np.where(self.take(block.lived), team.repeat(size), 0), own
+            # A sum that is not finite would hide whose reward is to blame.
+            reward = np.where(np.isfinite(team).repeat(size), reward, own)
         truncated = self.take(block.truncated).copy()
         final_rows, final = NO_ROWS, None
         if truncated.any():
-            final_rows = np.flatnonzero(self.take(block.shown))
+            final_rows = np.flatnonzero(self.take(block.shown & ~block.terminated))
             final = self.take(block.final)[final_rows] if len(final_rows) else None
         terminated = self.take(block.terminated).copy()
         return Outcome(reward, terminated, truncated, final_rows, final, score, ended.repeat(size))

@@ -118,8 +118,9 @@ class IPPO(Agent):
             agent_ids: the environment's ``possible_agents``; needed unless the spaces are
                 dictionaries.
             net_config: ``{"encoder_config": {...}, "head_config": {...}}`` for all, see
-                ``NetConfig``; under the name of a group or an agent stands what is special to it:
-                ``{"encoder_config": {...}, "speaker": {"encoder_config": {...}}}``.
+                ``NetConfig``; under the name of a group or an agent stands what is special to it,
+                beside or in place of the common: ``{"encoder_config": {...}, "speaker":
+                {"encoder_config": {"num_layers": 2}}}``.
             groups: names and members; None groups by what stands before the final "_".
             agent_id_input: show each policy which agent of its group it acts for, one-hot.
             team_reward: train every agent on the sum or the mean of all living agents' rewards;
@@ -232,7 +233,7 @@ class IPPO(Agent):
         for group in self.grouped_agents:
             own = special[group][1] if group in special else {}
             if not isinstance(own, NetConfig):
-                own = NetConfig.from_dict({**common, **own})
+                own = NetConfig.from_dict(_merged(common, own))
             configs[group] = own
         return configs
 
@@ -280,7 +281,7 @@ class IPPO(Agent):
         return len(self.grouped_agents) < len(self.agent_ids)
 
     def rows_of(self, env: Any) -> GroupRows:
-        """See a vector of PettingZoo environments, or a single one, as rows.
+        """See a vector of PettingZoo environments as rows.
 
         Raises:
             TypeError: it is of another kind.
@@ -308,7 +309,21 @@ class IPPO(Agent):
                         f"{theirs}; build the agent from this environment's spaces, or wrap the "
                         f"environment as in training"
                     )
+        for name, agents in self.grouped_agents.items():
+            self._check_alike(name, agents, env)
         return GroupRows(env, list(self.grouped_agents.values()), self.team_reward)
+
+    def _check_alike(self, name: str, agents: Sequence[str], env: MultiAgentVectorEnv) -> None:
+        """Check that a group is alike in the environment too, where its arrays lie together."""
+        first = agents[0]
+        for agent in agents[1:]:
+            if env.table.place[agent][0] is not env.table.place[first][0]:
+                raise ValueError(
+                    f"env: expected equal spaces for group {name!r}, got observations "
+                    f"{env.observation_spaces[first]} of agent {first!r} and "
+                    f"{env.observation_spaces[agent]} of agent {agent!r}, or an action mask within "
+                    f"the observations of one of them only; name other groups with groups="
+                )
 
     # --- acting -----------------------------------------------------------------------------
 
@@ -356,9 +371,14 @@ class IPPO(Agent):
                 state or reward; the message names the agents.
 
         """
-        for name, given in (("obs", obs), ("hidden_state", hidden_state), ("infos", infos)):
+        for name, given in (
+            ("obs", obs),
+            ("hidden_state", hidden_state),
+            ("action_mask", action_mask),
+            ("reward", reward),
+        ):
             for agent in given or ():
-                if agent not in self.agent_ids and name != "infos":
+                if agent not in self.agent_ids:
                     raise ValueError(f"{name}: expected agents of {self.agent_ids}, got {agent!r}")
         out = MultiAgentActionOutput({}, {}, {}, {}, dict(hidden_state or {}))
         for group in self.groups:
@@ -480,6 +500,15 @@ class IPPO(Agent):
         agent.trainees = groups
         agent._restore_histories(data)
         return agent
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the common parts of a network configuration with a group's own put over them."""
+    merged = {**common, **own}
+    for part in common.keys() & own.keys():
+        if isinstance(common[part], Mapping) and isinstance(own[part], Mapping):
+            merged[part] = {**common[part], **own[part]}
+    return merged
 
 
 def _group_seed(seed: int | None, index: int) -> int | None:

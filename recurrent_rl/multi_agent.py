@@ -47,7 +47,7 @@ class MultiAgentVectorEnv(ABC):
     * ``env_defined_actions``: a list of E entries, None or the action that will be taken;
     * ``action_mask``: allowed actions, bool [E, n], if the environment gives any;
     * ``final_obs``: the last observation where truncated, [E, ...]; elsewhere meaningless; there
-      if anybody was truncated.
+      if any of the truncated was shown one.
 
     Attributes:
         num_envs: E.
@@ -153,7 +153,12 @@ class MultiAgentVectorEnv(ABC):
             return [None if seed is None else int(seed) + e for e in range(self.num_envs)]
         if len(seed) != self.num_envs:
             raise ValueError(f"seed: expected {self.num_envs} seeds, got {len(seed)}")
-        return list(seed)
+        # Gymnasium refuses NumPy's integers.
+        return [None if s is None else int(s) for s in seed]
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise RuntimeError("env: expected open environments, got closed ones; build them anew")
 
     def _by_agent(self, name: str) -> ByAgent:
         return {
@@ -179,7 +184,7 @@ class MultiAgentVectorEnv(ABC):
             }
             if block.masked.any():
                 info["action_mask"] = masks_of(block)[:, i].copy()
-            if block.truncated[:, i].any():
+            if block.shown[:, i].any():
                 info["final_obs"] = block.final[:, i].copy()
         return infos
 
@@ -216,7 +221,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         makers = _checked(env_fns)
         self.envs: list[Any] = []
         for e, make in enumerate(makers):
-            self.envs.append(make())
+            self.envs.append(_built(make, e))
             if e == 0:
                 super().__init__(describe(self.envs[0]))
             else:
@@ -226,6 +231,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self._rows = [play(env, self.table, e) for e, env in enumerate(self.envs)]
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
+        self._check_open()
         for e, (rows, seed) in enumerate(zip(self._rows, seeds, strict=True)):
             try:
                 rows.reset(seed, options)
@@ -234,6 +240,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 raise
 
     def step_rows(self) -> None:
+        self._check_open()
         for e, rows in enumerate(self._rows):
             try:
                 rows.step()
@@ -284,11 +291,9 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 f"num_workers: expected a number in [1, {self.num_envs}], as there are "
                 f"{self.num_envs} environments, got {workers}"
             )
-        example = makers[0]()
-        try:
-            super().__init__(describe(example))
-        finally:
-            example.close()
+        example = _built(makers[0], 0)
+        super().__init__(describe(example))
+        example.close()
         spaces = list(self._spaces.values())
         start = mp.get_context(context)
         size = _Arena()
@@ -353,13 +358,17 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         )
 
     def _send(self, command: Callable[[int, int], Any], doing: str) -> None:
-        if self.closed:
-            raise RuntimeError("env: expected open environments, got closed ones; build them anew")
-        for connection, (first, last) in zip(self._connections, self._parts, strict=True):
-            # If the worker is dead, reading from it says so, and why.
-            with contextlib.suppress(ConnectionError):
-                connection.send(command(first, last))
-        self._wait(doing)
+        self._check_open()
+        try:
+            for connection, (first, last) in zip(self._connections, self._parts, strict=True):
+                # If the worker is dead, reading from it says so, and why.
+                with contextlib.suppress(ConnectionError):
+                    connection.send(command(first, last))
+            self._wait(doing)
+        except BaseException:
+            # After Ctrl-C, say, answers that are still to come would be taken for later ones.
+            self.close()
+            raise
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
         self._send(lambda first, last: ("reset", seeds[first:last], options), "reset")
@@ -454,6 +463,14 @@ class _Arena:
         if self.memory is None:
             return np.zeros(shape, kind)
         return np.frombuffer(self.memory, kind, count, begin).reshape(shape)
+
+
+def _built(make: MakeEnv, index: int) -> Any:
+    try:
+        return make()
+    except Exception as error:
+        error.add_note(f"in building of environment {index}")
+        raise
 
 
 def _checked(env_fns: Iterable[MakeEnv]) -> list[MakeEnv]:

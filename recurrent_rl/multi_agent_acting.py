@@ -66,12 +66,11 @@ class Asked:
             value, mask = value["observation"], value.get("action_mask")
         mask = info.get("action_mask", mask)
         mask = (action_mask or {}).get(agent, mask)
-        array = np.asarray(value)
-        self.single = array.ndim == len(group.policy.codec.shape)
-        self.observation = array[None] if self.single else array
-        n = self.rows = len(self.observation)
-        self.exists = np.broadcast_to(np.asarray(info.get("exists", True), dtype=bool), (n,))
-        self.start = np.broadcast_to(np.asarray(info.get("start", False), dtype=bool), (n,))
+        self.observation = self._observation(group, value)
+        self.rows = len(self.observation)
+        self.exists = self._flags(info, "exists", True)
+        self.start = self._flags(info, "start", False)
+        self._read_forced(group, info.get("env_defined_actions"))
         self.mask = None
         if mask is not None:
             self.mask = self._mask(group, np.asarray(mask)[None] if self.single else mask)
@@ -79,7 +78,26 @@ class Asked:
         self.reward = None
         if group.config.previous_reward:
             self.reward = self._reward(reward)
-        self._read_forced(group, info.get("env_defined_actions"))
+
+    def _observation(self, group: AgentGroup, value: Any) -> Array:
+        array, codec = np.asarray(value), group.policy.codec
+        self.single = array.ndim == len(codec.shape)
+        if self.single:
+            array = array[None]
+        try:
+            return codec.check(array, len(array) if array.ndim else 1)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"the observation of agent {self.agent!r}")
+            raise
+
+    def _flags(self, info: Mapping[str, Any], name: str, usual: bool) -> Array:
+        array = np.asarray(info.get(name, usual), dtype=bool)
+        if array.shape not in ((self.rows,), ()):
+            raise ValueError(
+                f"infos[{self.agent!r}][{name!r}]: expected shape [n] = [{self.rows}], got "
+                f"{list(array.shape)}"
+            )
+        return np.broadcast_to(array, (self.rows,))
 
     def _mask(self, group: AgentGroup, mask: Any) -> Array:
         array, size = np.asarray(mask), group.policy.head.mask_size
@@ -89,7 +107,13 @@ class Asked:
                 f"action_mask: expected {expected} for {group.action_space} of agent "
                 f"{self.agent!r}, got shape {list(array.shape)}"
             )
-        allowed: Array = array.astype(bool) | ~self.exists[:, None]
+        # Who sees nothing does not act, and whose action is given may do nothing else.
+        allowed: Array = array.astype(bool) | (~self.exists | self.forced)[:, None]
+        if not allowed.any(1).all():
+            raise ValueError(
+                f"action_mask: expected an allowed action in each row, got none for agent "
+                f"{self.agent!r} in row {int(np.flatnonzero(~allowed.any(1))[0])}"
+            )
         return allowed
 
     def _state(
@@ -124,11 +148,13 @@ class Asked:
 
     def _read_forced(self, group: AgentGroup, given: Any) -> None:
         shape, dtype, blank = array_form(group.action_space)
-        each = [given] if self.single else (given if given is not None else [None] * self.rows)
+        if given is None or self.single:
+            given = [given] * self.rows
+        each = list(given) if np.iterable(given) else []
         if len(each) != self.rows:
             raise ValueError(
                 f"infos[{self.agent!r}]['env_defined_actions']: expected {self.rows} entries, None "
-                f"or an action each, got {len(each)}"
+                f"or an action each, got {given!r}"
             )
         self.forced = np.array([action is not None for action in each])
         try:
@@ -151,8 +177,6 @@ def act(
             [np.ones((one.rows, size), bool) if one.mask is None else one.mask for one in asked]
         )
     forced = np.concatenate([one.forced for one in asked])
-    if masks is not None and size:
-        masks = masks | forced[:, None]
     states = [one.state for one in asked if one.state is not None]
     before = HiddenState(
         [torch.cat(parts, 1) for parts in zip(*(s.tensors for s in states), strict=True)],

@@ -154,6 +154,8 @@ def check_action(space: gym.Space[Any], action: Any) -> np.ndarray[Any, Any]:
     if array.shape != shape:
         expected = "one value" if shape == () else f"shape {list(shape)}"
         raise ValueError(f"expected {expected} of {space}, got {action!r}")
+    if dtype.kind == "i" and array.dtype.kind == "f" and (array % 1 != 0).any():
+        raise ValueError(f"expected whole numbers of {space}, got {action!r}")
     array = array.astype(dtype, copy=False)
     if not space.contains(array if shape else dtype.type(array)):
         raise ValueError(f"expected an action in {space}, got {action!r}")

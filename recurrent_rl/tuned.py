@@ -31,7 +31,7 @@ class TunedSettings:
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
-        """Keyword arguments for ``PPO`` or ``IPPO``, with its schedules ending at ``total_steps``."""
+        """Keyword arguments for an agent, with its schedules ending at ``total_steps``."""
         total = self.total_steps if total_steps is None else total_steps
         return {"net_config": self.net_config, "total_steps": total, **self.hyperparameters}
 
@@ -126,8 +126,8 @@ TUNED = {
                 },
             )
             for env_id, total_steps, update_epochs in (
-                ("simple_speaker_listener_v4", 500_000, 10),
-                ("simple_speaker_listener_v4-early", 500_000, 10),
+                ("simple_speaker_listener_v4", 1_000_000, 10),
+                ("simple_speaker_listener_v4-early", 1_000_000, 10),
                 ("simple_spread_v3", 1_000_000, 5),
             )
         ),

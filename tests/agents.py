@@ -5,29 +5,54 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurrent_rl import PPO
+from recurrent_rl import IPPO, PPO
 
 
-def make_agent(env: Any, *, seed: int = 0, **options: Any) -> PPO:
-    """An agent for a vector environment's spaces; options of networks and of learning mixed.
-
-    The usual initial weights (biases of zero, a nearly uniform policy) would hide mistakes, so
-    all are random.
-    """
+def network(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of networks out of others."""
     names = ("cell", "hidden_size", "hidden_state_size", "num_layers", "max_seq_len")
     encoder = {"hidden_state_size": 5, "max_seq_len": 4}
     encoder |= {name: options.pop(name) for name in names if name in options}
+    return {"encoder_config": encoder, "head_config": {"hidden_size": [6]}}
+
+
+def randomise(policy: Any, seed: int) -> None:
+    """Replace all weights: the usual initial ones (biases of zero) would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+
+
+LEARNING: dict[str, Any] = {"learn_step": 10, "batch_size": 8, "update_epochs": 2, "lr": 1e-2}
+
+
+def make_agent(env: Any, *, seed: int = 0, **options: Any) -> PPO:
+    """An agent for a vector environment's spaces; options of networks and of learning mixed."""
     agent = PPO(
         env.single_observation_space,
         env.single_action_space,
-        {"encoder_config": encoder, "head_config": {"hidden_size": [6]}},
+        network(options),
         seed=seed,
-        **{"learn_step": 10, "batch_size": 8, "update_epochs": 2, "lr": 1e-2, **options},
+        **{**LEARNING, **options},
     )
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in agent.policy.parameters():
-            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+    randomise(agent.policy, seed)
+    return agent
+
+
+def make_team(env: Any, *, seed: int = 0, **options: Any) -> IPPO:
+    """The same for a vector of PettingZoo environments; ``net_config`` goes before the rest."""
+    shapes = options.pop("net_config", None) or network(options)
+    agent = IPPO(
+        env.observation_spaces,
+        env.action_spaces,
+        env.possible_agents,
+        shapes,
+        seed=seed,
+        **{**LEARNING, **options},
+    )
+    for i, group in enumerate(agent.groups):
+        randomise(group.policy, seed + i)
     return agent
 
 
@@ -39,7 +64,7 @@ def fix_noise(agent: PPO) -> PPO:
     return agent
 
 
-def weights(agent: PPO) -> dict[str, Tensor]:
+def weights(agent: Any) -> dict[str, Tensor]:
     """A copy of all that training moves: parameters, normalisation, and the optimiser's moments."""
     state = {name: x.clone() for name, x in agent.policy.state_dict().items()}
     for i, moments in agent.optimizer.state_dict()["state"].items():
@@ -49,6 +74,15 @@ def weights(agent: PPO) -> dict[str, Tensor]:
     return state
 
 
+def team_weights(agent: IPPO) -> dict[str, Tensor]:
+    """The weights of all groups."""
+    return {
+        f"{name}.{key}": x
+        for name, group in agent.trainees.items()
+        for key, x in weights(group).items()
+    }
+
+
 def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
     """Bit for bit."""
     assert ours.keys() == theirs.keys()
@@ -56,7 +90,7 @@ def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> N
     assert not different
 
 
-def rollout(agent: PPO) -> dict[str, Tensor]:
+def rollout(agent: Any) -> dict[str, Tensor]:
     """A copy of every field of the agent's buffer, and of the stored states."""
     assert agent.buffer is not None
     fields = {k: x.clone() for k, x in vars(agent.buffer).items() if isinstance(x, Tensor)}

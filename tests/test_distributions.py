@@ -359,3 +359,51 @@ def test_unsupported_action_spaces_are_named_with_what_is_supported(
 ) -> None:
     with pytest.raises(TypeError, match=r"action_space: expected Discrete and Box, got"):
         make_head(space, 1.0, False)
+
+
+# --- actions that somebody else chose ---------------------------------------------------------
+
+
+def test_choices_come_back_from_the_environment() -> None:
+    head = CategoricalHead(Discrete(4, start=-2))
+    stored = torch.tensor([0, 3, 1])
+    assert head.to_env(stored).tolist() == [-2, 1, -1]
+    for dtype in (np.int64, np.int8):
+        back = head.from_env(head.to_env(stored).astype(dtype))
+        assert back.dtype == torch.int64
+        assert torch.equal(back, stored)
+
+
+@pytest.mark.parametrize("squash", [False, True])
+@pytest.mark.parametrize("leading", [(5,), (2, 3)])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3)])
+def test_box_actions_come_back_from_the_environment(
+    squash: bool, leading: tuple[int, ...], shape: tuple[int, ...]
+) -> None:
+    space = Box(np.full(shape, -2.0), np.full(shape, 1.0), dtype=np.float64)
+    head = gaussian(space, squash)
+    # Within the bounds: what is clipped does not come back.
+    stored = 0.9 * (2 * torch.rand(*leading, head.outputs) - 1)
+    action = head.to_env(stored)
+    assert action.shape == (*leading, *shape)
+    back = head.from_env(action)
+    assert (back.shape, back.dtype) == (stored.shape, torch.float32)
+    torch.testing.assert_close(back, stored, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(head.to_env(back), action, rtol=1e-4, atol=1e-5)
+
+
+def test_squashed_actions_at_the_bounds_stay_finite() -> None:
+    head = gaussian(squash=True)
+    bounds = np.stack([BOUNDED.low, BOUNDED.high])
+    stored = head.from_env(bounds)
+    assert torch.isfinite(stored).all()
+    assert (stored[0] < -5).all()
+    assert (stored[1] > 5).all()
+    assert torch.isfinite(head.log_prob(torch.zeros(2, 3), stored)).all()
+    np.testing.assert_allclose(head.to_env(stored), bounds, rtol=1e-5, atol=2e-3)
+
+
+def test_actions_come_back_without_squashing_as_they_are() -> None:
+    BOUNDED.seed(0)
+    action = BOUNDED.sample()
+    assert torch.equal(gaussian().from_env(action), torch.from_numpy(action))

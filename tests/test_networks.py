@@ -453,6 +453,46 @@ def test_previous_action_comes_before_previous_reward() -> None:
     assert make_policy().extra_inputs(state, torch.tensor([5.0, -6.0])) is None
 
 
+@pytest.mark.parametrize("variant", VARIANTS, ids=name_of)
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_forced_actions_replace_those_of_their_rows_only(
+    variant: dict[str, Any], deterministic: bool
+) -> None:
+    policy = make_policy(**{**variant, "previous_action": True})
+    x, extra = random_inputs(policy, 4)
+    generator = torch.Generator().manual_seed(0)
+    state = random_state(policy, 4, generator)
+    noise = None if deterministic else policy.head.noise((4,), generator)
+    free = policy.act(x, extra, state, noise)
+    rows = torch.tensor([False, True, False, True])
+    # Other ones than were chosen, in every row; those of rows that are not forced mean nothing.
+    theirs = 2 - free.action if policy.head.action_dtype == torch.int64 else free.action + 1
+    theirs = torch.where(theirs == free.action, (theirs + 1) % 3, theirs)
+    forced = policy.act(x, extra, state, noise, None, (rows, theirs))
+    assert forced.action.dtype == free.action.dtype
+    assert torch.equal(forced.action[rows], theirs[rows])
+    assert torch.equal(forced.action[~rows], free.action[~rows])
+    # It is remembered as the last one; what was seen counts all the same.
+    assert torch.equal(forced.state.tensors[-1][0], policy.head.encode(forced.action))
+    for ours, expected in zip(forced.state.tensors[:-1], free.state.tensors[:-1], strict=True):
+        assert torch.equal(ours, expected)
+    assert torch.equal(forced.params, free.params)
+    assert torch.equal(forced.critic_features, free.critic_features)
+
+
+def test_identities_come_last_of_the_extra_inputs() -> None:
+    config = {"previous_action": True, "previous_reward": True}
+    space, actions = OBSERVATIONS["vector"], ACTIONS["discrete"]
+    policy = ActorCritic(space, actions, NetConfig(), PPOConfig.from_dict(config), identities=2)
+    assert policy.extra == 3 + 1 + 2
+    state = HiddenState([*policy.initial_state(2).tensors[:2], torch.eye(3)[None, :2]], 2)
+    extra = policy.extra_inputs(state, torch.tensor([5.0, -6.0]), torch.eye(2))
+    assert extra is not None
+    assert extra.tolist() == [[1, 0, 0, 5, 1, 0], [0, 1, 0, -6, 0, 1]]
+    only = ActorCritic(space, actions, NetConfig(), PPOConfig(), identities=2)
+    assert only.extra_inputs(only.initial_state(2), None, torch.eye(2)).tolist() == [[1, 0], [0, 1]]  # type: ignore[union-attr]
+
+
 def test_without_noise_the_most_likely_action_is_taken() -> None:
     policy = make_policy()
     x, state = torch.randn(50, 3), policy.initial_state(50)

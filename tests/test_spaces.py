@@ -7,9 +7,18 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
 
-from recurrent_rl.spaces import ObservationCodec, same_space, space_from_dict, space_to_dict
+from recurrent_rl.spaces import (
+    ObservationCodec,
+    array_form,
+    check_action,
+    mask_size,
+    same_space,
+    space_from_dict,
+    space_to_dict,
+    without_mask,
+)
 
 VECTOR = Box(-1.0, np.array([1.0, 2.0, np.inf]), dtype=np.float32)
 INDEX = Discrete(4, start=-2)
@@ -121,3 +130,89 @@ def test_bounds_count_for_actions_and_not_for_observations() -> None:
     assert same_space(ours, Box(-1, 1, (2,)), bounds=True)
     assert same_space(Box(-np.inf, 1, (2,)), Box(-np.inf, 1, (2,)), bounds=True)
     assert not same_space(ours, Box(-1, 1, (2,), dtype=np.int64))
+
+
+def test_the_mask_is_split_off_an_observation_that_has_one() -> None:
+    mask = Box(0, 1, (4,), np.int8)
+    assert without_mask(Dict(observation=VECTOR, action_mask=mask)) == (VECTOR, True)
+    others = (
+        VECTOR,
+        INDEX,
+        Dict(observation=VECTOR),
+        Dict(observation=VECTOR, action_mask=mask, more=VECTOR),
+        Dict(position=VECTOR, action_mask=mask),
+    )
+    for space in others:
+        assert without_mask(space) == (space, False)
+
+
+@pytest.mark.parametrize(
+    ("space", "shape", "dtype", "blank"),
+    [
+        (VECTOR, (3,), np.float32, 0),
+        (Box(1, 2, (2, 3), np.float64), (2, 3), np.float64, 0),
+        (Box(0, 9, (), np.int8), (), np.int8, 0),
+        (Discrete(5), (), np.int64, 0),
+        (INDEX, (), np.int64, -2),
+    ],
+)
+def test_how_elements_are_stored_in_arrays(space: Any, shape: Any, dtype: Any, blank: int) -> None:
+    assert array_form(space) == (shape, np.dtype(dtype), blank)
+
+
+def test_arrays_hold_no_other_spaces() -> None:
+    with pytest.raises(TypeError, match=r"^space: expected Box or Discrete, got MultiBinary\(3\)"):
+        array_form(MultiBinary(3))
+
+
+def test_masks_are_for_choices() -> None:
+    assert mask_size(Discrete(4, start=3)) == 4
+    assert mask_size(VECTOR) == 0
+
+
+PAIR = Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "expected"),
+    [
+        (INDEX, 1, 1),
+        (INDEX, -2, -2),
+        (INDEX, np.array(0), 0),
+        (INDEX, np.array([1]), 1),
+        (INDEX, [1], 1),
+        (INDEX, np.int8(1), 1),
+        (INDEX, np.array([1.0]), 1),
+        (PAIR, [0.5, 5], [0.5, 5]),
+        (PAIR, np.array([-1.0, 0.0]), [-1, 0]),
+    ],
+    ids=repr,
+)
+def test_good_actions_from_outside(space: Any, action: Any, expected: Any) -> None:
+    checked = check_action(space, action)
+    assert checked.dtype == space.dtype
+    assert checked.shape == space.shape
+    assert checked.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("space", "action", "message"),
+    [
+        (INDEX, 2, r"^expected an action in Discrete\(4, start=-2\), got 2"),
+        (INDEX, -3, r"^expected an action in Discrete\(4, start=-2\), got -3"),
+        (INDEX, [0, 1], r"^expected one value of Discrete\(4, start=-2\), got \[0, 1\]"),
+        (INDEX, [[0]], r"^expected one value of"),
+        (INDEX, [], r"^expected one value of"),
+        (INDEX, 0.5, r"^expected whole numbers of Discrete\(4, start=-2\), got 0\.5"),
+        (INDEX, np.array([np.nan]), r"^expected whole numbers of"),
+        (PAIR, 1.0, r"^expected shape \[2\] of Box.*, got 1\.0"),
+        (PAIR, [1.0], r"^expected shape \[2\] of Box"),
+        (PAIR, [[1.0, 2.0]], r"^expected shape \[2\] of Box"),
+        (PAIR, [2.0, 0.0], r"^expected an action in Box.*, got \[2\.0, 0\.0\]"),
+        (PAIR, [0.0, np.nan], r"^expected an action in Box"),
+    ],
+    ids=repr,
+)
+def test_bad_actions_from_outside(space: Any, action: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_action(space, action)
