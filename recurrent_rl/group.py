@@ -13,12 +13,12 @@ import numpy as np
 import torch
 
 from recurrent_rl import learner
-from recurrent_rl.collect import Carry
 from recurrent_rl.config import NetConfig, PPOConfig
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.networks import ActorCritic, RunningNorm, adam_state_for, share_memory_of
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
+from recurrent_rl.row_collector import Carry
 from recurrent_rl.spaces import space_from_dict, space_to_dict
 from recurrent_rl.vector import Array
 

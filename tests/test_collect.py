@@ -26,9 +26,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from recurrent_rl import PPO, collect_rollouts, collect_rollouts_recurrent
-from recurrent_rl.collect import BLOCK
 from recurrent_rl.learner import replay
 from recurrent_rl.rollout import SequenceRolloutBuffer
+from recurrent_rl.row_collector import BLOCK
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
