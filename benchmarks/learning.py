@@ -56,7 +56,9 @@ def vector(env_id: str, num_envs: int) -> Any:
 
         def make_multi() -> Any:
             env = module.parallel_env(max_cycles=25)
-            return EarlyMessageWrapper(env, HEARD_STEPS) if early else env
+            if early:
+                env = EarlyMessageWrapper(env, HEARD_STEPS, silent={"speaker_0": 0})
+            return env
 
         return make_multi_agent_vect_envs(make_multi, num_envs, should_async_vector=False)
 

@@ -13,6 +13,7 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 import wrappers.early_message
+from recurrent_rl import IPPO, collect_rollouts_recurrent, make_multi_agent_vect_envs
 from wrappers import MESSAGE_INDICES, EarlyMessageWrapper
 
 SAID = list(MESSAGE_INDICES["simple_speaker_listener"]["listener_0"])
@@ -180,6 +181,61 @@ class TestIndices:
         assert env.reset(seed=7, options={"x": 1})[1]["a_0"] == {"options": {"x": 1}}
         env.reset()
         assert seeds == [7, None]
+
+
+class TestSilent:
+    def test_excused_from_the_first_step_that_nobody_hears(self) -> None:
+        env = EarlyMessageWrapper(pair(), 2, {"a_0": [0]}, silent={"deaf_0": 1})
+        _, infos = env.reset()
+        excused = ["env_defined_actions" in infos["deaf_0"]]
+        for _ in range(3):
+            *_, infos = env.step({})
+            excused.append("env_defined_actions" in infos["deaf_0"])
+            assert infos["deaf_0"]["time"] == infos["a_0"]["time"]
+            assert "env_defined_actions" not in infos["a_0"]
+        # What it does upon observation 1 is heard in observation 2, the last to be heard.
+        assert excused == [False, False, True, True]
+        assert infos["deaf_0"]["env_defined_actions"].tolist() == [1]
+
+    def test_environments_infos_are_not_modified(self) -> None:
+        inner = pair()
+        kept: list[dict[str, Any]] = []
+        step = inner.step
+        inner.step = lambda actions: kept.append((r := step(actions))[-1]) or r  # type: ignore
+        env = EarlyMessageWrapper(inner, 1, {"a_0": [0]}, silent={"deaf_0": 1})
+        env.reset()
+        *_, infos = env.step({})
+        assert kept[0]["deaf_0"] == {"time": 1}
+        infos["deaf_0"]["env_defined_actions"][:] = 0
+        *_, infos = env.step({})
+        assert infos["deaf_0"]["env_defined_actions"].tolist() == [1]
+
+    def test_learner_does_not_train_on_it(self) -> None:
+        def make() -> Any:
+            env = simple_speaker_listener_v4.parallel_env(max_cycles=5)
+            return EarlyMessageWrapper(env, 2, silent={"speaker_0": 2})
+
+        env = make_multi_agent_vect_envs(make, 2, should_async_vector=False)
+        agent = IPPO(env.observation_spaces, env.action_spaces, seed=0, learn_step=10)
+        collect_rollouts_recurrent(agent, env)
+        buffer = agent.trainees["speaker"].buffer
+        assert buffer is not None
+        assert buffer.active[:, 0].tolist() == [True, True, False, False, False] * 2
+        assert buffer.exists.all()
+        assert (buffer.action[~buffer.active] == 2).all()
+        assert agent.learn()["speaker"].updates > 0
+
+    @pytest.mark.parametrize(
+        ("silent", "error", "message"),
+        [
+            ([1], TypeError, r"silent: expected a mapping .*, got \[1\]"),
+            ({"b_0": 1}, ValueError, r"silent: expected agents among .*, got 'b_0'"),
+            ({"deaf_0": 2}, ValueError, r"silent\['deaf_0'\]: expected an action in Discrete\(2\)"),
+        ],
+    )
+    def test_errors(self, silent: Any, error: type[Exception], message: str) -> None:
+        with pytest.raises(error, match=message):
+            EarlyMessageWrapper(pair(), 2, {"a_0": [0]}, silent=silent)
 
 
 class TestObservation:

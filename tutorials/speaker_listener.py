@@ -47,7 +47,8 @@ Curve = list[tuple[int, float]]
 def make_env(render_mode: str | None = None) -> ParallelEnv:
     """One pair, whose speaker is heard in the first steps of an episode only."""
     env = simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
-    return EarlyMessageWrapper(env, steps=HEARD_STEPS)
+    # What the speaker says when nobody hears it is nothing to learn from.
+    return EarlyMessageWrapper(env, steps=HEARD_STEPS, silent={"speaker_0": 0})
 
 
 def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curve]:
@@ -128,7 +129,7 @@ def main() -> None:
     """Train both, draw, save, load, film."""
     small = os.environ.get("CI") == "true"  # only to see that everything works
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = 6_400 if small else 400_000
+    default = 6_400 if small else 500_000
     parser.add_argument("--steps", type=int, default=default, help="for each of the two pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/speaker_listener"))

@@ -42,9 +42,14 @@ class EarlyMessageWrapper(BaseParallelWrapper):  # type: ignore[misc] # PettingZ
     ``simple_speaker_listener_v4`` nobody has spoken yet in observation 0, and observation k holds
     what was said in step k: the message is heard ``steps`` times.
 
-    Only observations are changed; ``state()``, infos and rewards are the environment's own. Agents
-    that are missing from the observations stay missing. The wrapped environment, its arrays and
-    its spaces are never modified.
+    Only observations are changed, and with ``silent`` the speakers' infos; ``state()`` and rewards
+    are the environment's own. Agents that are missing from the observations stay missing. The
+    wrapped environment, its arrays, its infos and its spaces are never modified.
+
+    What a speaker says when nobody hears it makes no difference, and to learn from it is to learn
+    from noise. ``silent`` puts an action for it into its infos as ``env_defined_actions``, from
+    observation ``steps`` on: a learner that honours them takes that action and does not train on
+    the step.
 
     The environments of ``MESSAGE_INDICES`` need no ``indices``; every other environment does, and
     its listeners' observation spaces are one-dimensional ``Box`` spaces that contain zero there.
@@ -68,6 +73,15 @@ class EarlyMessageWrapper(BaseParallelWrapper):  # type: ignore[misc] # PettingZ
         ...     simple_world_comm_v3.parallel_env(),
         ...     indices={f"adversary_{i}": range(30, 34) for i in range(3)},
         ... )
+
+    Example - The speaker is excused once nobody hears it:
+        >>> env = EarlyMessageWrapper(
+        ...     simple_speaker_listener_v4.parallel_env(), steps=1, silent={"speaker_0": 0}
+        ... )
+        >>> env.reset(seed=42)[1]["speaker_0"]
+        {}
+        >>> env.step({"speaker_0": 1, "listener_0": 0})[-1]["speaker_0"]
+        {'env_defined_actions': array([0])}
     """
 
     def __init__(
@@ -75,6 +89,7 @@ class EarlyMessageWrapper(BaseParallelWrapper):  # type: ignore[misc] # PettingZ
         env: ParallelEnv[str, NDArray[Any], Any],
         steps: int = 3,
         indices: Mapping[str, Iterable[int]] | None = None,
+        silent: Mapping[str, Any] | None = None,
     ) -> None:
         """Constructor for the early message wrapper.
 
@@ -85,13 +100,17 @@ class EarlyMessageWrapper(BaseParallelWrapper):  # type: ignore[misc] # PettingZ
             indices: For each listening agent the coordinates of its observation, of shape ``(D,)``,
                 that hold the message: distinct integers in ``[0, D)``, at least one of them.
                 ``None`` takes them from ``MESSAGE_INDICES``.
+            silent: For each speaking agent that is to be excused once nobody hears it, the action
+                to be taken in its stead.
 
         Raises:
             TypeError: If ``env`` is not a parallel environment, ``steps`` is not an integer,
-                ``indices`` do not map agents to integers, or a listener does not observe a ``Box``.
+                ``indices`` do not map agents to integers, ``silent`` does not map agents, or a
+                listener does not observe a ``Box``.
             ValueError: If ``steps`` is below 1, the environment is not in the table, an agent is
                 not the environment's, its coordinates are none, repeated or out of range, or its
-                observation space is not one-dimensional or excludes zero there.
+                observation space is not one-dimensional or excludes zero there; or if a silent
+                agent's action is not in its action space.
         """
         _check_env(env)
         super().__init__(env)
@@ -99,6 +118,7 @@ class EarlyMessageWrapper(BaseParallelWrapper):  # type: ignore[misc] # PettingZ
         self.indices: Final = _known_indices(env) if indices is None else _by_agent(env, indices)
         for agent, hidden in self.indices.items():
             _check_space(env.observation_space(agent), hidden, agent)
+        self.silent: Final = {} if silent is None else _silent_actions(env, silent)
         self._time = 0
 
     def reset(
@@ -109,11 +129,20 @@ class EarlyMessageWrapper(BaseParallelWrapper):  # type: ignore[misc] # PettingZ
         return observations, infos
 
     def step(self, actions: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-        observations, *rest = self.env.step(actions)
+        observations, rewards, terminations, truncations, infos = self.env.step(actions)
         self._time += 1
         if self._time > self.steps:
             observations = {agent: self._hide(agent, obs) for agent, obs in observations.items()}
-        return observations, *rest
+        # What is done upon observation k is heard in observation k + 1.
+        if self._time >= self.steps and self.silent:
+            infos = {agent: self._excuse(agent, info) for agent, info in infos.items()}
+        return observations, rewards, terminations, truncations, infos
+
+    def _excuse(self, agent: str, info: dict[str, Any]) -> dict[str, Any]:
+        """Adds the action of a silent agent to a copy of its info."""
+        if agent not in self.silent:
+            return info
+        return {**info, "env_defined_actions": self.silent[agent].copy()}
 
     def _hide(self, agent: str, observation: NDArray[Any]) -> NDArray[Any]:
         """Sets the message to zero in a copy of a listener's observation, shape ``(D,)``."""
@@ -170,6 +199,29 @@ def _by_agent(
             "name the agents that listen"
         )
     return {agent: as_integers(own, f"indices[{agent!r}]") for agent, own in indices.items()}
+
+
+def _silent_actions(
+    env: ParallelEnv[str, NDArray[Any], Any], silent: Mapping[str, Any]
+) -> dict[str, NDArray[Any]]:
+    """Checks that ``silent`` maps agents of ``env`` to their actions and returns them as arrays."""
+    if not isinstance(silent, Mapping):
+        raise TypeError(
+            f"silent: expected a mapping from agents to actions, got {silent!r} "
+            f"({type(silent).__name__}); pass for example {{{env.possible_agents[0]!r}: 0}}"
+        )
+    for agent, action in silent.items():
+        if agent not in env.possible_agents:
+            raise ValueError(
+                f"silent: expected agents among {env.possible_agents}, got {agent!r}; "
+                "name the agents that speak"
+            )
+        if action not in env.action_space(agent):
+            raise ValueError(
+                f"silent[{agent!r}]: expected an action in {env.action_space(agent)}, got "
+                f"{action!r}; this is what it will seem to say when nobody hears it"
+            )
+    return {agent: np.atleast_1d(np.asarray(action)) for agent, action in silent.items()}
 
 
 def _known_indices(env: ParallelEnv[str, NDArray[Any], Any]) -> dict[str, tuple[int, ...]]:
