@@ -36,7 +36,7 @@ from recurrent_rl.multi_agent import MultiAgentVectorEnv
 HERE = Path(__file__).parent
 PEER_PACKAGES = ["torch==2.13.0", "agilerl==2.58.0", "peft", "mpe2==1.1.1"]
 ROLLOUTS = 8  # to time
-NETWORK = {"hidden_state_size": 64, "max_seq_len": 32}
+NETWORK = {"hidden_state_size": 64, "max_seq_len": 16}
 
 
 class Crowd(ParallelEnv):
@@ -93,7 +93,9 @@ def seconds(work: Callable[[], object]) -> float:
 def cycle(agent: IPPO, env: MultiAgentVectorEnv) -> None:
     """Collect one rollout and learn from it."""
     collect_rollouts_recurrent(agent, env)
+    torch.set_num_threads(os.cpu_count() or 1)  # while learning the workers are idle
     agent.learn()
+    torch.set_num_threads(1)
 
 
 def crowd(rounds: int) -> None:
@@ -123,7 +125,8 @@ def workers(rounds: int) -> None:
         )
         for name, options in (
             ("in this process", {"should_async_vector": False}),
-            ("in workers", {"num_workers": os.cpu_count()}),
+            ("in a worker for each core", {"num_workers": os.cpu_count()}),
+            ("in workers and in this process", {"use_main_process": True}),
         )
     }
 
@@ -170,7 +173,7 @@ def peer(rounds: int, folder: Path) -> None:
 
         def ours(count: int = count, steps: int = steps, batch: int = batch) -> float:
             env = make_multi_agent_vect_envs(
-                simple_spread_v3.parallel_env, count, num_workers=os.cpu_count(), max_cycles=25
+                simple_spread_v3.parallel_env, count, use_main_process=True, max_cycles=25
             )
             agent = make_agent(env, learn_step=steps, batch_size=batch, update_epochs=4)
             cycle(agent, env)

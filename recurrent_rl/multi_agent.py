@@ -23,6 +23,7 @@ from recurrent_rl.agent_table import (
     AgentBlock,
     AgentSpaces,
     AgentTable,
+    EnvRows,
     check_alike,
     describe,
     formatted,
@@ -232,21 +233,11 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
         self._check_open()
-        for e, (rows, seed) in enumerate(zip(self._rows, seeds, strict=True)):
-            try:
-                rows.reset(seed, options)
-            except Exception as error:
-                error.add_note(f"in reset of environment {e}")
-                raise
+        _obey(self._rows, ("reset", seeds, options))
 
     def step_rows(self) -> None:
         self._check_open()
-        for e, rows in enumerate(self._rows):
-            try:
-                rows.step()
-            except Exception as error:
-                error.add_note(f"in step of environment {e}")
-                raise
+        _obey(self._rows, ("step",))
 
     def close(self) -> None:
         if not self.closed:
@@ -268,6 +259,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         *,
         num_workers: int | None = None,
         context: str | None = None,
+        use_main_process: bool = False,
     ) -> None:
         """Build one environment here, for its spaces, and all of them in the workers.
 
@@ -276,6 +268,9 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             num_workers: processes, in [1, E]; None takes one for each CPU core.
             context: how to start them: "fork", "spawn" or "forkserver"; None takes Python's
                 default. "spawn" needs the guard ``if __name__ == "__main__":`` in scripts.
+            use_main_process: step the first environments here, beside the workers, instead of
+                waiting for them. Fewer processes to wake: with one worker less than there are cores
+                it is the fastest where environments cost little.
 
         Raises:
             TypeError: something else than an environment, or a space that is not supported.
@@ -285,15 +280,19 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         """
         makers = _checked(env_fns)
         self.num_envs = len(makers)
-        workers = min(self.num_envs, os.cpu_count() or 1) if num_workers is None else num_workers
-        if not 1 <= workers <= self.num_envs:
+        here = int(use_main_process)
+        most = self.num_envs - here
+        if num_workers is None:
+            num_workers = max(min(self.num_envs, os.cpu_count() or 1) - here, 1)
+        if not 1 <= num_workers <= most:
             raise ValueError(
-                f"num_workers: expected a number in [1, {self.num_envs}], as there are "
-                f"{self.num_envs} environments, got {workers}"
+                f"num_workers: expected a number in [1, {most}], as there are {self.num_envs} "
+                f"environments{', one of them here' if here else ''}, got {num_workers}"
             )
         example = _built(makers[0], 0)
         super().__init__(describe(example))
-        example.close()
+        if not here:
+            example.close()
         spaces = list(self._spaces.values())
         start = mp.get_context(context)
         size = _Arena()
@@ -301,14 +300,16 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         memory = start.RawArray(ctypes.c_byte, size.used)
         self.table = AgentTable(spaces, self.num_envs, _Arena(memory).take)
         # Which environment a worker is at: tells whose fault it is when the process dies.
-        self._current = start.RawArray(ctypes.c_int, workers)
-        bounds = [self.num_envs * i // workers for i in range(workers + 1)]
+        self._current = start.RawArray(ctypes.c_int, num_workers)
+        count = num_workers + here
+        bounds = [self.num_envs * i // count for i in range(count + 1)]
         self._parts = list(itertools.pairwise(bounds))
         self._connections: list[Connection] = []
         self._processes: list[Any] = []
         self._finalizer = weakref.finalize(
             self, _shut_down, self._connections, self._processes, os.getpid()
         )
+        own = range(*self._parts.pop(0)) if here else range(0)
         for i, (first, last) in enumerate(self._parts):
             ours, theirs = start.Pipe()
             process = start.Process(  # type: ignore[attr-defined]
@@ -330,7 +331,18 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             theirs.close()  # or its end of file would never come
             self._connections.append(ours)
             self._processes.append(process)
-        self._wait("building")
+        # After the workers were started: a fork would take these along.
+        self._envs: list[Any] = []
+        self._rows: list[EnvRows] = []
+        try:
+            for e in own:
+                self._envs.append(example if e == 0 else _built(makers[e], e))
+                check_alike(spaces, self._envs[e], e)
+                self._rows.append(play(self._envs[e], self.table, e))
+            self._wait("building")
+        except BaseException:
+            self.close()
+            raise
 
     def _wait(self, doing: str) -> None:
         """Wait until all workers are done with a command, or raise what went wrong in one."""
@@ -364,6 +376,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 # If the worker is dead, reading from it says so, and why.
                 with contextlib.suppress(ConnectionError):
                     connection.send(command(first, last))
+            _obey(self._rows, command(0, len(self._rows)))
             self._wait(doing)
         except BaseException:
             # After Ctrl-C, say, answers that are still to come would be taken for later ones.
@@ -377,7 +390,10 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self._send(lambda first, last: ("step",), "step")
 
     def close(self) -> None:
-        self.closed = True
+        if not self.closed:
+            self.closed = True
+            for env in self._envs:
+                env.close()
         self._finalizer()
 
 
@@ -430,16 +446,10 @@ def _work(
                 # Workers hold each other's pipes open: a killed parent may close none of them.
                 if os.getppid() != parent:
                     return
-            command, *arguments = connection.recv()
-            if command == "close":
+            command = connection.recv()
+            if command[0] == "close":
                 return
-            for k, (e, row) in enumerate(zip(numbers, rows, strict=True)):
-                at(e)
-                if command == "reset":
-                    seeds, options = arguments
-                    row.reset(seeds[k], options)
-                else:
-                    row.step()
+            _obey(rows, command, at)
             connection.send(None)
     except (EOFError, ConnectionError):
         return  # the parent is gone
@@ -448,6 +458,23 @@ def _work(
     finally:
         for env in envs:
             env.close()
+
+
+def _obey(
+    rows: Sequence[EnvRows], command: tuple[Any, ...], at: Callable[[int], object] = int
+) -> None:
+    """Reset or step some environments; tell ``at`` whose turn it is."""
+    for k, row in enumerate(rows):
+        at(row.index)
+        try:
+            if command[0] == "reset":
+                _, seeds, options = command
+                row.reset(seeds[k], options)
+            else:
+                row.step()
+        except Exception as error:
+            error.add_note(f"in {command[0]} of environment {row.index}")
+            raise
 
 
 class _Arena:
@@ -493,6 +520,7 @@ def make_multi_agent_vect_envs(
     should_async_vector: bool = True,
     num_workers: int | None = None,
     context: str | None = None,
+    use_main_process: bool = False,
     **env_kwargs: Any,
 ) -> MultiAgentVectorEnv:
     """Build a vector of PettingZoo environments from a function that builds one.
@@ -512,6 +540,7 @@ def make_multi_agent_vect_envs(
             cheap environments.
         num_workers: processes, see ``AsyncMultiAgentVectorEnv``.
         context: likewise.
+        use_main_process: likewise.
         env_kwargs: given to ``env`` each time.
 
     Returns:
@@ -529,5 +558,7 @@ def make_multi_agent_vect_envs(
 
     makers = [build] * num_envs
     if should_async_vector:
-        return AsyncMultiAgentVectorEnv(makers, num_workers=num_workers, context=context)
+        return AsyncMultiAgentVectorEnv(
+            makers, num_workers=num_workers, context=context, use_main_process=use_main_process
+        )
     return SyncMultiAgentVectorEnv(makers)

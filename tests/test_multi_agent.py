@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -391,6 +392,17 @@ MIXED: dict[str, Any] = {
 
 
 class TestSyncEqualsAsync:
+    @pytest.mark.parametrize("num_workers", [1, 2, 4, None])
+    def test_with_the_main_process_stepping_some(self, num_workers: int | None) -> None:
+        makers = scripted_makers(
+            [[COMING], [STAYING, SHORT], [SHORT], [STAYING], [COMING]], **MIXED
+        )
+        expected = played(SyncMultiAgentVectorEnv(makers))
+        env = AsyncMultiAgentVectorEnv(makers, num_workers=num_workers, use_main_process=True)
+        expected_workers = num_workers or max(min(5, os.cpu_count() or 1) - 1, 1)
+        assert len(workers(env)) == expected_workers
+        assert_same(played(env), expected)
+
     @pytest.mark.parametrize("num_workers", [1, 2, 3, 4, 5, None])
     def test_for_any_number_of_workers(self, num_workers: int | None) -> None:
         makers = scripted_makers(
@@ -525,6 +537,12 @@ class TestBuilding:
         with kind(make for make in scripted_makers([[SHORT]] * 2)) as env:
             assert env.num_envs == 2
 
+    def test_number_of_workers_beside_the_main_process(self) -> None:
+        with pytest.raises(ValueError, match=r"^num_workers: .*\[1, 1\].* one of them here, got 2"):
+            AsyncMultiAgentVectorEnv(
+                scripted_makers([[SHORT]] * 2), num_workers=2, use_main_process=True
+            )
+
     @pytest.mark.parametrize("num_workers", [0, 3, -1])
     def test_number_of_workers(self, num_workers: int) -> None:
         with pytest.raises(ValueError, match=rf"^num_workers: .*\[1, 2\].* got {num_workers}"):
@@ -584,6 +602,9 @@ class TestBuilding:
             make_multi_agent_vect_envs(Odd, n)
 
 
+ALL_STAGES = ("build", "reset", "step")
+
+
 def run_until_failure(env: Any) -> None:
     with env:
         env.reset()
@@ -592,6 +613,21 @@ def run_until_failure(env: Any) -> None:
 
 
 class TestFailure:
+    @pytest.mark.parametrize(
+        ("where", "which"),  # the first two are built, reset and stepped here
+        [("reset", 0), ("reset", 1), ("step", 0), ("step", 1), *[(w, 3) for w in ALL_STAGES]],
+    )
+    def test_error_with_the_main_process_stepping_some(self, where: str, which: int) -> None:
+        before = mp.active_children()
+        with pytest.raises((KeyError, RuntimeError)) as caught:
+            run_until_failure(
+                AsyncMultiAgentVectorEnv(faulty(which, where), num_workers=1, use_main_process=True)
+            )
+        text = "".join(traceback.format_exception(caught.value))
+        assert f"broken in {where}" in text
+        assert f"environment {which}" in text
+        assert mp.active_children() == before
+
     @pytest.mark.parametrize("where", ["build", "reset", "step"])
     @pytest.mark.parametrize("which", [0, 1, 3])
     @pytest.mark.parametrize("num_workers", [1, 2, 4])
