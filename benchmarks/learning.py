@@ -46,6 +46,7 @@ TARGETS = {
 }
 EVAL_ENVS = 25
 HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
+TALK_FIRST = 0.625  # share of the training of "-early" in which it is heard in all steps
 
 
 def vector(env_id: str, num_envs: int) -> Any:
@@ -102,12 +103,15 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
 def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
     """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
     env = vector(settings.env_id, settings.num_envs)
+    # Who is heard early only is heard throughout at first: one thing after the other.
+    first = vector(settings.env_id.removesuffix("-early"), settings.num_envs)
     eval_env = vector(settings.env_id, EVAL_ENVS)
     agent = build(settings, env, seed)
     curve, seconds, due = [], 0.0, every
     while agent.env_steps < settings.total_steps:
         begin = time.perf_counter()
-        collect_rollouts_recurrent(agent, env)
+        learning_to_talk = agent.env_steps < TALK_FIRST * settings.total_steps
+        collect_rollouts_recurrent(agent, first if learning_to_talk else env)
         agent.learn()
         seconds += time.perf_counter() - begin
         if agent.env_steps >= due or agent.env_steps >= settings.total_steps:
@@ -115,8 +119,8 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
             returns = evaluate(agent, eval_env, episodes, 1_000_000 + 1000 * seed)
             point = {"steps": agent.env_steps, "seconds": seconds, "return": returns.mean()}
             curve.append({k: float(v) for k, v in point.items()})
-    env.close()
-    eval_env.close()
+    for each in (env, first, eval_env):
+        each.close()
     return curve
 
 

@@ -146,6 +146,9 @@ class EncoderConfig(_Config):
         num_layers: K, recurrent layers.
         max_seq_len: L, the longest training sequence [environment steps]; gradients do not flow
             further back.
+        forget_bias: initial bias of an LSTM's forget gates, or of a GRU's update gates. A memory
+            fades at first by a factor of sigmoid(forget_bias) a step; what must be remembered for
+            T steps wants about log(T).
 
     """
 
@@ -155,6 +158,7 @@ class EncoderConfig(_Config):
     hidden_state_size: Annotated[int, COUNT] = 64
     num_layers: Annotated[int, COUNT] = 1
     max_seq_len: Annotated[int, COUNT] = 64
+    forget_bias: Annotated[float, Range(-10, 10)] = 0.0
 
 
 @dataclass(frozen=True)

@@ -283,6 +283,10 @@ class ActorCritic(nn.Module):
             orthogonal_init(self, math.sqrt(2))
             orthogonal_init(self.actor[-1], 0.01)  # a nearly uniform first policy
             orthogonal_init(self.critic[-1], 1.0)
+        if net.encoder_config.forget_bias:
+            for encoder in encoders:
+                if encoder.core is not None:
+                    encoder.core.set_forget_bias(net.encoder_config.forget_bias)
         shapes = [shape for encoder in encoders for shape in encoder.shapes]
         self.memory = len(shapes)
         self.state_shapes = shapes + [(1, self.head.features)] * self.previous_action

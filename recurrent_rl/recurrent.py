@@ -229,6 +229,20 @@ class RecurrentCore(nn.Module):
         self.is_lstm = cell == "lstm"
         self.shapes = [(layers, hidden)] * (2 if self.is_lstm else 1)
 
+    @torch.no_grad()
+    def set_forget_bias(self, value: float) -> None:
+        """Set the bias of what keeps the memory: forget gates (LSTM) or update gates (GRU).
+
+        Sources: Jozefowicz et al. 2015, "An Empirical Exploration of Recurrent Network
+        Architectures"; Tallec and Ollivier 2018, "Can Recurrent Neural Networks Warp Time?", which
+        recommends the logarithm of the time to remember.
+        """
+        for name, bias in self.rnn.named_parameters():
+            if name.startswith("bias"):
+                # Both kinds of cell have that gate second; two biases add up.
+                gate = bias.chunk(4 if self.is_lstm else 3)[1]
+                gate.fill_(value if name.startswith("bias_ih") else 0)
+
     def initial_state(self, rows: int) -> tuple[Tensor, ...]:
         """Zeros, [K, N, H] each."""
         like = self.rnn.weight_hh_l0

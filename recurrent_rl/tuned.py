@@ -110,7 +110,11 @@ TUNED = {
                 num_envs=32,
                 total_steps=total_steps,
                 net_config={
-                    "encoder_config": {"hidden_state_size": 64, "max_seq_len": 25},
+                    "encoder_config": {
+                        "hidden_state_size": 64,
+                        "max_seq_len": 25,
+                        "forget_bias": forget_bias,
+                    },
                     "head_config": {"hidden_size": [64]},
                 },
                 hyperparameters={
@@ -125,10 +129,10 @@ TUNED = {
                     "share_encoders": False,
                 },
             )
-            for env_id, total_steps, update_epochs in (
-                ("simple_speaker_listener_v4", 1_000_000, 10),
-                ("simple_speaker_listener_v4-early", 1_000_000, 10),
-                ("simple_spread_v3", 1_000_000, 5),
+            for env_id, total_steps, update_epochs, forget_bias in (
+                ("simple_speaker_listener_v4", 1_000_000, 10, 0.0),
+                ("simple_speaker_listener_v4-early", 800_000, 10, 1.0),
+                ("simple_spread_v3", 1_000_000, 5, 0.0),
             )
         ),
     )

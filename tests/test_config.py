@@ -51,6 +51,7 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "hidden_state_size": required(COUNT),
         "num_layers": required(COUNT),
         "max_seq_len": required(COUNT),
+        "forget_bias": (NOT_FLOAT, [-10.5, 11, *NOT_FINITE], [-10, 0, 1.5, 10]),
     },
     HeadConfig: {"hidden_size": required(WIDTHS), "activation": ACTIVATION},
     NetConfig: {

@@ -561,3 +561,33 @@ def test_unsupported_spaces_are_named_with_what_is_supported() -> None:
         ActorCritic(image, ACTIONS["discrete"], net, config)
     with pytest.raises(TypeError, match=r"action_space: expected Discrete and Box, got Text"):
         ActorCritic(OBSERVATIONS["vector"], gym.spaces.Text(3), net, config)
+
+
+@pytest.mark.parametrize("ortho_init", [True, False])
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_forget_bias_lets_memories_last(cell: str, layers: int, ortho_init: bool) -> None:
+    def kept(forget_bias: float) -> Tensor:
+        """How much of a state is left after ten steps, if nothing comes in."""
+        net = NetConfig.from_dict(
+            {"encoder_config": {"cell": cell, "num_layers": layers, "forget_bias": forget_bias}}
+        )
+        policy = ActorCritic(
+            OBSERVATIONS["vector"], ACTIONS["discrete"], net, PPOConfig(ortho_init=ortho_init)
+        )
+        core = policy.encoders[0].core
+        with torch.no_grad():
+            for name, parameter in core.named_parameters():
+                if "weight" in name:
+                    parameter.zero_()
+                else:  # what is written into the memory: the last gate but an LSTM's output
+                    parameter.chunk(4 if cell == "lstm" else 3)[2].zero_()
+            state = tuple(torch.ones_like(s) for s in core.initial_state(1))
+            for _ in range(10):
+                _, state = core.step(torch.zeros(1, core.rnn.input_size), state)
+        return state[-1]
+
+    # By the cells' equations: a factor of sigmoid(bias) a step.
+    factor = torch.tensor(3.0).sigmoid()
+    torch.testing.assert_close(kept(3.0), (factor**10).expand(layers, 1, 64))
+    assert kept(0.0).max() < 0.01

@@ -2,9 +2,9 @@
 
 The speaker sees which of three landmarks is the goal, but cannot move. The listener can move, but
 does not know the goal; it hears the speaker, who may say one of three words. Nobody tells them what
-the words mean. Here the speaker is heard in the first three steps of an episode only, so the
-listener has to remember the word while it walks. This script trains a pair with memory and one
-without, the same way, and compares.
+the words mean. First they learn to talk while the speaker is heard all the time. Then it is heard
+in the first three steps of an episode only, so the listener has to remember the word while it
+walks. This script trains a pair with memory and one without, the same way, and compares.
 
     make speaker                                      # everything, from a fresh clone
     python tutorials/speaker_listener.py --seed 3     # again, with another seed
@@ -41,12 +41,18 @@ from wrappers import EarlyMessageWrapper
 
 SETTINGS = load_tuned("simple_speaker_listener_v4-early")
 HEARD_STEPS = 3
+TALK_FIRST = 0.625  # share of the training in which the speaker is heard all the time
 Curve = list[tuple[int, float]]
+
+
+def make_talking_env(render_mode: str | None = None) -> ParallelEnv:
+    """One pair, whose speaker is heard all the time."""
+    return simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
 
 
 def make_env(render_mode: str | None = None) -> ParallelEnv:
     """One pair, whose speaker is heard in the first steps of an episode only."""
-    env = simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
+    env = make_talking_env(render_mode)
     # What the speaker says when nobody hears it is nothing to learn from.
     return EarlyMessageWrapper(env, steps=HEARD_STEPS, silent={"speaker_0": 0})
 
@@ -54,7 +60,10 @@ def make_env(render_mode: str | None = None) -> ParallelEnv:
 def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curve]:
     """Train one pair; its learning curve is the mean return of each rollout's episodes."""
     name = "recurrent" if recurrent else "feed-forward"
-    env = make_multi_agent_vect_envs(make_env, SETTINGS.num_envs, should_async_vector=False)
+    talking, env = (
+        make_multi_agent_vect_envs(make, SETTINGS.num_envs, should_async_vector=False)
+        for make in (make_talking_env, make_env)
+    )
     options = SETTINGS.agent_options(total_steps=steps) | {"recurrent": recurrent}
     agent = IPPO(
         env.observation_spaces, env.action_spaces, env.possible_agents, seed=seed, **options
@@ -65,7 +74,8 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curv
     bar = tqdm(total=steps, unit=" steps", desc=name, mininterval=1)
     with MetricsLogger(out / name) as logger, bar:
         while agent.env_steps < steps:
-            stats = collect_rollouts_recurrent(agent, env)
+            heard = agent.env_steps < TALK_FIRST * steps
+            stats = collect_rollouts_recurrent(agent, talking if heard else env)
             diagnostics = agent.learn()
             if stats.returns:
                 curve.append((agent.env_steps, stats.mean_return))
@@ -75,6 +85,7 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curv
                 values = {f"{group}/{k}": v for k, v in found.to_dict().items()}
                 logger.log(agent.env_steps, values)
             bar.update(stats.steps)
+    talking.close()
     env.close()
     return agent, curve
 
@@ -107,14 +118,15 @@ def film(path: Path, checkpoint: Path, episodes: int = 4) -> float:
     return total / episodes
 
 
-def draw(curves: dict[str, Curve], path: Path) -> None:
-    """Both learning curves in one picture."""
+def draw(curves: dict[str, Curve], switch: float, path: Path) -> None:
+    """Both learning curves in one picture, and when the speaker was turned down."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for (name, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
         steps, returns = zip(*curve, strict=True)
         axes.plot(steps, returns, label=name, color=colour)
     axes.axhline(-34, color="grey", linestyle=":", label="nobody says anything")
-    axes.set_title(f"Speaker and listener; heard in the first {HEARD_STEPS} steps only")
+    axes.axvline(switch, color="grey", linestyle="--", label="from here on heard early only")
+    axes.set_title("A speaker, and a listener who must remember")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of training episodes, both agents")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
@@ -129,7 +141,7 @@ def main() -> None:
     """Train both, draw, save, load, film."""
     small = os.environ.get("CI") == "true"  # only to see that everything works
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = 6_400 if small else 500_000
+    default = 6_400 if small else SETTINGS.total_steps
     parser.add_argument("--steps", type=int, default=default, help="for each of the two pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/speaker_listener"))
@@ -149,7 +161,7 @@ def main() -> None:
         if recurrent:
             agent.save_checkpoint(path)
     picture, film_path = options.out / "learning_curves.png", options.out / "episodes.gif"
-    draw(curves, picture)
+    draw(curves, TALK_FIRST * options.steps, picture)
     by_hand = film(film_path, path)
 
     print(f"\nFour episodes by hand, from {path}: mean return {by_hand:.1f}; see {film_path}")
