@@ -871,7 +871,13 @@ def test_no_orphans_of_a_script(context: str, end: str, tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does, to all of them
     if end == "kill":
         process.kill()
-    _, errors = process.communicate(timeout=60)
+    try:
+        _, errors = process.communicate(timeout=30)
+    except subprocess.TimeoutExpired:
+        # Python drops a KeyboardInterrupt that comes within a finaliser: seen once in many runs.
+        # Users press again.
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
     assert_gone(pids)
     assert process.returncode != 0
     # The user sees one error: the own one, and nothing from the workers.
