@@ -46,10 +46,11 @@ TARGETS = {
 }
 EVAL_ENVS = 25
 HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
-TALK_FIRST = 0.625  # share of the training of "-early" in which it is heard in all steps
+# Training begins with more: up to a share of all steps, so many are heard (None: all).
+HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
 
 
-def vector(env_id: str, num_envs: int) -> Any:
+def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
     """Build a vector of environments: without velocities, or of several agents."""
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
@@ -57,8 +58,8 @@ def vector(env_id: str, num_envs: int) -> Any:
 
         def make_multi() -> Any:
             env = module.parallel_env(max_cycles=25)
-            if early:
-                env = EarlyMessageWrapper(env, HEARD_STEPS, silent={"speaker_0": 0})
+            if early and heard is not None:
+                env = EarlyMessageWrapper(env, heard, silent={"speaker_0": 0})
             return env
 
         return make_multi_agent_vect_envs(make_multi, num_envs, should_async_vector=False)
@@ -103,15 +104,17 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
 def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
     """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
     env = vector(settings.env_id, settings.num_envs)
-    # Who is heard early only is heard throughout at first: one thing after the other.
-    first = vector(settings.env_id.removesuffix("-early"), settings.num_envs)
+    stages = [(1.0, env)]
+    if settings.env_id.endswith("-early"):
+        easier = [(s, vector(settings.env_id, settings.num_envs, n)) for s, n in HEARD_AT_FIRST]
+        stages = easier + stages
     eval_env = vector(settings.env_id, EVAL_ENVS)
     agent = build(settings, env, seed)
     curve, seconds, due = [], 0.0, every
     while agent.env_steps < settings.total_steps:
         begin = time.perf_counter()
-        learning_to_talk = agent.env_steps < TALK_FIRST * settings.total_steps
-        collect_rollouts_recurrent(agent, first if learning_to_talk else env)
+        done = agent.env_steps / settings.total_steps
+        collect_rollouts_recurrent(agent, next(stage for until, stage in stages if done < until))
         agent.learn()
         seconds += time.perf_counter() - begin
         if agent.env_steps >= due or agent.env_steps >= settings.total_steps:
@@ -119,7 +122,7 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
             returns = evaluate(agent, eval_env, episodes, 1_000_000 + 1000 * seed)
             point = {"steps": agent.env_steps, "seconds": seconds, "return": returns.mean()}
             curve.append({k: float(v) for k, v in point.items()})
-    for each in (env, first, eval_env):
+    for each in (*(stage for _, stage in stages), eval_env):
         each.close()
     return curve
 

@@ -3,8 +3,9 @@
 The speaker sees which of three landmarks is the goal, but cannot move. The listener can move, but
 does not know the goal; it hears the speaker, who may say one of three words. Nobody tells them what
 the words mean. First they learn to talk while the speaker is heard all the time. Then it is heard
-in the first three steps of an episode only, so the listener has to remember the word while it
-walks. This script trains a pair with memory and one without, the same way, and compares.
+in fewer and fewer steps, in the end in the first three of an episode only, so the listener has to
+remember the word while it walks. This script trains a pair with memory and one without, the same
+way, and compares.
 
     make speaker                                      # everything, from a fresh clone
     python tutorials/speaker_listener.py --seed 3     # again, with another seed
@@ -17,6 +18,7 @@ TensorBoard logs, and the trained agents.
 import argparse
 import os
 import time
+from functools import partial
 from pathlib import Path
 
 import matplotlib
@@ -41,29 +43,29 @@ from wrappers import EarlyMessageWrapper
 
 SETTINGS = load_tuned("simple_speaker_listener_v4-early")
 HEARD_STEPS = 3
-TALK_FIRST = 0.625  # share of the training in which the speaker is heard all the time
+# Up to these shares of the training the speaker is heard in more steps of an episode (None: all).
+HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
+SYNC = {"should_async_vector": False}  # these environments are too cheap for processes
 Curve = list[tuple[int, float]]
 
 
-def make_talking_env(render_mode: str | None = None) -> ParallelEnv:
-    """One pair, whose speaker is heard all the time."""
-    return simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
-
-
-def make_env(render_mode: str | None = None) -> ParallelEnv:
-    """One pair, whose speaker is heard in the first steps of an episode only."""
-    env = make_talking_env(render_mode)
+def make_env(heard: int | None = HEARD_STEPS, render_mode: str | None = None) -> ParallelEnv:
+    """One pair, whose speaker is heard in the first ``heard`` steps of an episode."""
+    env = simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
+    if heard is None:
+        return env
     # What the speaker says when nobody hears it is nothing to learn from.
-    return EarlyMessageWrapper(env, steps=HEARD_STEPS, silent={"speaker_0": 0})
+    return EarlyMessageWrapper(env, steps=heard, silent={"speaker_0": 0})
 
 
 def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curve]:
     """Train one pair; its learning curve is the mean return of each rollout's episodes."""
     name = "recurrent" if recurrent else "feed-forward"
-    talking, env = (
-        make_multi_agent_vect_envs(make, SETTINGS.num_envs, should_async_vector=False)
-        for make in (make_talking_env, make_env)
-    )
+    stages = [
+        (until, make_multi_agent_vect_envs(partial(make_env, heard), SETTINGS.num_envs, **SYNC))
+        for until, heard in (*HEARD_AT_FIRST, (1.0, HEARD_STEPS))
+    ]
+    env = stages[0][1]
     options = SETTINGS.agent_options(total_steps=steps) | {"recurrent": recurrent}
     agent = IPPO(
         env.observation_spaces, env.action_spaces, env.possible_agents, seed=seed, **options
@@ -74,8 +76,9 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curv
     bar = tqdm(total=steps, unit=" steps", desc=name, mininterval=1)
     with MetricsLogger(out / name) as logger, bar:
         while agent.env_steps < steps:
-            heard = agent.env_steps < TALK_FIRST * steps
-            stats = collect_rollouts_recurrent(agent, talking if heard else env)
+            done = agent.env_steps / steps
+            env = next(stage for until, stage in stages if done < until)
+            stats = collect_rollouts_recurrent(agent, env)
             diagnostics = agent.learn()
             if stats.returns:
                 curve.append((agent.env_steps, stats.mean_return))
@@ -85,14 +88,14 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curv
                 values = {f"{group}/{k}": v for k, v in found.to_dict().items()}
                 logger.log(agent.env_steps, values)
             bar.update(stats.steps)
-    talking.close()
-    env.close()
+    for _, stage in stages:
+        stage.close()
     return agent, curve
 
 
 def evaluate(agent: IPPO, episodes: int) -> np.ndarray:
     """Returns of deterministic episodes, summed over both agents."""
-    env = make_multi_agent_vect_envs(make_env, 10, should_async_vector=False)
+    env = make_multi_agent_vect_envs(make_env, 10, **SYNC)
     returns = agent.evaluate(env, episodes, seed=12345)
     env.close()
     return np.sum(list(returns.values()), axis=0)
@@ -118,15 +121,16 @@ def film(path: Path, checkpoint: Path, episodes: int = 4) -> float:
     return total / episodes
 
 
-def draw(curves: dict[str, Curve], switch: float, path: Path) -> None:
+def draw(curves: dict[str, Curve], total: int, path: Path) -> None:
     """Both learning curves in one picture, and when the speaker was turned down."""
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for (name, curve), colour in zip(curves.items(), ("tab:blue", "tab:orange"), strict=True):
         steps, returns = zip(*curve, strict=True)
         axes.plot(steps, returns, label=name, color=colour)
     axes.axhline(-34, color="grey", linestyle=":", label="nobody says anything")
-    axes.axvline(switch, color="grey", linestyle="--", label="from here on heard early only")
-    axes.set_title("A speaker, and a listener who must remember")
+    for until, _ in HEARD_AT_FIRST:
+        axes.axvline(until * total, color="grey", linestyle="--", linewidth=0.8)
+    axes.set_title("A speaker, heard less at each dashed line, and a listener who must remember")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of training episodes, both agents")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
@@ -161,7 +165,7 @@ def main() -> None:
         if recurrent:
             agent.save_checkpoint(path)
     picture, film_path = options.out / "learning_curves.png", options.out / "episodes.gif"
-    draw(curves, TALK_FIRST * options.steps, picture)
+    draw(curves, options.steps, picture)
     by_hand = film(film_path, path)
 
     print(f"\nFour episodes by hand, from {path}: mean return {by_hand:.1f}; see {film_path}")
