@@ -67,7 +67,9 @@ def pendulum(num_envs: int) -> VectorEnv[Any, Any, Any]:
 
 def make_agent(env: VectorEnv[Any, Any, Any], max_seq_len: int, **options: Any) -> PPO:
     """One LSTM(64) layer and heads with one hidden layer of 64, as the peer has them."""
-    net = {"encoder_config": {"max_seq_len": max_seq_len}, "head_config": {"hidden_size": [64]}}
+    encoder = {"hidden_size": [], "max_seq_len": max_seq_len}
+    net = {"encoder_config": encoder, "head_config": {"hidden_size": [64]}}
+    options = {"normalize_reward": False, "squash_output": False, **options}  # as the peer does
     return PPO(env.single_observation_space, env.single_action_space, net, seed=0, **options)
 
 

@@ -36,7 +36,7 @@ from recurrent_rl.multi_agent import MultiAgentVectorEnv
 HERE = Path(__file__).parent
 PEER_PACKAGES = ["torch==2.13.0", "agilerl==2.58.0", "peft", "mpe2==1.1.1"]
 ROLLOUTS = 8  # to time
-NETWORK = {"hidden_state_size": 64, "max_seq_len": 16}
+NETWORK = {"hidden_size": [], "hidden_state_size": 64, "max_seq_len": 16}
 
 
 class Crowd(ParallelEnv):
@@ -78,6 +78,7 @@ class Crowd(ParallelEnv):
 def make_agent(env: MultiAgentVectorEnv, **options: Any) -> IPPO:
     """One LSTM(64) for actor and critic, heads with one hidden layer of 64."""
     net = {"encoder_config": NETWORK, "head_config": {"hidden_size": [64]}}
+    options = {"normalize_reward": False, **options}  # as the peer does
     return IPPO(
         env.observation_spaces, env.action_spaces, env.possible_agents, net, seed=0, **options
     )

@@ -137,13 +137,16 @@ class EncoderConfig(_Config):
 
     Attributes:
         hidden_size: widths of the MLP in front of the recurrent core (or of the whole encoder of a
-            feed-forward policy). None chooses () for recurrent and (64, 64) for feed-forward
-            policies: a recurrent core does well on raw vectors.
+            feed-forward policy). None chooses (64,) for recurrent and (64, 64) for feed-forward
+            policies; () gives a recurrent core the observation as it is.
         activation: of that MLP.
         cell: kind of recurrent core. PyTorch's fused CPU kernel covers "lstm" only, so "gru" is
             several times slower there.
         hidden_state_size: H, units of a recurrent layer.
-        num_layers: K, recurrent layers.
+        num_layers: recurrent layers, one on top of the other.
+        residual_layers: further ones on top, each of which adds to what it reads (or, in a
+            feed-forward encoder, blocks ``x + W2 act(W1 x)``). They start as the identity, so that
+            an architecture mutation can add one without changing what the policy does.
         max_seq_len: L, the longest training sequence [environment steps]; gradients do not flow
             further back.
         forget_bias: initial bias of an LSTM's forget gates, or of a GRU's update gates. A memory
@@ -157,8 +160,15 @@ class EncoderConfig(_Config):
     cell: Literal["lstm", "gru"] = "lstm"
     hidden_state_size: Annotated[int, COUNT] = 64
     num_layers: Annotated[int, COUNT] = 1
+    residual_layers: Annotated[int, NON_NEGATIVE] = 0
     max_seq_len: Annotated[int, COUNT] = 64
     forget_bias: Annotated[float, Range(-10, 10)] = 0.0
+
+    def widths(self, recurrent: bool) -> tuple[int, ...]:
+        """Widths of the MLP, with None resolved."""
+        if self.hidden_size is not None:
+            return self.hidden_size
+        return (64,) if recurrent else (64, 64)
 
 
 @dataclass(frozen=True)
@@ -168,11 +178,13 @@ class HeadConfig(_Config):
     Attributes:
         hidden_size: widths of the hidden layers; () is one linear layer.
         activation: between them.
+        residual_layers: blocks ``x + W2 act(W1 x)`` behind them, see ``EncoderConfig``.
 
     """
 
     hidden_size: tuple[Annotated[int, COUNT], ...] = (64,)
     activation: Activation = "Tanh"
+    residual_layers: Annotated[int, NON_NEGATIVE] = 0
 
 
 @dataclass(frozen=True)
@@ -216,7 +228,8 @@ class PPOConfig(_Config):
         reward_scale: multiply rewards by this before learning.
         action_std_init: initial standard deviation of Box actions [half ranges of the space when
             bounded and squashed, the space's own units otherwise].
-        squash_output: tanh-squash Box actions into their bounds instead of clipping them.
+        squash_output: tanh-squash Box actions into their bounds instead of clipping them; None
+            does so where all bounds are finite.
         ortho_init: orthogonal initial weights with the customary PPO gains, else PyTorch's own.
         burn_in: steps replayed without gradient in front of each training sequence that continues
             an episode, so that its first state is fresh [environment steps]. Below max_seq_len.
@@ -246,10 +259,10 @@ class PPOConfig(_Config):
     previous_action: bool = False
     previous_reward: bool = False
     normalize_obs: bool = False
-    normalize_reward: bool = False
+    normalize_reward: bool = True
     reward_scale: Annotated[float, POSITIVE] = 1.0
     action_std_init: Annotated[float, POSITIVE] = 1.0
-    squash_output: bool = False
+    squash_output: bool | None = None
     ortho_init: bool = True
     burn_in: Annotated[int, NON_NEGATIVE] = 0
     refresh_hidden_state: bool = False

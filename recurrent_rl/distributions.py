@@ -136,12 +136,13 @@ class GaussianHead(ActionHead):
     low: Tensor
     high: Tensor
 
-    def __init__(self, space: spaces.Box, std_init: float, squash: bool) -> None:
-        """Raise ValueError when asked to squash into bounds that do not exist."""
+    def __init__(self, space: spaces.Box, std_init: float, squash: bool | None) -> None:
+        """Raise ValueError when asked to squash into bounds that do not exist; None: if they do."""
         super().__init__()
         size = math.prod(space.shape)
         self.outputs = self.features = size
         self.action_shape, self.action_dtype = (size,), torch.float32
+        squash = space.is_bounded() if squash is None else squash
         self.space, self.squash = space, squash
         if squash and not space.is_bounded():
             raise ValueError(
@@ -207,7 +208,7 @@ class GaussianHead(ActionHead):
         return self.bounded(action)
 
 
-def make_head(space: gym.Space[Any], std_init: float, squash: bool) -> ActionHead:
+def make_head(space: gym.Space[Any], std_init: float, squash: bool | None) -> ActionHead:
     """Choose the head for an action space.
 
     Raises:

@@ -18,12 +18,43 @@ from recurrent_rl.recurrent import HiddenState, RecurrentCore
 from recurrent_rl.spaces import ObservationCodec
 
 
-def mlp(inputs: int, hidden: Sequence[int], activation: str, outputs: int | None) -> nn.Sequential:
-    """Linear layers with an activation after each hidden one; ``outputs=None`` ends on those."""
+class ResidualBlock(nn.Module):
+    """``x + W2 act(W1 x + b1) + b2``.
+
+    Source: He et al. 2016, "Identity Mappings in Deep Residual Networks"; starting as the identity
+    from Zhang et al. 2019, "Fixup Initialization".
+    """
+
+    def __init__(self, width: int, activation: str) -> None:
+        """Arg ``width``: of what comes in, of what goes out, and in between."""
+        super().__init__()
+        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        self.activation: nn.Module = getattr(nn, activation)()
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Give out what comes in; only W2 is zero, so gradients reach it at once."""
+        self.outer.weight.zero_()
+        self.outer.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., D]."""
+        y: Tensor = x + self.outer(self.activation(self.inner(x)))
+        return y
+
+
+def mlp(
+    inputs: int, hidden: Sequence[int], activation: str, outputs: int | None, residual: int = 0
+) -> nn.Sequential:
+    """Linear layers with an activation after each hidden one, then residual blocks.
+
+    ``outputs=None`` ends on those.
+    """
     layers: list[nn.Module] = []
     for width in hidden:
         layers += [nn.Linear(inputs, width), getattr(nn, activation)()]
         inputs = width
+    layers += [ResidualBlock(inputs, activation) for _ in range(residual)]
     if outputs is not None:
         layers.append(nn.Linear(inputs, outputs))
     return nn.Sequential(*layers)
@@ -71,6 +102,30 @@ def share_memory_of(module: nn.Module) -> nn.Parameter:
     return flat
 
 
+def split_adam_state(
+    state: dict[str, Any], parameters: Sequence[Tensor]
+) -> list[dict[str, Tensor]]:
+    """Return Adam's moments and step count for each parameter; none before its first step.
+
+    Args:
+        state: from ``state_dict``, over one vector of all parameters or over each.
+        parameters: all, in the vector's order.
+
+    """
+    moments = state["state"]
+    if not moments or len(moments) == len(parameters):
+        return [dict(moments[i]) for i in range(len(moments))]
+    sizes = [p.numel() for p in parameters]
+    split = {name: x.split(sizes) for name, x in moments[0].items() if name != "step"}
+    return [
+        {
+            "step": moments[0]["step"].clone(),
+            **{name: split[name][i].view_as(p).clone() for name in split},
+        }
+        for i, p in enumerate(parameters)
+    ]
+
+
 def adam_state_for(
     optimizer: torch.optim.Optimizer, state: dict[str, Any], parameters: Sequence[Tensor]
 ) -> dict[str, Any]:
@@ -90,18 +145,11 @@ def adam_state_for(
     (group,), moments = state["param_groups"], state["state"]
     count = len(optimizer.param_groups[0]["params"])
     if moments and len(moments) != count:
-        names = [name for name in moments[0] if name != "step"]
+        each = split_adam_state(state, parameters)
         if count == 1:
-            each = [moments[i] for i in range(len(parameters))]
-            parts = [{name: torch.cat([m[name].flatten() for m in each]) for name in names}]
-        else:
-            sizes = [p.numel() for p in parameters]
-            split = {name: moments[0][name].split(sizes) for name in names}
-            parts = [
-                {name: split[name][i].view_as(p).clone() for name in names}
-                for i, p in enumerate(parameters)
-            ]
-        moments = {i: {"step": moments[0]["step"].clone(), **x} for i, x in enumerate(parts)}
+            joined = {name: torch.cat([m[name].flatten() for m in each]) for name in each[0]}
+            each = [{**joined, "step": each[0]["step"].clone()}]
+        moments = dict(enumerate(each))
     return {"state": moments, "param_groups": [{**group, "params": list(range(count))}]}
 
 
@@ -165,7 +213,9 @@ class Encoder(nn.Module):
 
     Attributes:
         core: the recurrent core; None in a feed-forward encoder.
-        outputs: width of what comes out.
+        inputs: width of what the MLP reads.
+        mlp_outputs: of what it gives.
+        outputs: of what comes out at the end.
 
     """
 
@@ -173,17 +223,21 @@ class Encoder(nn.Module):
         """Args: inputs D, extra F; ``net.encoder_config`` gives the widths."""
         super().__init__()
         config = net.encoder_config
-        hidden = config.hidden_size
-        if hidden is None:
-            hidden = () if recurrent else (64, 64)
+        hidden = config.widths(recurrent)
         # Extra inputs join behind the MLP when there is a core to remember them.
         front = inputs if recurrent else inputs + extra
-        self.mlp = mlp(front, hidden, config.activation, None)
+        blocks = 0 if recurrent else config.residual_layers
+        self.mlp = mlp(front, hidden, config.activation, None, blocks)
         width = hidden[-1] if hidden else front
+        self.inputs, self.mlp_outputs = front, width
         self.core: RecurrentCore | None = None
         if recurrent:
             self.core = RecurrentCore(
-                width + extra, config.hidden_state_size, config.num_layers, config.cell
+                width + extra,
+                config.hidden_state_size,
+                config.num_layers,
+                config.cell,
+                config.residual_layers,
             )
             width = config.hidden_state_size
         self.outputs = width
@@ -277,8 +331,10 @@ class ActorCritic(nn.Module):
         ]
         self.encoders = nn.ModuleList(encoders)
         width = encoders[0].outputs
-        self.actor = mlp(width, head.hidden_size, head.activation, self.head.outputs)
-        self.critic = mlp(width, head.hidden_size, head.activation, 1)
+        self.actor, self.critic = (
+            mlp(width, head.hidden_size, head.activation, outputs, head.residual_layers)
+            for outputs in (self.head.outputs, 1)
+        )
         if config.ortho_init:
             orthogonal_init(self, math.sqrt(2))
             orthogonal_init(self.actor[-1], 0.01)  # a nearly uniform first policy
@@ -287,6 +343,9 @@ class ActorCritic(nn.Module):
             for encoder in encoders:
                 if encoder.core is not None:
                     encoder.core.set_forget_bias(net.encoder_config.forget_bias)
+        for module in self.modules():
+            if isinstance(module, ResidualBlock | RecurrentCore):
+                module.start_as_identity()
         shapes = [shape for encoder in encoders for shape in encoder.shapes]
         self.memory = len(shapes)
         self.state_shapes = shapes + [(1, self.head.features)] * self.previous_action

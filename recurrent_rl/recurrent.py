@@ -211,23 +211,53 @@ def cut_sequences(
 class RecurrentCore(nn.Module):
     """K layers of LSTM or GRU: one step, or a whole sequence, with explicit state.
 
+    The topmost may be residual: each of those adds to what it reads (Wu et al. 2016, "Google's
+    Neural Machine Translation System", sec. 3.1).
+
     Sources: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory" (with forget gates, as in
     Gers et al. 2000); Cho et al. 2014, "Learning Phrase Representations using RNN
     Encoder-Decoder". Weights are those of ``torch.nn.LSTM`` and ``torch.nn.GRU``.
 
     Attributes:
-        shapes: (K, H) of each state tensor: two for an LSTM (h, c), one for a GRU (h).
+        rnn: the layers that stand on each other.
+        added: the residual ones on top, of one layer each.
+        stacks: all of these, from the bottom.
+        shapes: (K, H) of each state tensor: two for an LSTM (h, c), one for a GRU (h); K counts
+            both kinds of layers.
 
     """
 
     def __init__(
-        self, inputs: int, hidden: int, layers: int = 1, cell: Literal["lstm", "gru"] = "lstm"
+        self,
+        inputs: int,
+        hidden: int,
+        layers: int = 1,
+        cell: Literal["lstm", "gru"] = "lstm",
+        residual: int = 0,
     ) -> None:
-        """Args: inputs D, hidden H, layers K, cell "lstm" or "gru"."""
+        """Args: inputs D, hidden H, plain layers, cell "lstm" or "gru", residual layers."""
         super().__init__()
-        self.rnn = {"lstm": nn.LSTM, "gru": nn.GRU}[cell](inputs, hidden, layers)
+        kind: type[nn.LSTM] | type[nn.GRU] = {"lstm": nn.LSTM, "gru": nn.GRU}[cell]
+        self.rnn = kind(inputs, hidden, layers)
+        added = [kind(hidden, hidden) for _ in range(residual)]
+        self.added = nn.ModuleList(added)
+        self.stacks: tuple[nn.LSTM | nn.GRU, ...] = (
+            self.rnn,
+            *added,
+        )  # faster to go through than modules are
         self.is_lstm = cell == "lstm"
-        self.shapes = [(layers, hidden)] * (2 if self.is_lstm else 1)
+        self.shapes = [(layers + residual, hidden)] * (2 if self.is_lstm else 1)
+
+    @torch.no_grad()
+    def start_as_identity(self) -> None:
+        """Make the residual layers add nothing.
+
+        Without its candidate (the third of an LSTM's and of a GRU's gates) a cell never leaves
+        zero; all other weights may be what they like, and gradients reach the candidate at once.
+        """
+        for rnn in self.stacks[1:]:
+            for parameter in rnn.parameters():
+                parameter.chunk(4 if self.is_lstm else 3)[2].zero_()
 
     @torch.no_grad()
     def set_forget_bias(self, value: float) -> None:
@@ -237,15 +267,16 @@ class RecurrentCore(nn.Module):
         Architectures"; Tallec and Ollivier 2018, "Can Recurrent Neural Networks Warp Time?", which
         recommends the logarithm of the time to remember.
         """
-        for name, bias in self.rnn.named_parameters():
-            if name.startswith("bias"):
-                # Both kinds of cell have that gate second; two biases add up.
-                gate = bias.chunk(4 if self.is_lstm else 3)[1]
-                gate.fill_(value if name.startswith("bias_ih") else 0)
+        for rnn in self.stacks:
+            for name, bias in rnn.named_parameters():
+                if name.startswith("bias"):
+                    # Both kinds of cell have that gate second; two biases add up.
+                    gate = bias.chunk(4 if self.is_lstm else 3)[1]
+                    gate.fill_(value if name.startswith("bias_ih") else 0)
 
     def initial_state(self, rows: int) -> tuple[Tensor, ...]:
         """Zeros, [K, N, H] each."""
-        like = self.rnn.weight_hh_l0
+        like = next(self.rnn.parameters())
         return tuple(like.new_zeros(k, rows, h) for k, h in self.shapes)
 
     def step(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
@@ -261,18 +292,20 @@ class RecurrentCore(nn.Module):
 
         """
         layers: list[tuple[Tensor, ...]] = []
-        for k, weights in enumerate(self.rnn.all_weights):
-            if self.is_lstm:
-                layers.append(torch.lstm_cell(x, [s[k] for s in state], *weights))
-            else:
-                layers.append((torch.gru_cell(x, state[0][k], *weights),))
-            x = layers[-1][0]
+        for rnn in self.stacks:
+            for weights in rnn.all_weights:
+                k = len(layers)
+                if self.is_lstm:
+                    layers.append(torch.lstm_cell(x, [s[k] for s in state], *weights))
+                else:
+                    layers.append((torch.gru_cell(x, state[0][k], *weights),))
+                x = layers[k][0] if rnn is self.rnn else x + layers[k][0]
         if len(layers) == 1:
             return x, tuple(s.unsqueeze(0) for s in layers[0])
         return x, tuple(torch.stack(s) for s in zip(*layers, strict=True))
 
     def forward(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Whole sequences without resets, in one kernel call.
+        """Whole sequences without resets, in one kernel call (one more for each residual layer).
 
         Args:
             x: [L, S, D].
@@ -283,9 +316,23 @@ class RecurrentCore(nn.Module):
             state: after the last step.
 
         """
+        if len(self.stacks) == 1:
+            return self._run(self.rnn, x, state)
+        plain = self.rnn.num_layers
+        x, after = self._run(self.rnn, x, [s[:plain] for s in state])
+        states = [after]
+        for k, rnn in enumerate(self.stacks[1:], plain):
+            y, after = self._run(rnn, x, [s[k : k + 1] for s in state])
+            states.append(after)
+            x = x + y
+        return x, tuple(torch.cat(s) for s in zip(*states, strict=True))
+
+    def _run(
+        self, rnn: nn.LSTM | nn.GRU, x: Tensor, state: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         if self.is_lstm:
-            return cast(tuple[Tensor, tuple[Tensor, ...]], self.rnn(x, (state[0], state[1])))
-        output, h = self.rnn(x, state[0])
+            return cast(tuple[Tensor, tuple[Tensor, ...]], rnn(x, (state[0], state[1])))
+        output, h = rnn(x, state[0])
         return output, (h,)
 
     def run(

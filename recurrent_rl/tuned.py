@@ -44,7 +44,7 @@ TUNED = {
             num_envs=8,
             total_steps=100_000,
             net_config={
-                "encoder_config": {"hidden_state_size": 64, "max_seq_len": 64},
+                "encoder_config": {"hidden_size": [], "hidden_state_size": 64, "max_seq_len": 64},
                 "head_config": {"hidden_size": [64]},
             },
             hyperparameters={
@@ -66,7 +66,7 @@ TUNED = {
             num_envs=8,
             total_steps=100_000,
             net_config={
-                "encoder_config": {"hidden_state_size": 64, "max_seq_len": 32},
+                "encoder_config": {"hidden_size": [], "hidden_state_size": 64, "max_seq_len": 32},
                 "head_config": {"hidden_size": [64]},
             },
             hyperparameters={
@@ -86,7 +86,7 @@ TUNED = {
             num_envs=8,
             total_steps=300_000,
             net_config={
-                "encoder_config": {"hidden_state_size": 32, "max_seq_len": 32},
+                "encoder_config": {"hidden_size": [], "hidden_state_size": 32, "max_seq_len": 32},
                 "head_config": {"hidden_size": [64]},
             },
             hyperparameters={
@@ -99,6 +99,7 @@ TUNED = {
                 "normalize_obs": True,
                 "normalize_reward": True,
                 "share_encoders": False,
+                "squash_output": False,
                 # Wide at first: most actions then push with full force, and some by luck for long
                 # enough to see the goal. At 1.0 one of two seeds never does.
                 "action_std_init": 3.0,
@@ -111,6 +112,7 @@ TUNED = {
                 total_steps=total_steps,
                 net_config={
                     "encoder_config": {
+                        "hidden_size": [],
                         "hidden_state_size": 64,
                         "max_seq_len": 25,
                         "forget_bias": forget_bias,

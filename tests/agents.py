@@ -11,7 +11,9 @@ from recurrent_rl import IPPO, PPO
 def network(options: dict[str, Any]) -> dict[str, Any]:
     """Take the options of networks out of others."""
     names = ("cell", "hidden_size", "hidden_state_size", "num_layers", "max_seq_len")
-    encoder = {"hidden_state_size": 5, "max_seq_len": 4}
+    encoder: dict[str, Any] = {"hidden_state_size": 5, "max_seq_len": 4}
+    if options.get("recurrent", True):
+        encoder["hidden_size"] = []  # what is remembered is then all there is between
     encoder |= {name: options.pop(name) for name in names if name in options}
     return {"encoder_config": encoder, "head_config": {"hidden_size": [6]}}
 
@@ -24,7 +26,15 @@ def randomise(policy: Any, seed: int) -> None:
             parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
 
 
-LEARNING: dict[str, Any] = {"learn_step": 10, "batch_size": 8, "update_epochs": 2, "lr": 1e-2}
+LEARNING: dict[str, Any] = {
+    "learn_step": 10,
+    "batch_size": 8,
+    "update_epochs": 2,
+    "lr": 1e-2,
+    # Rewards and actions as the environment has them, unless a test is about something else.
+    "normalize_reward": False,
+    "squash_output": False,
+}
 
 
 def make_agent(env: Any, *, seed: int = 0, **options: Any) -> PPO:

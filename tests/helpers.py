@@ -132,7 +132,7 @@ def make_policy(
     encoder = {
         "cell": cell,
         "num_layers": num_layers,
-        "hidden_size": hidden_size,
+        "hidden_size": () if hidden_size is None and config.get("recurrent", True) else hidden_size,
         "hidden_state_size": hidden_state_size,
     }
     policy = ActorCritic(
@@ -141,7 +141,7 @@ def make_policy(
         NetConfig.from_dict({"encoder_config": encoder, "head_config": {"hidden_size": (6,)}}),
         # Not orthogonal: that begins with biases of zero and a nearly uniform policy, both of
         # which would hide mistakes.
-        PPOConfig.from_dict({"ortho_init": False, **config}),
+        PPOConfig.from_dict({"ortho_init": False, "squash_output": False, **config}),
     )
     with torch.no_grad():
         for parameter in policy.parameters():

@@ -25,6 +25,7 @@ POSITIVE = (NOT_FLOAT, [0, 0.0, -0.0, -TINY, -1, *NOT_FINITE], [TINY, 0.5, 1, 1e
 NON_NEGATIVE = (NOT_FLOAT, [-TINY, -1, *NOT_FINITE], [0, 0.0, 0.5, 1e9])
 UNIT = (NOT_FLOAT, [-TINY, -1, math.nextafter(1, 2), 2, *NOT_FINITE], [0, 1, 0.5])
 BOOL = (NOT_BOOL, [], [True, False])
+OPTIONAL_BOOL = ([x for x in NOT_BOOL if x is not None], [], [True, False, None])
 ACTIVATIONS = ["Tanh", "ReLU", "ELU", "GELU", "SiLU", "LeakyReLU", "Identity"]
 ACTIVATION = ([], ["tanh", "Softmax", "", None, 3, ["Tanh"]], ACTIVATIONS)
 WIDTHS = (
@@ -51,9 +52,14 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "hidden_state_size": required(COUNT),
         "num_layers": required(COUNT),
         "max_seq_len": required(COUNT),
+        "residual_layers": (required(COUNT)[0], [-1], [0, 1, 10]),
         "forget_bias": (NOT_FLOAT, [-10.5, 11, *NOT_FINITE], [-10, 0, 1.5, 10]),
     },
-    HeadConfig: {"hidden_size": required(WIDTHS), "activation": ACTIVATION},
+    HeadConfig: {
+        "hidden_size": required(WIDTHS),
+        "activation": ACTIVATION,
+        "residual_layers": (required(COUNT)[0], [-1], [0, 1, 10]),
+    },
     NetConfig: {
         "encoder_config": ([None, 3, "lstm", [], HeadConfig()], [], [{}, EncoderConfig()]),
         "head_config": ([None, 3, "Tanh", [], EncoderConfig()], [], [{}, HeadConfig()]),
@@ -83,7 +89,7 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "normalize_reward": BOOL,
         "reward_scale": required(POSITIVE),
         "action_std_init": required(POSITIVE),
-        "squash_output": BOOL,
+        "squash_output": OPTIONAL_BOOL,
         "ortho_init": BOOL,
         "burn_in": (required(COUNT)[0], [-1], [0, 1, 10]),
         "refresh_hidden_state": BOOL,

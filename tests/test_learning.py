@@ -22,11 +22,24 @@ from recurrent_rl import (
 )
 
 NETWORK = {
-    "encoder_config": {"hidden_state_size": 32, "max_seq_len": 32},
+    "encoder_config": {"hidden_size": [], "hidden_state_size": 32, "max_seq_len": 32},
     "head_config": {"hidden_size": [32]},
 }
-OPTIONS: dict[str, Any] = {"batch_size": 256, "update_epochs": 8, "lr": 3e-3}
+OPTIONS: dict[str, Any] = {
+    "batch_size": 256,
+    "update_epochs": 8,
+    "lr": 3e-3,
+    "normalize_reward": False,
+}
 REPEAT: dict[str, Any] = {"learn_step": 96, "gamma": 0.5, "gae_lambda": 0.9}
+
+
+def shapes(*, cell: str = "lstm", recurrent: bool = True) -> dict[str, Any]:
+    """Networks of about the same size with and without memory."""
+    encoder = {**NETWORK["encoder_config"], "cell": cell}
+    if not recurrent:
+        encoder["hidden_size"] = [64, 64]
+    return {**NETWORK, "encoder_config": encoder}
 
 
 def trained_return(
@@ -44,7 +57,7 @@ def trained_return(
         make_vect_envs(make_env=make_env, num_envs=num_envs, should_async_vector=False)
         for _ in range(2)
     )
-    network = {**NETWORK, "encoder_config": {**NETWORK["encoder_config"], "cell": cell}}
+    network = shapes(cell=cell, recurrent=options.get("recurrent", True))
     spaces = env.single_observation_space, env.single_action_space
     agent = PPO(*spaces, network, seed=seed, **{**OPTIONS, **options})
     while agent.env_steps < steps:
@@ -106,7 +119,7 @@ def trained_team(
     team = IPPO(
         *spaces,
         env.agents,
-        NETWORK,
+        shapes(recurrent=recurrent),
         seed=seed,
         recurrent=recurrent,
         learn_step=64,

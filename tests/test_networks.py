@@ -19,11 +19,13 @@ from recurrent_rl.config import NetConfig, PPOConfig
 from recurrent_rl.networks import (
     ActorCritic,
     Encoder,
+    ResidualBlock,
     RunningNorm,
     adam_state_for,
     mlp,
     orthogonal_init,
     share_memory_of,
+    split_adam_state,
 )
 from recurrent_rl.recurrent import HiddenState
 
@@ -185,6 +187,80 @@ def test_adams_state_moves_between_the_vector_and_the_parameters(to_shared: bool
         torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_adams_state_by_parameter(shared: bool) -> None:
+    module = mlp(3, (4,), "Tanh", 2, 1)
+    vector = [share_memory_of(module)] if shared else list(module.parameters())
+    optimiser = torch.optim.Adam(vector)
+    parameters = list(module.parameters())
+    assert split_adam_state(optimiser.state_dict(), parameters) == []  # before the first step
+    for _ in range(3):
+        optimiser.zero_grad(set_to_none=False)
+        module(torch.ones(6, 3)).square().sum().backward()
+        optimiser.step()
+    saved = optimiser.state_dict()
+    split = split_adam_state(saved, parameters)
+    assert [float(moments["step"]) for moments in split] == [3.0] * len(parameters)
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert [m[key].shape for m in split] == [p.shape for p in parameters]
+        joined = torch.cat([m[key].flatten() for m in split])
+        assert torch.equal(joined, torch.cat([x[key].flatten() for x in saved["state"].values()]))
+    if shared:  # on its own: what is done to the one does nothing to the other
+        split[0]["exp_avg"].zero_()
+        assert optimiser.state[vector[0]]["exp_avg"][:12].all()
+
+
+# --- residual blocks --------------------------------------------------------------------------
+
+
+def test_residual_blocks_stand_behind_the_hidden_layers() -> None:
+    kinds = [type(layer).__name__ for layer in mlp(3, (8,), "ReLU", 2, 2)]
+    assert kinds == ["Linear", "ReLU", "ResidualBlock", "ResidualBlock", "Linear"]
+    assert [type(x).__name__ for x in mlp(3, (), "ReLU", None, 1)] == ["ResidualBlock"]
+    assert mlp(3, (), "Tanh", None, 1)(torch.zeros(5, 3)).shape == (5, 3)
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "ReLU"])
+def test_residual_block_by_its_equation(activation: str) -> None:
+    block, x = ResidualBlock(4, activation), torch.randn(5, 2, 4)
+    act = {"Tanh": torch.tanh, "ReLU": torch.relu}[activation]
+    w1, b1, w2, b2 = block.parameters()
+    torch.testing.assert_close(block(x), x + act(x @ w1.T + b1) @ w2.T + b2)
+    block.start_as_identity()
+    assert torch.equal(block(x), x)
+    assert (block.inner.weight != 0).all()
+    (block(x) * torch.randn_like(x)).sum().backward()
+    assert block.outer.weight.grad is not None
+    assert (block.outer.weight.grad != 0).any(1).all()
+
+
+@pytest.mark.parametrize("ortho_init", [True, False])
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_residual_layers_of_a_new_policy_are_the_identity(
+    ortho_init: bool, recurrent: bool
+) -> None:
+    policies = []
+    for layers in (0, 2):
+        net = {
+            "encoder_config": {"hidden_size": [4], "residual_layers": layers},
+            "head_config": {"residual_layers": layers},
+        }
+        config = PPOConfig(recurrent=recurrent, ortho_init=ortho_init, share_encoders=False)
+        spaces = OBSERVATIONS["vector"], ACTIONS["discrete"]
+        policies.append(ActorCritic(*spaces, NetConfig.from_dict(net), config))
+    plain, deep = policies
+    ours = dict(deep.named_parameters())
+    with torch.no_grad():
+        for name, p in plain.named_parameters():
+            # The heads' last layer stands behind the blocks.
+            ours[name.replace("actor.2", "actor.4").replace("critic.2", "critic.4")].copy_(p)
+    x = torch.randn(7, 5, 3)
+    results = [p.evaluate(x, None, p.initial_state(5).tensors[: p.memory], None) for p in policies]
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+    assert [k for k, _ in deep.state_shapes] == ([3] * 4 if recurrent else [])
+
+
 # --- running normalisation --------------------------------------------------------------------
 
 
@@ -264,7 +340,9 @@ def test_copies_and_loaded_normalisers_behave_alike() -> None:
 # --- encoders ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("recurrent", "widths"), [(True, None), (True, (7,)), (False, None)])
+@pytest.mark.parametrize(
+    ("recurrent", "widths"), [(True, None), (True, (7,)), (True, (64, 3)), (False, None)]
+)
 @pytest.mark.parametrize("extra", [0, 2])
 def test_extra_inputs_reach_the_features(
     recurrent: bool, widths: tuple[int, ...] | None, extra: int
@@ -282,7 +360,7 @@ def test_extra_inputs_reach_the_features(
         assert not torch.equal(encoder.step(x, more + 1, state)[0], y)
     if encoder.core is not None:
         # Behind the MLP, not through it.
-        assert encoder.core.rnn.input_size == (widths[-1] if widths else 3) + extra
+        assert encoder.core.rnn.input_size == (widths[-1] if widths else 64) + extra
 
 
 # --- the actor-critic -------------------------------------------------------------------------

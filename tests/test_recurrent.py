@@ -20,7 +20,8 @@ from recurrent_rl.recurrent import (
 
 Cell = Literal["lstm", "gru"]
 CELLS: list[Cell] = ["lstm", "gru"]
-CORES = st.tuples(st.sampled_from(CELLS), st.integers(1, 3))
+Kind = tuple[Cell, int, int]
+CORES = st.tuples(st.sampled_from(CELLS), st.integers(1, 3), st.integers(0, 2))
 DEVICES = [
     "cpu",
     pytest.param(
@@ -29,9 +30,11 @@ DEVICES = [
 ]
 
 
-def make_core(cell: Cell, layers: int, seed: int = 0, inputs: int = 3) -> RecurrentCore:
+def make_core(
+    cell: Cell, layers: int, residual: int = 0, *, seed: int = 0, inputs: int = 3
+) -> RecurrentCore:
     torch.manual_seed(seed)
-    core = RecurrentCore(inputs, 4, layers, cell)
+    core = RecurrentCore(inputs, 4, layers, cell, residual)
     with torch.no_grad():
         for p in core.parameters():
             p.mul_(2)  # the default weights barely remember
@@ -145,12 +148,14 @@ def test_lstm_step_by_its_equations() -> None:
 
 
 @double()
+@pytest.mark.parametrize("residual", [0, 1, 2])
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("cell", CELLS)
-def test_stepping_equals_the_whole_sequence_kernel(cell: Cell, layers: int) -> None:
-    core = make_core(cell, layers)
-    assert core.shapes == [(layers, 4)] * (2 if cell == "lstm" else 1)
-    assert [s.shape for s in core.initial_state(5)] == [(layers, 5, 4)] * len(core.shapes)
+def test_stepping_equals_the_whole_sequence_kernel(cell: Cell, layers: int, residual: int) -> None:
+    core = make_core(cell, layers, residual)
+    every = layers + residual
+    assert core.shapes == [(every, 4)] * (2 if cell == "lstm" else 1)
+    assert [s.shape for s in core.initial_state(5)] == [(every, 5, 4)] * len(core.shapes)
     x, state = torch.randn(6, 5, 3), random_states(core, 5)
     never, always = torch.zeros(6, 5, dtype=torch.bool), torch.ones(6, 5, dtype=torch.bool)
     y, final, _ = step_loop(core, x, state, never, always)
@@ -158,6 +163,77 @@ def test_stepping_equals_the_whole_sequence_kernel(cell: Cell, layers: int) -> N
     torch.testing.assert_close(ours, y)
     for a, b in zip(after, final, strict=True):
         torch.testing.assert_close(a, b)
+
+
+@double()
+@pytest.mark.parametrize("cell", CELLS)
+def test_residual_layers_add_to_what_they_read(cell: Cell) -> None:
+    """Wu et al. 2016, sec. 3.1, written out with PyTorch's own layers, a state for each."""
+    core = make_core(cell, 2, 2)
+    x, state = torch.randn(6, 5, 3), random_states(core, 5)
+
+    def part(layers: slice) -> object:
+        parts = tuple(s[layers].contiguous() for s in state)
+        return parts if cell == "lstm" else parts[0]
+
+    y, _ = core.rnn(x, part(slice(0, 2)))
+    for k, rnn in enumerate(core.added, start=2):
+        y = y + rnn(y, part(slice(k, k + 1)))[0]
+    output, after = core(x, state)
+    torch.testing.assert_close(output, y)
+    # The state is what a layer gives, not what is passed on.
+    assert not torch.allclose(after[0][-1], output[-1])
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_fresh_residual_layers_are_the_identity(cell: Cell) -> None:
+    core, plain = make_core(cell, 2, 2), make_core(cell, 2)
+    core.start_as_identity()
+    plain.rnn.load_state_dict(core.rnn.state_dict())
+    x, begin = torch.randn(50, 5, 3), plain.initial_state(5)
+    y, after = plain(x, begin)
+    ours, ours_after = core(x, core.initial_state(5))
+    assert torch.equal(ours, y)
+    for s, theirs in zip(ours_after, after, strict=True):
+        assert torch.equal(s[:2], theirs)
+        assert (s[2:] == 0).all()
+    state = core.initial_state(5)
+    stepped = []
+    for t in range(50):
+        output, state = core.step(x[t], state)
+        stepped.append(output)
+    torch.testing.assert_close(torch.stack(stepped), y)
+    assert all((s[2:] == 0).all() for s in state)
+    for p, theirs in zip(core.rnn.parameters(), plain.rnn.parameters(), strict=True):
+        assert torch.equal(p, theirs)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_gradients_reach_the_candidates_of_fresh_residual_layers(cell: Cell) -> None:
+    core = make_core(cell, 1, 2)
+    core.start_as_identity()
+    gates = 4 if cell == "lstm" else 3
+    for rnn in core.added:
+        for name, p in rnn.named_parameters():
+            assert (p.chunk(gates)[2] == 0).all()
+            assert all((gate != 0).all() for i, gate in enumerate(p.chunk(gates)) if i != 2), name
+    output, _ = core(torch.randn(6, 5, 3), core.initial_state(5))
+    (output * torch.randn_like(output)).sum().backward()
+    for rnn in core.added:
+        for name in ("weight_ih_l0", "bias_ih_l0", "bias_hh_l0"):
+            grad = rnn.get_parameter(name).grad
+            assert grad is not None
+            assert (grad.chunk(gates)[2] != 0).all(), name
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_forget_bias_of_residual_layers(cell: Cell) -> None:
+    core = make_core(cell, 1, 1)
+    core.set_forget_bias(1.5)
+    *_, b_ih, b_hh = core.stacks[1].all_weights[0]
+    total = (b_ih + b_hh).chunk(4 if cell == "lstm" else 3)
+    assert (total[1] == 1.5).all()
+    assert (total[0] != 1.5).all()
 
 
 def same_with_gradients(
@@ -186,7 +262,7 @@ def same_with_gradients(
 @settings(max_examples=60)
 @given(flags(), CORES, st.integers(0, 100))
 @double()
-def test_unroll_equals_a_plain_step_loop(f: Flags, kind: tuple[Cell, int], seed: int) -> None:
+def test_unroll_equals_a_plain_step_loop(f: Flags, kind: Kind, seed: int) -> None:
     """Outputs, final state and all gradients, for any resets and any absences."""
     core = make_core(*kind, seed=seed)
     steps, rows = f.shape
@@ -201,7 +277,7 @@ def test_unroll_equals_a_plain_step_loop(f: Flags, kind: tuple[Cell, int], seed:
 @pytest.mark.parametrize("cell", CELLS)
 def test_unroll_on_long_rollouts_and_other_devices(cell: Cell, device: str) -> None:
     f = make_flags(50, 6, reset=0.1, absent=0.1)
-    core = make_core(cell, 2)
+    core = make_core(cell, 2, 1)
     x, state = torch.randn(50, 6, 3), [s.detach() for s in random_states(core, 6)]
     y, final, _ = step_loop(core, x, state, f.start, f.exists)
     core.to(device)
@@ -228,7 +304,7 @@ def test_unroll_takes_every_step_as_real_unless_told(cell: Cell) -> None:
 
 @double()
 def test_unroll_of_rows_that_never_exist_leaves_the_state_or_resets_it() -> None:
-    core = make_core("lstm", 2)
+    core = make_core("lstm", 2, 1)
     x, state = torch.full((4, 2, 3), torch.nan), random_states(core, 2)
     start, absent = torch.zeros(4, 2, dtype=torch.bool), torch.zeros(4, 2, dtype=torch.bool)
     start[2, 1] = True
@@ -242,9 +318,7 @@ def test_unroll_of_rows_that_never_exist_leaves_the_state_or_resets_it() -> None
 @settings(max_examples=30)
 @given(flags(), CORES)
 @double()
-def test_garbage_in_absent_steps_changes_no_bit_of_an_unroll(
-    f: Flags, kind: tuple[Cell, int]
-) -> None:
+def test_garbage_in_absent_steps_changes_no_bit_of_an_unroll(f: Flags, kind: Kind) -> None:
     core = make_core(*kind)
     steps, rows = f.shape
     x, state = torch.randn(steps, rows, 3), random_states(core, rows)
@@ -264,7 +338,7 @@ def test_garbage_in_absent_steps_changes_no_bit_of_an_unroll(
 @given(cuttings(), CORES)
 @double()
 def test_training_sequences_equal_a_plain_step_loop(
-    case: tuple[Flags, int, int], kind: tuple[Cell, int]
+    case: tuple[Flags, int, int], kind: Kind
 ) -> None:
     """Cut at L, whether it divides T or not, each sequence from its stored state or from zeros."""
     f, max_seq_len, _ = case
@@ -293,9 +367,7 @@ def test_training_sequences_equal_a_plain_step_loop(
 @settings(max_examples=40)
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), CORES)
 @double()
-def test_run_equals_a_step_loop_for_sequences_of_any_length(
-    lengths: list[int], kind: tuple[Cell, int]
-) -> None:
+def test_run_equals_a_step_loop_for_sequences_of_any_length(lengths: list[int], kind: Kind) -> None:
     core = make_core(*kind)
     length = torch.tensor(lengths)
     x = torch.randn(7, len(lengths), 3)
