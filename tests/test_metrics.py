@@ -2,11 +2,13 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recurrent_rl import MetricsLogger
+from recurrent_rl.metrics import CsvTable
 
 
 def table(directory: Path) -> list[dict[str, str]]:
@@ -132,3 +134,111 @@ def test_place_that_is_a_file(tmp_path: Path) -> None:
         MetricsLogger(tmp_path / "file")
     with pytest.raises(NotADirectoryError):
         MetricsLogger(tmp_path / "file" / "x")
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+
+def logged(directory: Path, steps: range, value: float = 0.0, **options: Any) -> None:
+    """A run that logs at some steps."""
+    with MetricsLogger(directory, **options) as logger:
+        for step in steps:
+            logger.log(step, {"a": step + value})
+
+
+@pytest.mark.parametrize("resume_at", [-1, 0, 2, 3, 9])
+def test_resuming_keeps_what_was_before_and_drops_what_was_behind(
+    resume_at: int, tmp_path: Path
+) -> None:
+    logged(tmp_path, range(5))
+    kept = min(resume_at, 4)
+    with MetricsLogger(tmp_path, tensorboard=False, resume_at=resume_at):
+        assert [row["step"] for row in table(tmp_path)] == [str(s) for s in range(kept + 1)]
+    logged(tmp_path, range(kept + 1, kept + 4), 0.5, tensorboard=False, resume_at=resume_at)
+    expected = [(s, float(s)) for s in range(kept + 1)]
+    expected += [(s, s + 0.5) for s in range(kept + 1, kept + 4)]
+    assert [(int(r["step"]), float(r["a"])) for r in table(tmp_path)] == expected
+
+
+def test_resuming_drops_events_too(tmp_path: Path) -> None:
+    logged(tmp_path, range(5))
+    # TensorBoard reads in the order of names, which is that of time only from second to second.
+    (before,) = tmp_path.glob("events*")
+    before.rename(tmp_path / "events.out.tfevents.0000000001.before")
+    logged(tmp_path, range(3, 6), 0.5, resume_at=2)
+    assert events(tmp_path) == {"a": [(0, 0), (1, 1), (2, 2), (3, 3.5), (4, 4.5), (5, 5.5)]}
+
+
+def test_beginning_anew_keeps_nothing(tmp_path: Path) -> None:
+    logged(tmp_path, range(5), tensorboard=False)
+    logged(tmp_path, range(1), 7, tensorboard=False)
+    assert table(tmp_path) == [{"step": "0", "a": "7"}]
+
+
+@pytest.mark.parametrize("before", [None, "", "step,a\r\n"])
+def test_resuming_without_anything_to_keep(before: str | None, tmp_path: Path) -> None:
+    if before is not None:
+        (tmp_path / "metrics.csv").write_text(before, newline="")
+    logged(tmp_path, range(2), tensorboard=False, resume_at=5)
+    assert table(tmp_path) == [{"step": "0", "a": "0.0"}, {"step": "1", "a": "1.0"}]
+
+
+def test_resuming_with_columns_that_are_missing_and_new(tmp_path: Path) -> None:
+    with MetricsLogger(tmp_path, tensorboard=False) as logger:
+        logger.log(1, {"a,b": 1.0})
+        logger.log(2, {"c": 2.0})
+    with MetricsLogger(tmp_path, tensorboard=False, resume_at=2) as logger:
+        logger.log(3, {"d": 3.0})
+        logger.log(4, {"c": 4.0})
+    rows = table(tmp_path)
+    assert list(rows[0]) == ["step", "a,b", "c", "d"]
+    assert [list(row.values()) for row in rows] == [
+        ["1", "1.0", "", ""],
+        ["2", "", "2.0", ""],
+        ["3", "", "", "3.0"],
+        ["4", "", "4.0", ""],
+    ]
+
+
+@pytest.mark.parametrize("length", range(1, 14))
+def test_half_written_row_is_dropped(length: int, tmp_path: Path) -> None:
+    """Wherever a writer was killed: in the first number, or within the last."""
+    whole, row = "step,a,b\r\n10,1.25,2.25\r\n", "20,3.75,4.75\r\n"
+    path = tmp_path / "metrics.csv"
+    path.write_text(whole + row[:length], newline="")
+    with MetricsLogger(tmp_path, tensorboard=False, resume_at=100) as logger:
+        logger.log(30, {"a": 5.0, "b": 6.0})
+    numbers = [{name: float(x) for name, x in row.items()} for row in table(tmp_path)]
+    after = {"step": 30.0, "a": 5.0, "b": 6.0}
+    assert numbers in (
+        [{"step": 10.0, "a": 1.25, "b": 2.25}, after],
+        [{"step": 10.0, "a": 1.25, "b": 2.25}, {"step": 20.0, "a": 3.75, "b": 4.75}, after],
+    )
+
+
+def test_table_of_any_key(tmp_path: Path) -> None:
+    path = tmp_path / "births.csv"
+    for keep in (None, 7):
+        births = CsvTable(path, "index", keep)
+        births.append({"index": 7 if keep is None else 9, "mutation": "lr 0.1 -> 0.2, and more"})
+        births.close()
+        births.close()
+    with path.open(newline="") as file:
+        assert list(csv.DictReader(file)) == [
+            {"index": "7", "mutation": "lr 0.1 -> 0.2, and more"},
+            {"index": "9", "mutation": "lr 0.1 -> 0.2, and more"},
+        ]
+
+
+def test_table_keeps_rows_of_its_own(tmp_path: Path) -> None:
+    births, row = CsvTable(tmp_path / "births.csv", "index"), {"index": 1}
+    births.append(row)
+    row["index"] = 5
+    births.append({"index": 2, "new": 3})  # which writes all anew
+    births.close()
+    assert births.path.read_text().split() == ["index,new", "1,", "2,3"]
+
+
+def test_table_without_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        CsvTable(tmp_path / "none" / "births.csv", "index")

@@ -1,5 +1,6 @@
 """Tests of `recurrent_rl.multi_agent`: vectors of PettingZoo environments, here and in workers."""
 
+import contextlib
 import gc
 import itertools
 import multiprocessing as mp
@@ -833,10 +834,12 @@ def test_no_orphans_when_the_process_dies(end: str) -> None:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys
 from test_multi_agent import ACTIONS, AsyncMultiAgentVectorEnv, faulty, workers
 
 if __name__ == "__main__":
+    # Shells start what runs in the background with Ctrl-C ignored, and children inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     context, end = sys.argv[1:]
     env = AsyncMultiAgentVectorEnv(faulty(9, ""), num_workers=2, context=context)
     env.reset()
@@ -872,12 +875,10 @@ def test_no_orphans_of_a_script(context: str, end: str, tmp_path: Path) -> None:
     if end == "kill":
         process.kill()
     try:
-        _, errors = process.communicate(timeout=30)
-    except subprocess.TimeoutExpired:
-        # Python drops a KeyboardInterrupt that comes within a finaliser: seen once in many runs.
-        # Users press again.
-        os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=60)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it should be gone
+            os.killpg(process.pid, signal.SIGKILL)
     assert_gone(pids)
     assert process.returncode != 0
     # The user sees one error: the own one, and nothing from the workers.
