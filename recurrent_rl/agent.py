@@ -4,6 +4,7 @@ import copy
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,33 @@ import torch
 from recurrent_rl import checkpoint
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.group import AgentGroup
+from recurrent_rl.hpo import HyperparameterConfig
 from recurrent_rl.vector import RowSource
+
+
+@dataclass(frozen=True)
+class Birth:
+    """How an individual of a population came to be.
+
+    Attributes:
+        index: its number, never used again in the same population.
+        parent: its parent's; None in the first generation.
+        steps: environment steps that its ancestors and it had trained for then.
+        fitness: its parent's latest.
+        mutation: what was changed in it; None: nothing.
+        shrunk: a network was made smaller, which may cost fitness.
+        lost: how much, as the training functions measure it before they go on; None where that was
+            not measured.
+
+    """
+
+    index: int
+    parent: int | None = None
+    steps: int = 0
+    fitness: float | None = None
+    mutation: str | None = None
+    shrunk: bool = False
+    lost: float | None = None
 
 
 class Agent(ABC):
@@ -21,6 +48,9 @@ class Agent(ABC):
         steps: environment steps trained for, a list for training loops to append to.
         fitness: results of ``test``, in order.
         scores: returns of training episodes, for training loops to fill.
+        lineage: its ancestors' births, from the first generation on, and its own at the end.
+        elite: kept from the last generation for its fitness; mutations leave it alone.
+        hp_config: which hyper-parameters mutations may change; None for none.
 
     """
 
@@ -33,11 +63,29 @@ class Agent(ABC):
         self.steps: list[int] = [0]
         self.fitness: list[float] = []
         self.scores: list[float] = []
+        self.lineage: list[Birth] = [Birth(0)]
+        self.elite = False
+        self.hp_config: HyperparameterConfig | None = None
+
+    @property
+    def index(self) -> int:
+        """Number of this individual in its population."""
+        return self.lineage[-1].index
+
+    @property
+    def mut(self) -> str:
+        """What the last mutation changed."""
+        return self.lineage[-1].mutation or "none"
 
     @property
     @abstractmethod
     def groups(self) -> Sequence[AgentGroup]:
         """The groups of agents that share a policy."""
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names of the groups; an empty one where there is but one group without a name."""
+        return [""]
 
     @abstractmethod
     def rows_of(self, env: Any) -> RowSource:
@@ -63,12 +111,20 @@ class Agent(ABC):
         """T, steps per environment in a rollout."""
         return self.groups[0].config.learn_step
 
-    def _histories(self) -> dict[str, list[Any]]:
-        return {name: list(getattr(self, name)) for name in ("steps", "fitness", "scores")}
+    def _histories(self) -> dict[str, Any]:
+        return {
+            **{name: list(getattr(self, name)) for name in ("steps", "fitness", "scores")},
+            "lineage": [asdict(birth) for birth in self.lineage],
+            "elite": self.elite,
+            "hp_config": None if self.hp_config is None else self.hp_config.to_dict(),
+        }
 
     def _restore_histories(self, data: dict[str, Any]) -> None:
         self.steps, self.fitness = list(data["steps"]), list(data["fitness"])
         self.scores = list(data["scores"])
+        self.lineage = [Birth(**birth) for birth in data["lineage"]]
+        self.elite, hp = data["elite"], data["hp_config"]
+        self.hp_config = None if hp is None else HyperparameterConfig.from_dict(hp)
 
     def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Save everything that training goes on from: atomically, readable in weights-only mode.
@@ -81,7 +137,16 @@ class Agent(ABC):
             PermissionError: it cannot be written.
 
         """
-        checkpoint.save({"algorithm": type(self).__name__, **self._to_data()}, path)
+        checkpoint.save(self.to_checkpoint(), path)
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, in tensors (not copied) and plain values."""
+        return {"algorithm": type(self).__name__, **self._to_data()}
+
+    @classmethod
+    def from_checkpoint(cls, data: dict[str, Any], device: torch.device | str = "cpu") -> Self:
+        """Build the agent that ``to_checkpoint`` described; it shares no tensors with that."""
+        return cls._from_data(data, device)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Become the agent that was saved, hyper-parameters included.
@@ -103,6 +168,10 @@ class Agent(ABC):
                     f"{path}: expected this agent's {name} {ours}, got {theirs}; use "
                     f"{type(self).__name__}.load(path) to build the saved agent anew"
                 )
+        self.become(other)
+
+    def become(self, other: Self) -> None:
+        """Take over another agent's whole state; the other is not to be used any more."""
         self.__dict__.update(other.__dict__)
 
     @classmethod
@@ -127,6 +196,21 @@ class Agent(ABC):
             return cls._from_data(data, device)
         except Exception as error:  # whatever the wrong part does to the code that reads it
             raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
+
+    def offspring(self, index: int) -> Self:
+        """Return a child: a clone with a number and a random stream of its own.
+
+        Args:
+            index: not used in the population before.
+
+        """
+        child = self.clone()
+        for group in child.groups:
+            group.branch(index)
+        latest = self.fitness[-1] if self.fitness else None
+        child.lineage.append(Birth(index, self.index, self.steps[-1], latest))
+        child.elite = False
+        return child
 
     def clone(self) -> Self:
         """Return an independent copy that has not collected anything yet."""

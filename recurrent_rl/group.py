@@ -50,8 +50,8 @@ class AgentGroup:
         action_space: likewise.
         agents: names of the agents, [A]; () for the one, nameless agent of ``PPO``.
         size: A.
-        config: hyper-parameters.
-        net_config: network shapes.
+        config: hyper-parameters; ``reconfigure`` changes them.
+        net_config: network shapes; ``replace_policy`` changes them.
         policy: the network.
         optimizer: Adam over it.
         buffer: the last rollout; None before the first.
@@ -91,13 +91,8 @@ class AgentGroup:
         """
         if not isinstance(net_config, NetConfig):
             net_config = NetConfig.from_dict(net_config or {})
+        _check_burn_in(config, net_config)
         self.config, self.net_config = config, net_config
-        longest = net_config.encoder_config.max_seq_len
-        if config.recurrent and config.burn_in >= longest:
-            raise ValueError(
-                f"PPOConfig.burn_in: expected less than max_seq_len = {longest}, got "
-                f"{config.burn_in}"
-            )
         self.observation_space, self.action_space = observation_space, action_space
         self.device, self.seed = torch.device(device), seed
         self.agents, self.size = tuple(agents), max(len(agents), 1)
@@ -106,22 +101,77 @@ class AgentGroup:
             self.generator.seed()
         else:
             self.generator.manual_seed(seed)
-        with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
-            torch.default_generator.manual_seed(
-                int(torch.randint(2**62, (), generator=self.generator))
-            )
-            self.policy = ActorCritic(
-                observation_space, action_space, net_config, config, self.size * identify
-            )
-        self.policy.to(self.device)
-        on_cpu = self.device.type == "cpu"
-        parameters = [share_memory_of(self.policy)] if on_cpu else list(self.policy.parameters())
-        self.optimizer = torch.optim.Adam(parameters, lr=config.lr, eps=config.adam_eps, fused=True)
+        self.identify = identify
+        self.policy = self.build_policy(net_config, self.generator)
+        self.optimizer = self._optimizer_of(self.policy)
         self.reward_norm = RunningNorm(1) if config.normalize_reward else None
         self.buffer: SequenceRolloutBuffer | None = None
         self.carry: Carry | None = None
         self.collected = False
         self.env_steps = 0
+
+    def build_policy(self, net_config: NetConfig, generator: torch.Generator) -> ActorCritic:
+        """Return an untrained policy for this group's spaces; its weights are drawn here."""
+        with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            policy = ActorCritic(
+                self.observation_space,
+                self.action_space,
+                net_config,
+                self.config,
+                self.size * self.identify,
+            )
+        return policy.to(self.device)
+
+    def _optimizer_of(self, policy: ActorCritic) -> torch.optim.Adam:
+        on_cpu = self.device.type == "cpu"
+        parameters = [share_memory_of(policy)] if on_cpu else list(policy.parameters())
+        config = self.config
+        return torch.optim.Adam(parameters, lr=config.lr, eps=config.adam_eps, fused=True)
+
+    def replace_policy(
+        self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, torch.Tensor]]
+    ) -> None:
+        """Take another network for the same spaces; collection starts afresh.
+
+        Args:
+            net_config: its shapes.
+            policy: from ``build_policy``.
+            moments: Adam's, for each of its parameters; empty to begin anew.
+
+        """
+        _check_burn_in(self.config, net_config)
+        old = self.optimizer.state_dict()
+        self.net_config, self.policy = net_config, policy
+        self.optimizer = self._optimizer_of(policy)
+        state = {"state": dict(enumerate(moments)), "param_groups": old["param_groups"]}
+        self.optimizer.load_state_dict(
+            adam_state_for(self.optimizer, state, list(policy.parameters()))
+        )
+        self.buffer, self.carry, self.collected = None, None, False
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change hyper-parameters, from the next rollout on.
+
+        Args:
+            changes: those of ``MUTABLE`` in ``recurrent_rl.hpo``; others are built into the policy.
+
+        Raises:
+            TypeError: a value of the wrong type.
+            ValueError: an unknown name or a value out of range.
+
+        """
+        config = self.config.replace(**changes)
+        _check_burn_in(config, self.net_config)
+        self.config = config
+
+    def branch(self, number: int) -> None:
+        """Go on with a random stream of one's own, which follows from the present one's state."""
+        here = torch.Generator()
+        here.set_state(self.generator.get_state())
+        drawn = int(torch.randint(2**62, (), generator=here))
+        seed = np.random.SeedSequence([drawn, number]).generate_state(1, np.uint64)[0]
+        self.generator.manual_seed(int(seed >> np.uint64(1)))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Join the parameters and the optimiser's vector again, which copying tears apart."""
@@ -137,7 +187,9 @@ class AgentGroup:
         """Spaces, shapes and size at a glance."""
         size = sum(p.numel() for p in self.policy.parameters())
         encoder = self.net_config.encoder_config
-        kind = f"{encoder.cell}({encoder.num_layers} x {encoder.hidden_state_size})"
+        added = f" + {encoder.residual_layers}" if encoder.residual_layers else ""
+        layers = f"{encoder.num_layers}{added}"
+        kind = f"{encoder.cell}({layers} x {encoder.hidden_state_size})"
         return (
             f"{self.observation_space} -> {self.action_space}, "
             f"{kind if self.config.recurrent else 'feed-forward'}, {size:,} parameters"
@@ -357,7 +409,7 @@ class AgentGroup:
             "config": self.config.to_dict(),
             "seed": self.seed,
             "agents": list(self.agents),
-            "identify": self.policy.identities > 0,
+            "identify": self.identify,
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "reward_norm": None if self.reward_norm is None else self.reward_norm.state_dict(),
@@ -395,3 +447,11 @@ class AgentGroup:
         )
         group.restore(data)
         return group
+
+
+def _check_burn_in(config: PPOConfig, net_config: NetConfig) -> None:
+    longest = net_config.encoder_config.max_seq_len
+    if config.recurrent and config.burn_in >= longest:
+        raise ValueError(
+            f"PPOConfig.burn_in: expected less than max_seq_len = {longest}, got {config.burn_in}"
+        )

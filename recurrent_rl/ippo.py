@@ -245,6 +245,11 @@ class IPPO(Agent):
         return list(self.trainees.values())
 
     @property
+    def group_names(self) -> list[str]:
+        """Names of the groups."""
+        return list(self.trainees)
+
+    @property
     def shared_agent_ids(self) -> list[str]:
         """Names of the groups."""
         return list(self.grouped_agents)
@@ -256,7 +261,7 @@ class IPPO(Agent):
 
     @property
     def config(self) -> PPOConfig:
-        """Hyper-parameters."""
+        """Hyper-parameters, of the first group; mutations may give each group its own."""
         return self.groups[0].config
 
     @property

@@ -1,0 +1,320 @@
+"""Change a policy's architecture and keep what it does.
+
+A new policy takes its weights from an old one, weight by weight: each has an *origin*, which is the
+flat position of the old weight that it takes over, or ZERO, or FRESH (it keeps its own initial
+value). The same origins carry the optimiser's moments over, and those of units the hidden state.
+
+The rule for growing (in the spirit of Wei et al. 2016, "Network Morphism"): what old units read of
+new ones is ZERO, what new units read is FRESH. So old units, and with them all outputs, are as
+before, while gradients reach the new units' weights. In recurrent layers this holds gate by gate.
+New layers are residual and start as the identity. Of a policy that shrinks, the most useful units
+stay.
+
+Letters: K layers, N rows, H units, D features.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.config import NetConfig
+from recurrent_rl.group import AgentGroup
+from recurrent_rl.networks import ActorCritic, Encoder, ResidualBlock, split_adam_state
+from recurrent_rl.recurrent import HiddenState, RecurrentCore
+
+FRESH, ZERO = -1, -2
+
+
+def morph(group: AgentGroup, net_config: NetConfig, generator: torch.Generator) -> "Transfer":
+    """Give a group's policy another architecture; weights and the optimiser's state come along.
+
+    Growing changes no output: not over whole sequences, and not with hidden states carried over.
+
+    Args:
+        group: changed in place; its next collection starts afresh.
+        net_config: may differ from the present one in widths, activations and residual layers.
+        generator: draws the new weights.
+
+    Returns:
+        what came from where.
+
+    """
+    policy = group.build_policy(net_config, generator)
+    transfer = Transfer(group.policy, policy)
+    transfer.copy_weights()
+    old = split_adam_state(group.optimizer.state_dict(), list(group.policy.parameters()))
+    group.replace_policy(net_config, policy, transfer.moments(old))
+    return transfer
+
+
+class Transfer:
+    """What each weight and each unit of a policy takes over from another policy.
+
+    Attributes:
+        origin: for each parameter of the new policy that has any, the old parameter and the
+            origins, in the new one's shape.
+        layers: for each encoder of the new policy and each of its recurrent layers, the old layer
+            (None: it is new) and its units' origins, [H].
+
+    """
+
+    def __init__(self, old: ActorCritic, new: ActorCritic) -> None:
+        """Find the origins; both policies must be for the same spaces and hyper-parameters."""
+        self.old, self.new = old, new
+        self.origin: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        self.layers: list[list[tuple[int | None, Tensor]]] = []
+        heads = [(old.actor, new.actor), (old.critic, new.critic)]
+        theirs, ours = (cast(Sequence[Encoder], policy.encoders) for policy in (old, new))
+        features: list[Tensor] = []
+        for i, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+            # One encoder is read by both heads; of two, the first by the actor.
+            read_by = heads if len(theirs) == 1 else heads[i : i + 1]
+            needed = torch.stack([_needed(list(head))[0] for head, _ in read_by])
+            features.append(self._encoder(a, b, needed.norm(dim=0)))
+        for (x, y), inputs in zip(heads, (features[0], features[-1]), strict=True):
+            self._layers(x, y, inputs)
+        for p, q in zip(old.head.parameters(), new.head.parameters(), strict=True):
+            self.origin[q] = (p, torch.arange(p.numel()).view_as(p))
+
+    # --- applying the origins ---------------------------------------------------------------
+
+    @torch.no_grad()
+    def copy_weights(self) -> None:
+        """Fill the new policy, its running statistics included."""
+        for new, (old, origin) in self.origin.items():
+            new.copy_(_taken(origin.to(new.device), old, new))
+        if self.new.norm is not None and self.old.norm is not None:
+            self.new.norm.load_state_dict(self.old.norm.state_dict())
+
+    def moments(self, old: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+        """Adam's moments for each new parameter, from those for each old one.
+
+        Weights without a past get the mean second moment of their parameter (in a new layer: of
+        all). With none they would take steps several times too long until theirs has built up, as
+        the step count that corrects for it is that of the others.
+        """
+        if not old:
+            return []
+        by_parameter: dict[Tensor, dict[str, Tensor]]
+        by_parameter = dict(zip(self.old.parameters(), old, strict=True))
+        mean = torch.cat([m["exp_avg_sq"].flatten() for m in old]).mean()
+        found = []
+        for new in self.new.parameters():
+            known = self.origin.get(new)
+            square = torch.full_like(new, float(mean), requires_grad=False)
+            step, average = old[0]["step"].clone(), torch.zeros_like(square)
+            if known is not None:
+                past, origin = by_parameter[known[0]], known[1].to(new.device)
+                kept = origin >= 0
+                average = torch.where(kept, _taken(origin, past["exp_avg"], average), 0)
+                square = torch.full_like(square, float(past["exp_avg_sq"].mean()))
+                square = torch.where(kept, _taken(origin, past["exp_avg_sq"], square), square)
+            found.append({"step": step, "exp_avg": average, "exp_avg_sq": square})
+        return found
+
+    def state(self, state: HiddenState) -> HiddenState:
+        """Return the hidden state of the new policy that goes on from one of the old."""
+        each = len(state.tensors[: self.old.memory]) // max(len(self.layers), 1)
+        tensors = []
+        for i, x in enumerate(state.tensors[: self.old.memory]):
+            layers = self.layers[i // each]
+            tensors.append(
+                torch.stack(
+                    [
+                        x.new_zeros(state.rows, len(units))
+                        if layer is None
+                        else torch.where(units < 0, 0, x[layer][:, units.clamp_min(0)])
+                        for layer, units in ((k, u.to(x.device)) for k, u in layers)
+                    ]
+                )
+            )
+        return HiddenState([*tensors, *state.tensors[self.old.memory :]], state.rows)
+
+    # --- finding them -----------------------------------------------------------------------
+
+    def _encoder(self, old: Encoder, new: Encoder, needed: Tensor) -> Tensor:
+        """Return the origins of the encoder's outputs; ``needed`` says how much each is."""
+        a, b = old.core, new.core
+        if a is None or b is None:
+            self.layers.append([])
+            return self._layers(old.mlp, new.mlp, _same(old.inputs), needed)
+        by_layer = _needed_of_layers(a, needed)
+        reading = by_layer[0][: old.mlp_outputs]  # behind them are the extra inputs
+        features = self._layers(old.mlp, new.mlp, _same(old.inputs), reading)
+        extra = torch.arange(old.mlp_outputs, a.rnn.input_size)
+        return self._core(a, b, torch.cat((features, extra)), by_layer[1:])
+
+    def _layers(
+        self,
+        old: nn.Sequential,
+        new: nn.Sequential,
+        inputs: Tensor,
+        needed: Tensor | None = None,
+    ) -> Tensor:
+        """Go through an MLP, and return the origins of its last hidden units.
+
+        Args:
+            old: linear layers, then residual blocks, then the output layer of a head.
+            new: as many linear layers.
+            inputs: origins.
+            needed: how much what comes out is; None for a head, whose outputs stay.
+
+        """
+        linear = [[m for m in mlp if isinstance(m, nn.Linear)] for mlp in (old, new)]
+        blocks = [[m for m in mlp if isinstance(m, ResidualBlock)] for mlp in (old, new)]
+        outputs = [] if needed is not None else [(linear[0].pop(), linear[1].pop())]
+        modules = list(old)
+        for a, b in zip(*linear, strict=True):
+            adding = [x.outer.weight for x in blocks[0]] if a is linear[0][-1] else []
+            useful = _row_norm([a.weight, *adding])
+            useful = useful * _needed(modules[modules.index(a) + 1 :], needed)[0]
+            units = _most_useful(useful, b.out_features)
+            self._linear(a, b, units, inputs)
+            inputs = units
+        by_size = [float(x.outer.weight.detach().norm()) for x in blocks[0]]
+        for i, y in zip(_largest(by_size, len(blocks[1])), blocks[1], strict=False):
+            x = blocks[0][i]
+            useful = _row_norm([x.inner.weight]) * x.outer.weight.detach().norm(dim=0)
+            units = _most_useful(useful, y.inner.out_features)
+            self._linear(x.inner, y.inner, units, inputs)
+            self._linear(x.outer, y.outer, inputs, units)
+        for a, b in outputs:
+            self._linear(a, b, _same(a.out_features), inputs)
+        return inputs
+
+    def _core(
+        self, old: RecurrentCore, new: RecurrentCore, inputs: Tensor, needed: Sequence[Tensor]
+    ) -> Tensor:
+        """Go through recurrent layers; ``needed`` says how much the units of each plain one are."""
+        gates = 4 if old.is_lstm else 3
+        plain = old.rnn.num_layers
+        # Residual layers share the units of the layer that they stand on.
+        above = old.stacks[1:]
+        layers: list[tuple[int | None, Tensor]] = []
+        units = inputs
+        for k, (a, b) in enumerate(zip(old.rnn.all_weights, new.rnn.all_weights, strict=True)):
+            adding = above if k == plain - 1 else ()
+            writing = [*a[:2], *(w for rnn in adding for w in rnn.all_weights[0][:2])]
+            written = torch.stack([_by_gate(w, gates).norm(dim=(0, 2)) for w in writing])
+            units = _most_useful(written.norm(dim=0) * needed[k], new.rnn.hidden_size)
+            self._cell(a, b, units, inputs, gates)
+            layers.append((k, units))
+            inputs = units
+        candidates = [float(_by_gate(r.all_weights[0][0], gates)[2].norm()) for r in above]
+        kept = _largest(candidates, len(new.added))
+        for j, rnn in enumerate(new.stacks[1:]):
+            if j < len(kept):
+                self._cell(above[kept[j]].all_weights[0], rnn.all_weights[0], units, units, gates)
+                layers.append((plain + kept[j], units))
+            else:
+                layers.append((None, torch.full((rnn.hidden_size,), FRESH)))
+        self.layers.append(layers)
+        return units
+
+    def _cell(
+        self,
+        old: Sequence[Tensor],
+        new: Sequence[Tensor],
+        units: Tensor,
+        inputs: Tensor,
+        gates: int,
+    ) -> None:
+        """Match the weights of one recurrent layer: of inputs, of the state, and two biases."""
+        offset = torch.arange(gates)[:, None] * (len(old[2]) // gates)
+        rows = torch.where(units >= 0, units + offset, FRESH).flatten()  # [G, H] -> [G * H]
+        for a, b, columns in zip(old[:2], new[:2], (inputs, units), strict=True):
+            self.origin[b] = (a, _block(rows, columns, a.shape[1]))
+        for a, b in zip(old[2:], new[2:], strict=True):
+            self.origin[b] = (a, rows)
+
+    def _linear(self, old: nn.Linear, new: nn.Linear, units: Tensor, inputs: Tensor) -> None:
+        weight, bias = new.weight, new.bias
+        self.origin[weight] = (old.weight, _block(units, inputs, old.in_features))
+        self.origin[bias] = (old.bias, units)
+
+
+def _taken(origin: Tensor, old: Tensor, fresh: Tensor) -> Tensor:
+    values = old.detach().flatten()[origin.clamp_min(0)]
+    return torch.where(origin >= 0, values, torch.where(origin == ZERO, 0, fresh))
+
+
+def _block(rows: Tensor, columns: Tensor, width: int) -> Tensor:
+    """Origins of a matrix [R, C] from those of its rows and columns; the old one is ``width``."""
+    place = rows[:, None] * width + columns
+    place = torch.where(columns < 0, ZERO, place)
+    return torch.where(rows[:, None] < 0, FRESH, place)
+
+
+def _same(width: int) -> Tensor:
+    return torch.arange(width)
+
+
+def _most_useful(useful: Tensor, width: int) -> Tensor:
+    """Origins of ``width`` units: all old ones and new ones behind, or the best in their order."""
+    old = len(useful)
+    if width >= old:
+        return torch.cat((torch.arange(old), torch.full((width - old,), FRESH)))
+    return useful.detach().cpu().topk(width).indices.sort().values
+
+
+def _largest(sizes: Sequence[float], count: int) -> list[int]:
+    """Positions of the ``count`` largest, in order."""
+    return sorted(sorted(range(len(sizes)), key=lambda i: -sizes[i])[:count])
+
+
+# How much units are needed: the outputs' own need is 1, and what a layer reads is needed as much as
+# its weights say, times the need of what it writes (in the spirit of Molchanov et al. 2017,
+# "Pruning Convolutional Neural Networks", but from weights alone: no data is at hand).
+
+
+def _needed(modules: Sequence[nn.Module], outputs: Tensor | None = None) -> list[Tensor]:
+    """Return the need of what goes into each of some layers, and of what comes out at the end."""
+    if outputs is None:
+        (last,) = [m for m in modules if isinstance(m, nn.Linear)][-1:]
+        outputs = torch.ones(last.out_features, device=last.weight.device)
+    found = [outputs]
+    for module in reversed(modules):
+        if isinstance(module, ResidualBlock):
+            inner = _read(module.inner.weight, _read(module.outer.weight, found[0]))
+            found.insert(0, torch.hypot(found[0], inner))
+        elif isinstance(module, nn.Linear):
+            found.insert(0, _read(module.weight, found[0]))
+    return found
+
+
+def _needed_of_layers(core: RecurrentCore, outputs: Tensor) -> list[Tensor]:
+    """Return the need of a core's inputs, and of the units of each plain layer."""
+    gates = 4 if core.is_lstm else 3
+    need = outputs
+    for rnn in reversed(core.stacks[1:]):
+        # A unit without a candidate adds nothing, whatever its other gates read.
+        added = need * _by_gate(rnn.all_weights[0][0], gates)[2].norm(dim=1)
+        need = torch.hypot(need, _read_by_gates(rnn.all_weights[0][0], added, gates))
+    found: list[Tensor] = []
+    for weights in reversed(core.rnn.all_weights):
+        # One step back through the recurrence: what other needed units read of a unit.
+        need = torch.hypot(need, _read_by_gates(weights[1], need, gates))
+        found.insert(0, need)
+        need = _read_by_gates(weights[0], need, gates)
+    return [need, *found]
+
+
+def _read(weight: Tensor, need: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(need[:, None] * weight.detach(), dim=0)
+    return norm
+
+
+def _read_by_gates(weight: Tensor, need: Tensor, gates: int) -> Tensor:
+    return _read(weight, need.repeat(gates))
+
+
+def _by_gate(weight: Tensor, gates: int) -> Tensor:
+    """[G * H, D] -> [G, H, D]."""
+    return weight.detach().view(gates, -1, weight.shape[1])
+
+
+def _row_norm(weights: Sequence[Tensor]) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(torch.cat([w.detach() for w in weights], 1), dim=1)
+    return norm
