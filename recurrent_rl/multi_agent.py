@@ -219,7 +219,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             ValueError: no functions, or environments that are not alike.
 
         """
-        makers = _checked(env_fns)
+        self.env_fns = makers = _checked(env_fns)
         self.envs: list[Any] = []
         for e, make in enumerate(makers):
             self.envs.append(_built(make, e))
@@ -278,7 +278,9 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             RuntimeError: an environment could not be built; with the worker's traceback.
 
         """
-        makers = _checked(env_fns)
+        self.env_fns = makers = _checked(env_fns)
+        self.options = {"num_workers": num_workers, "context": context}
+        self.options["use_main_process"] = use_main_process
         self.num_envs = len(makers)
         here = int(use_main_process)
         most = self.num_envs - here

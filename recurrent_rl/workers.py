@@ -1,0 +1,227 @@
+"""Individuals train in this process, one after the other, or in several processes at once.
+
+Either way an individual goes in as checkpoint data and comes out as such, so what is sent over a
+pipe and what is not cannot differ in their results.
+"""
+
+import contextlib
+import io
+import multiprocessing as mp
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol, cast
+
+import torch
+from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
+from gymnasium.vector.utils import CloudpickleWrapper
+
+from recurrent_rl.agent import Agent
+from recurrent_rl.agent_table import formatted
+from recurrent_rl.member import Plan, Progress, Report, live
+from recurrent_rl.multi_agent import AsyncMultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.vector import autoreset_mode
+
+
+@dataclass(frozen=True)
+class Job:
+    """One individual's generation.
+
+    Attributes:
+        place: in the population.
+        kind: ``PPO`` or ``IPPO``.
+        data: the individual's.
+        device: of its policies.
+        plan: the generation's.
+
+    """
+
+    place: int
+    kind: type[Agent]
+    data: dict[str, Any]
+    device: str
+    plan: Plan
+
+
+# Place in the population, the individual, and its report.
+Done = tuple[int, Agent, Report]
+
+
+class Team(Protocol):
+    """Whoever does the jobs."""
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Done]:
+        """Do the jobs, and give out each as it is done."""
+
+    def close(self) -> None:
+        """Leave nothing running."""
+
+
+class Alone:
+    """All in this process, one after the other, on the environment given."""
+
+    def __init__(self, env: Any, threads: int) -> None:
+        """Args: the vector environment, torch's threads."""
+        self.env, self.threads = env, threads
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Done]:
+        """Do the jobs in order."""
+        for job in jobs:
+            before = torch.get_num_threads()
+            torch.set_num_threads(self.threads)
+            try:
+                agent = job.kind.from_checkpoint(job.data, job.device)
+                report = live(agent, self.env, job.plan, progress)
+            finally:
+                torch.set_num_threads(before)
+            yield job.place, agent, report
+
+    def close(self) -> None:
+        """Leave the environment to its owner."""
+
+
+class Workers:
+    """Processes that each have an environment of their own and take the next job when free."""
+
+    def __init__(self, build: Callable[[], Any], count: int, threads: int) -> None:
+        """Start them.
+
+        Args:
+            build: gives a worker its vector environment.
+            count: processes.
+            threads: torch's, in each.
+
+        """
+        # Not "fork": it would copy torch's and others' locks in whatever state they are.
+        context = mp.get_context("spawn")
+        self._connections: list[Connection] = []
+        self._processes: list[Any] = []
+        try:
+            for i in range(count):
+                ours, theirs = context.Pipe()
+                process = context.Process(
+                    target=_work,
+                    args=(theirs, CloudpickleWrapper(build), threads, os.getpid()),
+                    name=f"population worker {i}",
+                )
+                process.start()
+                theirs.close()  # or its end of file would never come
+                self._connections.append(ours)
+                self._processes.append(process)
+        except BaseException:
+            self.close()
+            raise
+
+    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Done]:
+        """Do the jobs; they come back in order of finishing."""
+        waiting = list(reversed(jobs))
+        busy: dict[Connection, Job] = {}
+        free = list(self._connections)
+        while waiting or busy:
+            while waiting and free:
+                connection, job = free.pop(0), waiting.pop()
+                with contextlib.suppress(ConnectionError):  # reading from it says why
+                    connection.send((job.kind, packed(job.data), job.device, job.plan))
+                busy[connection] = job
+            for connection in cast(list[Connection], wait(list(busy))):
+                what, *content = self._receive(connection)
+                if what == "progress":
+                    progress(*content)
+                    continue
+                job = busy.pop(connection)
+                free.append(connection)
+                data, report = content
+                yield job.place, job.kind.from_checkpoint(unpacked(data), job.device), report
+
+    def _receive(self, connection: Connection) -> tuple[Any, ...]:
+        try:
+            message: tuple[Any, ...] = connection.recv()
+        except (EOFError, ConnectionError):
+            process = self._processes[self._connections.index(connection)]
+            process.join(5)
+            raise RuntimeError(
+                f"workers: {process.name} died with exit code {process.exitcode}; what it printed "
+                f"stands above. A script that uses workers must do so under "
+                f"if __name__ == '__main__':, as each worker imports it"
+            ) from None
+        if message[0] == "failed":
+            raise RuntimeError(f"workers: an individual failed in its worker:\n{message[1]}")
+        return message
+
+    def close(self) -> None:
+        """End the processes, whatever they are doing."""
+        for connection in self._connections:
+            connection.close()
+        for process in self._processes:
+            process.join(1)  # one that waits for a job leaves by itself
+            if process.is_alive():
+                process.terminate()
+                process.join(5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _work(connection: Connection, build: Callable[[], Any], threads: int, parent: int) -> None:
+    """Live a worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # closes the environment on its way
+    torch.set_num_threads(threads)
+    env = None
+    try:
+        env = build()
+        while True:
+            while not connection.poll(1):
+                if os.getppid() != parent:
+                    return
+            kind, data, device, plan = connection.recv()
+            agent = kind.from_checkpoint(unpacked(data), device)
+            report = live(agent, env, plan, lambda *news: connection.send(("progress", *news)))
+            connection.send(("done", packed(agent.to_checkpoint()), report))
+    except (EOFError, ConnectionError):
+        return  # the parent wants no more
+    except Exception as error:
+        with contextlib.suppress(ConnectionError):
+            connection.send(("failed", formatted(error)))
+    finally:
+        if env is not None:
+            env.close()
+
+
+def packed(data: dict[str, Any]) -> bytes:
+    """Checkpoint data as bytes: views of one tensor go once, which pickle does not know how to."""
+    buffer = io.BytesIO()
+    torch.save(data, buffer)
+    return buffer.getvalue()
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """Return what was ``packed``, on the CPU."""
+    content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    return content
+
+
+def builder_of(env: Any) -> Callable[[], Any]:
+    """Return a function that builds another vector environment like this one.
+
+    Raises:
+        ValueError: nobody knows how; the message says what to do.
+
+    """
+    kind = type(env)
+    if kind in (SyncVectorEnv, AsyncVectorEnv):
+        makers, mode = list(env.env_fns), autoreset_mode(env)
+        return lambda: kind(makers, autoreset_mode=mode)
+    if kind is SyncMultiAgentVectorEnv:
+        makers = list(env.env_fns)
+        return lambda: kind(makers)
+    if kind is AsyncMultiAgentVectorEnv:
+        makers, options = list(env.env_fns), dict(env.options)
+        return lambda: kind(makers, **options)
+    raise ValueError(
+        f"workers: expected an environment that can be built again, from make_vect_envs or "
+        f"make_multi_agent_vect_envs, got {kind.__name__}; pass make_env, a function that builds it"
+    )
