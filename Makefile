@@ -31,6 +31,10 @@ pendulum: $(VENV)/.installed-tutorials  ## train an agent that remembers, on Pen
 speaker: $(VENV)/.installed-tutorials  ## train a speaker and a listener who must remember what it heard
 	$(RUN) tutorials/speaker_listener.py $(ARGS)
 
+.PHONY: evolution
+evolution: $(VENV)/.installed-tutorials  ## let a population search for its own hyper-parameters
+	$(RUN) tutorials/pendulum_evolution.py $(ARGS)
+
 .PHONY: test
 test: $(VENV)/.installed-dev  ## style, types and tests
 	$(RUN) -m ruff check

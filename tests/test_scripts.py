@@ -37,6 +37,30 @@ def test_tutorial_writes_what_it_promises(tmp_path):
     assert "One episode by hand" in out
 
 
+def test_evolution_tutorial_writes_what_it_promises(tmp_path):
+    pytest.importorskip("matplotlib")
+    out = run(tmp_path, str(ROOT / "tutorials" / "pendulum_evolution.py"), "--seed", "1")
+    folder = tmp_path / "runs" / "pendulum_evolution"
+    assert (folder / "evolution.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("elite.pt", "population.pt", "population.csv", "metrics.csv", "config.json"):
+        assert (folder / name).exists()
+    assert "--- Generation 3:" in out
+    assert "Family of the winner" in out
+    assert "first generation" in out
+    assert "the winner  " in out
+
+
+def test_evolution_benchmark_reports_its_seeds(tmp_path):
+    script = str(ROOT / "benchmarks" / "evolution.py")
+    options = ("--steps", "4096", "--evo-steps", "2048", "--random", "2", "--workers", "1")
+    result = json.loads(run(tmp_path, script, "--seeds", "1", *options))
+    assert result["seed"] == 1
+    assert len(result["random"]) == 2
+    assert min(result["random"]) <= result["random_median"] <= max(result["random"])
+    speed = run(tmp_path, script, "--speed", "--repeats", "1", *options)
+    assert json.loads(speed.splitlines()[-1])["median_ratio"] > 0
+
+
 def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
