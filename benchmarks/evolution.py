@@ -5,6 +5,7 @@ over 1e-4 to 1e-2, and 12 single agents with random learning rates and batch siz
 ranges, all for as many environment steps each. Deterministic evaluation over 100 episodes.
 
     python benchmarks/evolution.py                       # seeds 10 to 12, 150,000 steps
+    python benchmarks/evolution.py --plain               # from a tutorial's untuned settings
     python benchmarks/evolution.py --speed               # one worker against two
 """
 
@@ -38,6 +39,24 @@ INIT_HP = {k.upper(): v for k, v in SETTINGS.hyperparameters.items() if k not in
 SEARCHED = HyperparameterConfig(
     lr=RLParameter(min=1e-4, max=1e-2, shrink_factor=0.5, grow_factor=2),
     batch_size=RLParameter(min=64, max=1024, shrink_factor=0.5, grow_factor=2, dtype=int),
+)
+# What a tutorial for another library starts from, and searches. Long rollouts, few updates.
+PLAIN_HP = {
+    "BATCH_SIZE": 256,
+    "LR": 1e-3,
+    "LEARN_STEP": 1024,
+    "GAMMA": 0.9,
+    "GAE_LAMBDA": 0.95,
+    "ACTION_STD_INIT": 0.6,
+    "CLIP_COEF": 0.2,
+    "ENT_COEF": 0.0,
+    "VF_COEF": 0.5,
+    "MAX_GRAD_NORM": 0.5,
+    "UPDATE_EPOCHS": 4,
+}
+PLAIN_NET = {"encoder_config": {"hidden_state_size": 64, "num_layers": 1, "max_seq_len": 1024}}
+PLAIN_SEARCHED = HyperparameterConfig(
+    lr=RLParameter(min=1e-4, max=1e-2), batch_size=RLParameter(min=8, max=1024, dtype=int)
 )
 
 
@@ -111,6 +130,58 @@ def fixed(seed: int, steps: int, evo_steps: int, workers: int, count: int) -> li
     return trained
 
 
+def evolve_plain(seed: int, steps: int, evo_steps: int, workers: int, folder: Path) -> PPO:
+    """The best member of a population with a tutorial's settings, and all else by default."""
+    env = build()
+    agents = create_population(
+        "PPO",
+        env.single_observation_space,
+        env.single_action_space,
+        PLAIN_NET,
+        PLAIN_HP,
+        PLAIN_SEARCHED,
+        4,
+        env.num_envs,
+        seed=seed,
+    )
+    train_on_policy(
+        env,
+        "Pendulum-v1",
+        "PPO",
+        agents,
+        max_steps=steps,
+        evo_steps=evo_steps,
+        eval_loop=3,
+        tournament=TournamentSelection(2, True, 4, 3, rand_seed=seed),
+        mutation=Mutations(0.4, 0.2, 0.2, 0.2, 0.2, 0.2, rand_seed=seed),
+        save_elite=True,
+        elite_path=folder / "elite.pt",
+        log_dir=folder,
+        workers=workers,
+        verbose=False,
+    )
+    return PPO.load(folder / "elite.pt")
+
+
+def plain(options: argparse.Namespace) -> None:
+    """Evolution from a tutorial's settings."""
+    scores = []
+    for seed in options.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            run = (seed, options.steps, options.evo_steps, options.workers, Path(folder))
+            best = evolve_plain(*run)
+        scores.append(score(best))
+        result = {
+            "seed": seed,
+            "evolved": round(scores[-1], 1),
+            "lr": float(f"{best.config.lr:.3g}"),
+            "batch_size": best.config.batch_size,
+            "mutations": [b.mutation for b in best.lineage if b.mutation],
+        }
+        print(json.dumps(result), flush=True)
+    print(json.dumps({"mean": round(np.mean(scores), 1), "std": round(np.std(scores), 1)}))
+
+
 def score(agent: PPO) -> float:
     """Mean return of 100 deterministic episodes."""
     return float(agent.evaluate(build(20), 100, seed=12345).mean())
@@ -162,11 +233,13 @@ def main() -> None:
     parser.add_argument("--evo-steps", type=int, default=10_000)
     parser.add_argument("--random", type=int, default=12, help="agents with fixed settings")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--plain", action="store_true", help="a tutorial's settings instead")
     parser.add_argument("--speed", action="store_true", help="measure workers instead")
     parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    speed(options) if options.speed else compare(options)
+    part = plain if options.plain else speed if options.speed else compare
+    part(options)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class Agent(ABC):
 
     def _histories(self) -> dict[str, Any]:
         return {
-            **{name: list(getattr(self, name)) for name in ("steps", "fitness", "scores")},
+            **{name: _plain(getattr(self, name)) for name in ("steps", "fitness", "scores")},
             "lineage": [asdict(birth) for birth in self.lineage],
             "elite": self.elite,
             "hp_config": None if self.hp_config is None else self.hp_config.to_dict(),
@@ -208,7 +208,8 @@ class Agent(ABC):
         for group in child.groups:
             group.branch(index)
         latest = self.fitness[-1] if self.fitness else None
-        child.lineage.append(Birth(index, self.index, self.steps[-1], latest))
+        (steps,), (fitness,) = _plain(self.steps[-1:]), _plain([latest])
+        child.lineage.append(Birth(index, self.index, steps, fitness))
         child.elite = False
         return child
 
@@ -218,3 +219,8 @@ class Agent(ABC):
         for group in other.groups:
             group.carry = None
         return other
+
+
+def _plain(values: Sequence[Any]) -> list[Any]:
+    """Return Python's own numbers for NumPy's, which loops may have appended."""
+    return [x.item() if hasattr(x, "item") else x for x in values]

@@ -71,7 +71,7 @@ class Transfer:
         for i, (a, b) in enumerate(zip(theirs, ours, strict=True)):
             # One encoder is read by both heads; of two, the first by the actor.
             read_by = heads if len(theirs) == 1 else heads[i : i + 1]
-            needed = torch.stack([_needed(list(head))[0] for head, _ in read_by])
+            needed = torch.stack([_needed(list(head)) for head, _ in read_by])
             features.append(self._encoder(a, b, needed.norm(dim=0)))
         for (x, y), inputs in zip(heads, (features[0], features[-1]), strict=True):
             self._layers(x, y, inputs)
@@ -169,7 +169,7 @@ class Transfer:
         for a, b in zip(*linear, strict=True):
             adding = [x.outer.weight for x in blocks[0]] if a is linear[0][-1] else []
             useful = _row_norm([a.weight, *adding])
-            useful = useful * _needed(modules[modules.index(a) + 1 :], needed)[0]
+            useful = useful * _needed(modules[modules.index(a) + 1 :], needed)
             units = _most_useful(useful, b.out_features)
             self._linear(a, b, units, inputs)
             inputs = units
@@ -269,19 +269,18 @@ def _largest(sizes: Sequence[float], count: int) -> list[int]:
 # "Pruning Convolutional Neural Networks", but from weights alone: no data is at hand).
 
 
-def _needed(modules: Sequence[nn.Module], outputs: Tensor | None = None) -> list[Tensor]:
-    """Return the need of what goes into each of some layers, and of what comes out at the end."""
-    if outputs is None:
-        (last,) = [m for m in modules if isinstance(m, nn.Linear)][-1:]
-        outputs = torch.ones(last.out_features, device=last.weight.device)
-    found = [outputs]
+def _needed(modules: Sequence[nn.Module], outputs: Tensor | None = None) -> Tensor:
+    """Return the need of what goes into some layers, from that of what comes out; None: 1."""
+    need = outputs
     for module in reversed(modules):
-        if isinstance(module, ResidualBlock):
-            inner = _read(module.inner.weight, _read(module.outer.weight, found[0]))
-            found.insert(0, torch.hypot(found[0], inner))
-        elif isinstance(module, nn.Linear):
-            found.insert(0, _read(module.weight, found[0]))
-    return found
+        if isinstance(module, nn.Linear):
+            need = module.weight.new_ones(module.out_features) if need is None else need
+            need = _read(module.weight, need)
+        elif isinstance(module, ResidualBlock) and need is not None:
+            inner = _read(module.inner.weight, _read(module.outer.weight, need))
+            need = torch.hypot(need, inner)
+    assert need is not None
+    return need
 
 
 def _needed_of_layers(core: RecurrentCore, outputs: Tensor) -> list[Tensor]:

@@ -44,7 +44,7 @@ def evaluate(
     disturb(rows.env)
     returns: list[list[Array]] = []
     for i in range(-(-episodes // rows.num_envs)):
-        observed = rows.reset(seed if i == 0 else None)
+        observed = rows.reset(_seed_of_round(seed, i))
         players = [
             _Player(group, seen, deterministic)
             for group, seen in zip(agent.groups, observed, strict=True)
@@ -109,3 +109,10 @@ def _play(rows: RowSource, players: Sequence[_Player], max_steps: int | None) ->
         ended = outcome.terminated | outcome.truncated if outcome.ended is None else outcome.ended
         playing &= ~ended[:: players[-1].group.size]
         steps += 1
+
+
+def _seed_of_round(seed: int | None, number: int) -> int | None:
+    """Each round has its own: how often environments reset in the last depends on the policy."""
+    if seed is None or number == 0:
+        return seed
+    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)

@@ -1,6 +1,7 @@
 """Which hyper-parameters a search may change, and within which bounds."""
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -53,8 +54,11 @@ class RLParameter:
         """Check that all fits together."""
         for name in ("min", "max", "shrink_factor", "grow_factor"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if isinstance(value, bool) or not isinstance(value, numbers.Real):
                 raise TypeError(f"RLParameter.{name}: expected a number, got {value!r}")
+            # Python's own numbers: checkpoints hold no others.
+            plain = int(value) if isinstance(value, numbers.Integral) else float(value)
+            object.__setattr__(self, name, plain)
         if self.dtype not in (float, int):
             raise ValueError(f"RLParameter.dtype: expected float or int, got {self.dtype!r}")
         if not (math.isfinite(self.min) and math.isfinite(self.max) and 0 <= self.min < self.max):

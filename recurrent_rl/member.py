@@ -19,7 +19,8 @@ class Plan:
     """What there is to do, the same for all individuals.
 
     Attributes:
-        goal: train until ``agent.steps[-1]`` has reached this.
+        goal: train until ``agent.steps[-1]`` has reached this, but at least one rollout,
+        max_steps: unless it has already reached this.
         eval_steps: of a test episode; None plays to its end.
         eval_loop: test episodes in each environment.
         eval_seed: of the first of them: all individuals meet the same episodes.
@@ -28,6 +29,7 @@ class Plan:
     """
 
     goal: int
+    max_steps: int
     eval_steps: int | None
     eval_loop: int
     eval_seed: int
@@ -75,11 +77,12 @@ def live(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
     test = {"max_steps": plan.eval_steps, "loop": plan.eval_loop, "seed": plan.eval_seed}
     if agent.lineage[-1].shrunk and agent.lineage[-1].lost is None:
         _measure_loss(agent, env, {**test, "seed": plan.last_seed})
-    first, failed, before = True, "", agent.steps[-1]
+    first, failed, steps = True, "", 0
     returns: list[float] = []
     by_agent: dict[str, list[float]] = {}
     learned: list[dict[str, float]] = []
-    while agent.steps[-1] < plan.goal and not failed:
+    # Selection among individuals that have not trained would be a lottery.
+    while agent.steps[-1] < (plan.max_steps if first else plan.goal) and not failed:
         stats = collect_rollouts_recurrent(agent, env, reset=True if first else None)
         first = False
         try:
@@ -89,6 +92,7 @@ def live(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
             # the search.
             failed = str(error)
         agent.steps[-1] += stats.steps
+        steps += stats.steps
         returns += stats.returns
         for name, values in stats.agent_returns.items():
             by_agent.setdefault(name, []).extend(values)
@@ -104,7 +108,7 @@ def live(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
         group.carry = None  # the test has taken the environments elsewhere
     names = learned[0] if learned else {}
     return Report(
-        agent.steps[-1] - before,
+        steps,
         score,
         agent.fitness[-1],
         time.perf_counter() - begin,

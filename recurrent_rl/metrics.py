@@ -90,7 +90,8 @@ class MetricsLogger:
         self._table = CsvTable(self.path, "step", resume_at)
         self._writer: SummaryWriter | None = None
         if tensorboard:
-            purge = None if resume_at is None else resume_at + 1
+            # What an earlier run has left in the same directory is not shown.
+            purge = 0 if resume_at is None else resume_at + 1
             self._writer = SummaryWriter(str(self.directory), purge_step=purge)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:

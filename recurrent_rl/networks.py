@@ -139,7 +139,7 @@ def adam_state_for(
         parameters: all, in the vector's order.
 
     Returns:
-        what ``optimizer.load_state_dict`` takes.
+        what ``optimizer.load_state_dict`` takes; a copy, as that would share the tensors.
 
     """
     (group,), moments = state["param_groups"], state["state"]
@@ -150,6 +150,7 @@ def adam_state_for(
             joined = {name: torch.cat([m[name].flatten() for m in each]) for name in each[0]}
             each = [{**joined, "step": each[0]["step"].clone()}]
         moments = dict(enumerate(each))
+    moments = {i: {name: x.clone() for name, x in m.items()} for i, m in moments.items()}
     return {"state": moments, "param_groups": [{**group, "params": list(range(count))}]}
 
 

@@ -59,15 +59,15 @@ class Carry:
 
     @classmethod
     def from_data(cls, data: dict[str, Any], device: torch.device) -> "Carry":
-        """Rebuild what ``to_data`` described."""
-        arrays = (None if x is None else x.cpu().numpy() for x in data["observed"])
+        """Rebuild what ``to_data`` described, sharing no memory with it."""
+        arrays = (None if x is None else x.cpu().numpy().copy() for x in data["observed"])
         return cls(
             Observed(*arrays),  # type: ignore[arg-type]
-            HiddenState(data["state"], data["rows"]).to(device),
-            data["reward"].to(device),
-            data["episode_return"].cpu().numpy(),
-            data["episode_length"].cpu().numpy(),
-            data["discounted"].cpu(),
+            HiddenState(data["state"], data["rows"]).to(device).clone(),
+            data["reward"].to(device, copy=True),
+            data["episode_return"].cpu().numpy().copy(),
+            data["episode_length"].cpu().numpy().copy(),
+            data["discounted"].to("cpu", copy=True),
         )
 
 

@@ -62,18 +62,19 @@ class RunLog:
             directory: for files; None for none.
             config: what the run was started with.
             wandb_kwargs: for ``wandb.init``; None does without.
-            resume_at: the generation to go on with, and the steps before it; None begins anew.
+            resume_at: the last generation to keep, and all steps up to its end; None begins anew.
 
         Raises:
             ImportError: wandb is needed and not there.
 
         """
         self.total, self.verbose = total, verbose
+        self._latest = self._best = ""
         self._wandb = None if wandb_kwargs is None else _wandb_run(config, wandb_kwargs)
         self._metrics: MetricsLogger | None = None
         self._table: CsvTable | None = None
         if directory is not None:
-            last, steps = (None, None) if resume_at is None else (resume_at[0] - 1, resume_at[1])
+            last, steps = (None, None) if resume_at is None else resume_at
             self._metrics = MetricsLogger(Path(directory), resume_at=steps)
             self._table = CsvTable(Path(directory) / "population.csv", "generation", last)
             text = json.dumps(config, indent=2, default=str)
@@ -96,9 +97,6 @@ class RunLog:
             if not np.isnan(score):
                 self._latest = f"score {score:.1f}"
                 self._show()
-
-    _latest = ""
-    _best = ""
 
     def _show(self) -> None:
         if self._bar is not None:
@@ -137,7 +135,8 @@ class RunLog:
             self._wandb.log(values, step=run.total_steps)
         self._best = f"fitness {max(latest):.1f}"
         self._show()
-        self.say(_shown(run, rows, speed))
+        if self.verbose:
+            self.say(_shown(run, rows, speed))
 
     def __enter__(self) -> Self:
         """Return the log itself."""
@@ -211,7 +210,7 @@ def _numbers(name: str, agent: Agent, report: Report) -> dict[str, float]:
 
 def _shown(run: Population, rows: list[dict[str, Any]], speed: float) -> str:
     """Return a table of the generation as text; a star marks who was kept for its fitness."""
-    names = [name for name in rows[0] if name in hyperparameters(run.population[0])]
+    names = list(dict.fromkeys(n for agent in run.population for n in hyperparameters(agent)))
     head = ["", "index", "parent", "score", "fitness", "mean", *names, "mutation"]
     lines = [head]
     for row in rows:
@@ -223,7 +222,7 @@ def _shown(run: Population, rows: list[dict[str, Any]], speed: float) -> str:
             mutation += f" (cost {row['fitness_lost_by_shrinking']:.1f})"
         if row["failed"]:
             mutation += f" FAILED: {row['failed']}"
-        values = [f"{row[name]:.3g}" for name in names]
+        values = [f"{row[name]:.3g}" if name in row else "" for name in names]
         lines.append([star, str(row["index"]), parent, *numbers, *values, mutation])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
     table = "\n".join(

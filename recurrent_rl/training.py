@@ -6,6 +6,7 @@ saved, and individuals start each generation from a reset. So a run that goes on
 does what it would have done had it never stopped.
 """
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -71,10 +72,12 @@ def train_on_policy(
         algo: "PPO" or "IPPO", the agents' algorithm.
         pop: from ``create_population``. Without a tournament these agents themselves are trained;
             with one, their descendants.
-        INIT_HP: kept with the logs.
+        INIT_HP: kept with the logs; where it has "MAX_STEPS", "EVO_STEPS", "EVAL_STEPS" or
+            "EVAL_LOOP", these must be those given here.
         MUT_P: likewise.
         max_steps: environment steps that each individual, ancestors included, is trained for.
-        evo_steps: of these, between two evaluations; rounded up to whole rollouts.
+        evo_steps: of these, between two evaluations: there is one after the rollout in which
+            another ``evo_steps`` are reached.
         eval_steps: of a test episode; None plays to its end.
         eval_loop: test episodes in each environment of the vector.
         target: stop once the best individual's fitness has reached this.
@@ -83,7 +86,8 @@ def train_on_policy(
         checkpoint: save the run every so many steps of an individual; None, if there is a path,
             after each generation.
         checkpoint_path: where to; each replaces the last, atomically.
-        save_elite: save the best individual after each evaluation, as it was evaluated.
+        save_elite: save the best individual of each generation, as it was evaluated, in the place
+            of the last generation's.
         elite_path: where to; None is "{env_name}-elite_{algo}.pt".
         wb: log to Weights & Biases as well (extra: wandb).
         verbose: show progress and a table of each generation.
@@ -99,7 +103,8 @@ def train_on_policy(
         wandb_kwargs: for ``wandb.init``.
 
     Returns:
-        population: as last evaluated; after Ctrl-C, as far as each individual had come.
+        population: as last evaluated; after Ctrl-C, as far as each individual had come. A vector
+            of environments in processes does not survive Ctrl-C; build it anew.
         fitnesses: of each generation, in the population's order.
 
     Raises:
@@ -122,6 +127,7 @@ def train_on_policy(
         None if checkpoint_path is None else Path(checkpoint_path),
         Path(elite_path or f"{env_name}-elite_{algo}.pt") if save_elite else None,
     )
+    _check_agreement(settings, INIT_HP or {})
     population = _checked(settings, pop, tournament, mutation)
     if workers < 1 or threads < 1:
         raise ValueError(f"expected at least 1 of workers and threads, got {workers=}, {threads=}")
@@ -138,23 +144,29 @@ def train_on_policy(
         directory=log_dir,
         config=everything,
         wandb_kwargs={"name": env_name, **(wandb_kwargs or {})} if wb else None,
-        resume_at=None if resume is None else (run.state.generation, run.state.total_steps),
+        resume_at=None if resume is None else run.logged(),
     )
     count = min(workers, len(population))
-    team: Team
-    with log:
-        team = Workers(build, count, threads) if count > 1 and build else Alone(env, threads)
+    with log, contextlib.ExitStack() as stack:
         try:
+            team: Team = Alone(env, threads)
+            if count > 1 and build is not None:
+                team = Workers(build, env.num_envs, count, threads)
+            stack.callback(team.close)
             run.train(team, log)
         except KeyboardInterrupt:
-            log.say(f"Interrupted in generation {run.state.generation}. {run.save_what_there_is()}")
+            saved = run.save_what_there_is()
+            log.say(f"Interrupted in generation {run.state.generation}. {saved}")
+        except _AllFailedError:
+            raise  # there is nothing in this state that is worth the place of an earlier one
+        except Exception as error:
+            error.add_note(run.save_what_there_is())
+            raise
         finally:
-            team.close()
-    if tournament is None:
-        for agent, trained in zip(pop, run.state.population, strict=True):
-            agent.become(trained)
-        return list(pop), run.state.fitnesses
-    return run.state.population, run.state.fitnesses
+            if tournament is None:
+                for agent, trained in zip(pop, run.state.population, strict=True):
+                    agent.become(trained)
+    return list(pop) if tournament is None else run.state.population, run.state.fitnesses
 
 
 # One function serves both: what differs between PPO and IPPO, the agents know.
@@ -190,6 +202,21 @@ class _Settings:
                 raise FileNotFoundError(
                     f"{name}: expected the directory {path.parent} to exist; create it first"
                 )
+
+
+class _AllFailedError(RuntimeError):
+    """No individual of a generation could be trained."""
+
+
+def _check_agreement(settings: _Settings, init_hp: Mapping[str, Any]) -> None:
+    for name in ("max_steps", "evo_steps", "eval_steps", "eval_loop"):
+        here = getattr(settings, name)
+        there = init_hp.get(name.upper(), here)
+        if there != here:
+            raise ValueError(
+                f"{name}: expected {there}, as INIT_HP[{name.upper()!r}] says, got {here}; pass "
+                f"{name}=INIT_HP[{name.upper()!r}], or leave it out there"
+            )
 
 
 def _checked(
@@ -235,7 +262,9 @@ class _State:
         reports: of those that have finished their part of it; None for the others.
         fitnesses: of the generations that are over.
         eval_seed: test episodes follow from this and the generation's number.
+        base: the individuals' steps when the run began.
         total_steps: of all individuals that ever were.
+        before: the same, when the generation began.
         saved_at: an individual's steps when a checkpoint was last due.
         tournament: its random state.
         mutation: likewise.
@@ -248,7 +277,9 @@ class _State:
     reports: list[Report | None]
     fitnesses: list[list[float]]
     eval_seed: int
+    base: int
     total_steps: int
+    before: int
     saved_at: int
     tournament: dict[str, Any] | None
     mutation: dict[str, Any] | None
@@ -293,8 +324,10 @@ class _Run:
             reports=[None] * len(population),
             fitnesses=[],
             eval_seed=int(torch.randint(2**31, (), generator=generator)),
+            base=int(min(agent.steps[-1] for agent in population)),
             total_steps=0,
-            saved_at=0,
+            before=0,
+            saved_at=int(max(agent.steps[-1] for agent in population)),
             finished=False,
             **self._random_states(),
         )
@@ -342,6 +375,13 @@ class _Run:
         if state.finished and not self._over():  # it is to be trained for longer
             self.state = self._next()
 
+    def logged(self) -> tuple[int, int]:
+        """Return the last generation whose logs are to be kept, and all steps up to its end."""
+        state = self.state
+        if state.finished:
+            return state.generation, state.total_steps
+        return state.generation - 1, state.before
+
     def train(self, team: Team, log: RunLog) -> None:
         """Go through generations to the end."""
         log.begin(sum(agent.steps[-1] for agent in self.state.population))
@@ -363,12 +403,19 @@ class _Run:
     def _live(self, team: Team, log: RunLog) -> None:
         """Have all individuals that have not yet done so finish their part of the generation."""
         settings, state = self.settings, self.state
-        goal = min((state.generation + 1) * settings.evo_steps, settings.max_steps)
+        goal = state.base + (state.generation + 1) * settings.evo_steps
         last, seed = (
             int(np.random.SeedSequence([state.eval_seed, generation]).generate_state(1)[0] >> 1)
             for generation in (max(state.generation - 1, 0), state.generation)
         )
-        plan = Plan(goal, settings.eval_steps, settings.eval_loop, seed, last)
+        plan = Plan(
+            min(goal, settings.max_steps),
+            settings.max_steps,
+            settings.eval_steps,
+            settings.eval_loop,
+            seed,
+            last,
+        )
         jobs = [
             Job(i, type(agent), agent.to_checkpoint(), str(agent.device), plan)
             for i, agent in enumerate(state.population)
@@ -384,22 +431,27 @@ class _Run:
             )
 
     def _over(self) -> bool:
-        agents, target = self.state.population, self.settings.target
-        if all(np.isneginf(agent.fitness[-1]) for agent in agents):
-            raise RuntimeError(
+        agents, reports = self.state.population, [r for r in self.state.reports if r is not None]
+        target, max_steps = self.settings.target, self.settings.max_steps
+        if all(report.failed for report in reports):
+            raise _AllFailedError(
                 f"train_on_policy: expected at least one individual that can be trained, all "
-                f"failed: {next(r.failed for r in self.state.reports if r is not None)}"
+                f"failed: {reports[0].failed}"
             )
         reached = target is not None and self._fitness(self._best()) >= target
-        return reached or all(a.steps[-1] >= self.settings.max_steps for a in agents)
+        # Without selection one that fails stays behind for ever.
+        return reached or all(
+            agent.steps[-1] >= max_steps or report.failed
+            for agent, report in zip(agents, reports, strict=True)
+        )
 
     def _conclude(self) -> None:
         """Save the elite, and make the next generation of this one, unless it is the last."""
-        state = self.state
+        state, over = self.state, self._over()
         if self.settings.elite_path is not None:
             self._best().save_checkpoint(self.settings.elite_path)
         fitnesses = [*state.fitnesses, [agent.fitness[-1] for agent in state.population]]
-        concluded = replace(state, fitnesses=fitnesses, finished=self._over())
+        concluded = replace(state, fitnesses=fitnesses, finished=over)
         self.state = concluded if concluded.finished else self._next(concluded)
 
     def _next(self, state: _State | None = None) -> _State:
@@ -416,6 +468,7 @@ class _Run:
             state,
             population=population,
             generation=state.generation + 1,
+            before=state.total_steps,
             reports=[None] * len(population),
             finished=False,
             **self._random_states(),
@@ -436,17 +489,17 @@ class _Run:
         files.save(self.state.to_data(), path)
 
     def save_what_there_is(self) -> str:
-        """After Ctrl-C: save what can be, and say what was."""
+        """After Ctrl-C or an error: save what can be, and say what was."""
         saved = []
         path, elite = self.settings.checkpoint_path, self.settings.elite_path
         if path is not None:
             self._save(path)
             saved.append(f"To go on: resume={str(path)!r}.")
         if elite is not None:
-            # A whole generation's elite stands there already.
+            # If there was a whole generation its elite stands there already.
             if not self.state.fitnesses and any(a.fitness for a in self.state.population):
                 self._best().save_checkpoint(elite)
-            if elite.exists():
+            if any(a.fitness for a in self.state.population):
                 saved.append(f"The elite is in {elite}.")
         return " ".join(saved) or "Nothing was saved: there is no checkpoint_path."
 

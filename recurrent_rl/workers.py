@@ -86,11 +86,12 @@ class Alone:
 class Workers:
     """Processes that each have an environment of their own and take the next job when free."""
 
-    def __init__(self, build: Callable[[], Any], count: int, threads: int) -> None:
+    def __init__(self, build: Callable[[], Any], num_envs: int, count: int, threads: int) -> None:
         """Start them.
 
         Args:
             build: gives a worker its vector environment.
+            num_envs: how many environments that must have.
             count: processes.
             threads: torch's, in each.
 
@@ -104,7 +105,7 @@ class Workers:
                 ours, theirs = context.Pipe()
                 process = context.Process(
                     target=_work,
-                    args=(theirs, CloudpickleWrapper(build), threads, os.getpid()),
+                    args=(theirs, CloudpickleWrapper(build), num_envs, threads, os.getpid()),
                     name=f"population worker {i}",
                 )
                 process.start()
@@ -165,7 +166,30 @@ class Workers:
                 process.join()
 
 
-def _work(connection: Connection, build: Callable[[], Any], threads: int, parent: int) -> None:
+class _ParentGoneError(Exception):
+    """The parent wants no more. Not a ConnectionError, which environments may raise too."""
+
+
+def _told(connection: Connection, *message: Any) -> None:
+    try:
+        connection.send(message)
+    except ConnectionError:
+        raise _ParentGoneError from None
+
+
+def _next_job(connection: Connection, parent: int) -> Any:
+    try:
+        while not connection.poll(1):
+            if os.getppid() != parent:
+                raise _ParentGoneError
+        return connection.recv()
+    except (EOFError, ConnectionError):
+        raise _ParentGoneError from None
+
+
+def _work(
+    connection: Connection, build: Callable[[], Any], num_envs: int, threads: int, parent: int
+) -> None:
     """Live a worker's life."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # closes the environment on its way
@@ -173,19 +197,21 @@ def _work(connection: Connection, build: Callable[[], Any], threads: int, parent
     env = None
     try:
         env = build()
+        if env.num_envs != num_envs:
+            raise ValueError(
+                f"make_env: expected {num_envs} environments in the vector, as in env, got "
+                f"{env.num_envs}"
+            )
         while True:
-            while not connection.poll(1):
-                if os.getppid() != parent:
-                    return
-            kind, data, device, plan = connection.recv()
+            kind, data, device, plan = _next_job(connection, parent)
             agent = kind.from_checkpoint(unpacked(data), device)
-            report = live(agent, env, plan, lambda *news: connection.send(("progress", *news)))
-            connection.send(("done", packed(agent.to_checkpoint()), report))
-    except (EOFError, ConnectionError):
-        return  # the parent wants no more
+            report = live(agent, env, plan, lambda *news: _told(connection, "progress", *news))
+            _told(connection, "done", packed(agent.to_checkpoint()), report)
+    except _ParentGoneError:
+        return
     except Exception as error:
-        with contextlib.suppress(ConnectionError):
-            connection.send(("failed", formatted(error)))
+        with contextlib.suppress(_ParentGoneError):
+            _told(connection, "failed", formatted(error))
     finally:
         if env is not None:
             env.close()
@@ -206,6 +232,9 @@ def unpacked(data: bytes) -> dict[str, Any]:
 
 def builder_of(env: Any) -> Callable[[], Any]:
     """Return a function that builds another vector environment like this one.
+
+    Of the options of Gymnasium's ``AsyncVectorEnv`` only the autoreset mode is known; the others
+    take their defaults.
 
     Raises:
         ValueError: nobody knows how; the message says what to do.

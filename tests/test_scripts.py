@@ -57,6 +57,8 @@ def test_evolution_benchmark_reports_its_seeds(tmp_path):
     assert result["seed"] == 1
     assert len(result["random"]) == 2
     assert min(result["random"]) <= result["random_median"] <= max(result["random"])
+    plain = run(tmp_path, script, "--plain", "--seeds", "1", "2", *options)
+    assert [json.loads(line).get("seed") for line in plain.splitlines()] == [1, 2, None]
     speed = run(tmp_path, script, "--speed", "--repeats", "1", *options)
     assert json.loads(speed.splitlines()[-1])["median_ratio"] > 0
 

@@ -1,5 +1,6 @@
 """Training functions: what they do, save, log, and how a run goes on from where it stopped."""
 
+import contextlib
 import csv
 import functools
 import json
@@ -179,6 +180,38 @@ def test_evaluates_each_time_evo_steps_have_passed_in_whole_rollouts() -> None:
     assert len(fitnesses) == 5
 
 
+def test_every_generation_trains() -> None:
+    """Also those of agents that have trained before, and where a rollout exceeds evo_steps."""
+    env = recall_env()
+    agents = population(env, 2)
+    train(env, agents)
+    (agent, _), fitnesses = train(env, agents, max_steps=640)
+    assert agent.steps == [128, 256, 512, 640]  # a run goes on counting in its first generation
+    assert len(fitnesses) == 2
+    (agent, _), fitnesses = train(env, population(env, 2), max_steps=256, evo_steps=16)
+    assert agent.steps == [64, 128, 192, 256]
+    assert len(fitnesses) == 4
+
+
+def test_each_round_of_a_test_has_the_same_episodes_whoever_plays() -> None:
+    env = make_vect_envs("CartPole-v1", 3, should_async_vector=False)
+    begun: list[list[Any]] = []
+
+    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+        def reset(self, **options: Any) -> Any:
+            result = super().reset(**options)
+            begun.append(result[0].tolist())
+            return result
+
+    # One who balances and one who falls at once make environments reset differently often.
+    for agent in population(env, 3):
+        with torch.no_grad():
+            agent.policy.actor[-1].bias.copy_(torch.tensor([9.0 * agent.index, 0.0]))
+        agent.test(Spy(env), loop=3, seed=4)
+    assert begun[:3] == begun[3:6] == begun[6:]
+    assert begun[0] != begun[1] != begun[2]
+
+
 def test_stops_at_the_target() -> None:
     env = recall_env()
     trained, fitnesses = train(env, population(env), target=0.0, **evolution())
@@ -200,12 +233,12 @@ def test_all_individuals_are_tested_on_the_same_episodes_and_each_generation_on_
 
     agents = population(env, 2)
     train(Spy(env), agents, max_steps=256)
-    # Of each individual's two seeded resets in a generation the second begins its test.
-    tests = [tuple(reset) for reset in bits[1::2]]
+    # Of each individual's three seeded resets in a generation the first begins its training.
+    tests = list(zip(bits[1::3], bits[2::3], strict=True))
     assert tests[0] == tests[1]
     assert tests[2] == tests[3]
     assert tests[0] != tests[2]
-    assert len(set(map(tuple, bits[::2]))) == 4  # training episodes are everybody's own
+    assert len(set(map(tuple, bits[::3]))) == 4  # training episodes are everybody's own
 
 
 def test_selection_finds_who_learns(tmp_path: Path) -> None:
@@ -359,14 +392,29 @@ def test_an_individual_that_diverges_loses_and_the_run_goes_on(tmp_path: Path) -
         assert "expected a finite gradient" in list(csv.DictReader(file))[1]["failed"]
 
 
-def test_a_run_in_which_all_diverge_ends_in_an_error() -> None:
+def test_without_selection_one_that_diverges_does_not_keep_the_others() -> None:
     env = recall_env()
     agents = population(env)
     with torch.no_grad():
+        agents[1].policy.critic[-1].weight.fill_(1e38)
+    _, fitnesses = train(env, agents)
+    assert len(fitnesses) == 3
+    assert [agent.env_steps for agent in agents] == [384, 192, 384]
+
+
+def test_a_run_in_which_all_diverge_ends_in_an_error(tmp_path: Path) -> None:
+    env, elite = recall_env(), tmp_path / "elite.pt"
+    agents = population(env)
+    agents[0].save_checkpoint(elite)
+    before = elite.read_bytes()
+    with torch.no_grad():
         for agent in agents:
             agent.policy.critic[-1].weight.fill_(1e38)
+    options = {"save_elite": True, "elite_path": elite, "checkpoint_path": tmp_path / "run.pt"}
     with pytest.raises(RuntimeError, match="all failed: learn: expected a finite gradient"):
-        train(env, agents, **evolution())
+        train(env, agents, **options, **evolution())
+    assert elite.read_bytes() == before
+    assert not (tmp_path / "run.pt").exists()
 
 
 # --- going on ----------------------------------------------------------------------------------
@@ -412,6 +460,74 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path: Path, step: int) -> No
     assert theirs == fitnesses
 
 
+@pytest.mark.parametrize("step", [*range(33, 120, 13)])
+def test_what_is_interrupted_while_learning_is_as_it_was_before(tmp_path: Path, step: int) -> None:
+    """Its second generation, in which the optimiser has moments that must not be shared."""
+    whole, _ = train(recall_env(), population(recall_env(), 1))
+    env, path = StopAt(recall_env(), step), tmp_path / "run.pt"
+    train(env, population(env, 1), checkpoint_path=path)
+    resumed, _ = train(recall_env(), population(env, 1, seed=9), resume=path)
+    assert_same(resumed, whole)
+
+
+def test_an_agent_shares_no_memory_with_the_data_it_was_built_from() -> None:
+    for env in (recall_env(), team_env()):
+        (agent,) = population(env, 1)
+        collect_rollouts_recurrent(agent, env)
+        agent.learn()
+        data = agent.to_checkpoint()
+        other = type(agent).from_checkpoint(data).to_checkpoint()
+        ours, theirs = (set(pointers(x)) for x in (data, other))
+        assert len(ours) == len(theirs) > 10
+        assert not ours & theirs
+
+
+def pointers(data: Any) -> list[int]:
+    """Addresses of all tensors in a checkpoint's data."""
+    if isinstance(data, torch.Tensor):
+        return [data.data_ptr()] if data.numel() else []
+    items = data.values() if isinstance(data, dict) else data
+    return [p for x in items for p in pointers(x)] if isinstance(data, dict | list | tuple) else []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_strikes_during_selection_doubles_no_row_of_the_logs(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    options: dict[str, Any] = {"checkpoint_path": path, "log_dir": tmp_path}
+
+    class Struck(TournamentSelection):
+        times = 0
+
+        def select(self, population: Any) -> Any:
+            result = super().select(population)
+            self.times += 1
+            if self.times == 2:
+                raise error
+            return result
+
+    struck = {**evolution(), "tournament": Struck(2, True, 3, 2, rand_seed=5)}
+    with contextlib.suppress(ZeroDivisionError):
+        train(env, population(env), **options, **struck)
+    resumed, _ = train(env, population(env, seed=9), resume=path, **options, **evolution())
+    assert_same(resumed, train(env, population(env), **evolution())[0])
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [384, 768, 1152]
+    with (tmp_path / "population.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 9
+
+
+def test_an_error_costs_no_work(tmp_path: Path) -> None:
+    env = StopAt(recall_env(), 160, ZeroDivisionError)  # an individual takes 50 a generation
+    agents, path = population(env, 2), tmp_path / "run.pt"
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(env, agents, checkpoint_path=path)
+    assert f"resume={str(path)!r}" in caught.value.__notes__[0]
+    assert [agent.env_steps for agent in agents] == [256, 128]
+    assert_same(load_population(path), agents)
+
+
 def test_ctrl_c_says_where_things_are(tmp_path: Path, capsys: Any) -> None:
     env = StopAt(recall_env(), 40)
     path = tmp_path / "run.pt"
@@ -423,9 +539,12 @@ def test_ctrl_c_says_where_things_are(tmp_path: Path, capsys: Any) -> None:
 
 def test_a_finished_run_can_be_trained_for_longer(tmp_path: Path) -> None:
     env, path = recall_env(), tmp_path / "run.pt"
-    train(env, population(env), target=0.0, checkpoint_path=path, **evolution())
-    same, _ = train(env, population(env), target=0.0, resume=path, **evolution())
+    options: dict[str, Any] = {"target": 0.0, "log_dir": tmp_path, **evolution()}
+    train(env, population(env), checkpoint_path=path, **options)
+    logs = [(tmp_path / name).read_text() for name in ("metrics.csv", "population.csv")]
+    same, _ = train(env, population(env), resume=path, **options)
     assert_same(same, load_population(path))
+    assert logs == [(tmp_path / n).read_text() for n in ("metrics.csv", "population.csv")]
     longer, fitnesses = train(env, population(env), resume=path, **evolution())
     assert len(fitnesses) == 3
     assert longer[0].env_steps == 384
@@ -550,6 +669,19 @@ def test_a_failing_worker_is_an_error_with_its_traceback_and_leaves_nobody_behin
     assert children() == before
 
 
+class Unplugged(Recall):
+    """Loses a connection of its own."""
+
+    def step(self, action: Any) -> Any:
+        raise ConnectionResetError("the simulator has left")
+
+
+def test_a_connection_that_an_environment_loses_is_its_error_not_ours() -> None:
+    env = make_vect_envs(make_env=Unplugged, num_envs=2, should_async_vector=False)
+    with pytest.raises(RuntimeError, match="ConnectionResetError: the simulator has left"):
+        train(env, population(env), workers=2, **evolution())
+
+
 class Suicidal(Recall):
     """Ends its process."""
 
@@ -593,6 +725,12 @@ def test_workers_build_what_make_env_says() -> None:
         **evolution(),
     )
     assert_same(built, alone)
+
+
+def test_workers_need_as_many_environments() -> None:
+    env = recall_env()
+    with pytest.raises(RuntimeError, match="make_env: expected 4 environments in the vector, as"):
+        train(env, population(env), workers=2, make_env=functools.partial(recall_env, 3))
 
 
 def test_the_callers_threads_come_back() -> None:
@@ -653,6 +791,32 @@ def test_logs(tmp_path: Path, capsys: Any) -> None:
     assert "step/s" in progress
 
 
+def test_a_hyper_parameter_that_only_some_have(tmp_path: Path, capsys: Any) -> None:
+    env = recall_env()
+    agents = population(env)
+    agents[1].hp_config = HyperparameterConfig(target_kl=RLParameter(min=1e-2, max=1e-1))
+    agents[1].reconfigure(target_kl=0.0625)
+    agents[2].hp_config = None
+    train(env, agents, max_steps=128, verbose=True, log_dir=tmp_path)
+    assert "0.0625" in capsys.readouterr().out
+    with (tmp_path / "population.csv").open() as file:
+        assert [row["target_kl"] for row in csv.DictReader(file)] == ["", "0.0625", ""]
+
+
+def test_numpys_numbers_can_be_saved(tmp_path: Path) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    agents = population(env)
+    for agent in agents:
+        agent.hp_config = HyperparameterConfig(
+            lr=RLParameter(min=np.float64(1e-4), max=np.float32(0.5)),
+            batch_size=RLParameter(min=np.int64(8), max=64, dtype=int),
+        )
+        agent.fitness.append(np.float64(3))
+        agent.steps.append(np.int64(0))
+    train(env, agents, checkpoint_path=path, **evolution(no_mutation=0))
+    assert load_population(path)[0].fitness[0] == 3
+
+
 def test_quiet_means_quiet(capsys: Any) -> None:
     env = recall_env()
     train(env, population(env), max_steps=128, **evolution())
@@ -705,6 +869,11 @@ def test_weights_and_biases_is_an_extra(monkeypatch: Any) -> None:
             {"save_elite": True, "elite_path": "no/where.pt"},
             FileNotFoundError,
             "elite_path: expected the directory no to exist",
+        ),
+        (
+            {"INIT_HP": {"EVO_STEPS": 64}},
+            ValueError,
+            r"evo_steps: expected 64, as INIT_HP\['EVO_STEPS'\] says, got 128",
         ),
         ({"tournament": None}, ValueError, "tournament: expected one, as mutations without"),
         (

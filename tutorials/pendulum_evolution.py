@@ -10,6 +10,7 @@ what they did before, so nothing that was learned is lost.
     make evolution                                       # everything, from a fresh clone
     python tutorials/pendulum_evolution.py --seed 3      # again, with another seed
     python tutorials/pendulum_evolution.py --workers 1   # in one process; the results are the same
+    python tutorials/pendulum_evolution.py --resume      # after Ctrl-C: go on where it stopped
 
 It writes to runs/pendulum_evolution: fitness and hyper-parameters over the generations as a
 picture, population.csv with everybody's parents and mutations, TensorBoard logs, checkpoints of the
@@ -59,7 +60,9 @@ def make_env() -> gym.Env:
     return MaskVelocityWrapper(gym.make(ENV_ID))
 
 
-def evolve(steps: int, evo_steps: int, seed: int, workers: int, out: Path) -> list[PPO]:
+def evolve(
+    steps: int, evo_steps: int, seed: int, workers: int, out: Path, resume: bool
+) -> list[PPO]:
     """Train a population, and leave logs, checkpoints and the best agent behind."""
     env = make_vect_envs(make_env=make_env, num_envs=SETTINGS.num_envs, should_async_vector=False)
     population = create_population(
@@ -101,6 +104,7 @@ def evolve(steps: int, evo_steps: int, seed: int, workers: int, out: Path) -> li
         elite_path=out / "elite.pt",
         checkpoint_path=out / "population.pt",
         log_dir=out,
+        resume=out / "population.pt" if resume else None,
         workers=workers,
     )
     env.close()
@@ -167,6 +171,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=default, help="of each individual")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that train at once")
+    parser.add_argument("--resume", action="store_true", help="the run in --out")
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum_evolution"))
     options = parser.parse_args()
 
@@ -174,7 +179,9 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     evo_steps = 2_048 if small else 10_000
-    evolve(options.steps, evo_steps, options.seed, options.workers, options.out)
+    run = (options.steps, evo_steps, options.seed, options.workers, options.out, options.resume)
+    if evolve(*run)[0].steps[-1] < options.steps:
+        return  # Ctrl-C; what can be gone on with has been said
 
     winner = PPO.load(options.out / "elite.pt")
     env = make_vect_envs(make_env=make_env, num_envs=10, should_async_vector=False)
