@@ -219,10 +219,10 @@ def _shown(run: Population, rows: list[dict[str, Any]], speed: float) -> str:
         star = "*" if row["elite"] else ""
         mutation = row["mutation"]
         if row["fitness_lost_by_shrinking"] is not None:
-            mutation += f" (cost {row['fitness_lost_by_shrinking']:.1f})"
+            mutation += f" (cost {row['fitness_lost_by_shrinking']:z.1f})"
         if row["failed"]:
             mutation += f" FAILED: {row['failed']}"
-        values = [f"{row[name]:.3g}" if name in row else "" for name in names]
+        values = [f"{row[name]:.4g}" if name in row else "" for name in names]
         lines.append([star, str(row["index"]), parent, *numbers, *values, mutation])
     widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
     table = "\n".join(

@@ -421,6 +421,8 @@ class _Run:
             for i, agent in enumerate(state.population)
             if state.reports[i] is None
         ]
+        # The longest first, so that workers finish together.
+        jobs.sort(key=lambda job: -_updates_per_step(state.population[job.place]))
         for place, agent, report in team.run(jobs, log.progress):
             state = self.state
             self.state = replace(
@@ -502,6 +504,11 @@ class _Run:
             if any(a.fitness for a in self.state.population):
                 saved.append(f"The elite is in {elite}.")
         return " ".join(saved) or "Nothing was saved: there is no checkpoint_path."
+
+
+def _updates_per_step(agent: Agent) -> float:
+    """Gradient steps for each step collected: what training time mostly depends on."""
+    return sum(g.config.update_epochs / g.config.batch_size for g in agent.groups)
 
 
 def _with(items: list[Any], place: int, item: Any) -> list[Any]:

@@ -19,6 +19,7 @@ whole population, and the best agent.
 
 import argparse
 import csv
+import itertools
 import os
 import time
 from pathlib import Path
@@ -118,7 +119,7 @@ def family(agent: PPO) -> str:
         came = f"child of {birth.parent}" if birth.parent is not None else "first generation"
         told = birth.mutation or ""
         if birth.lost is not None:
-            told += f", which cost {birth.lost:.0f}"
+            told += f", which cost {birth.lost:z.0f}"
         lines.append(f"  {birth.steps:7,} steps  {birth.index:3d}  {came:17s}  {told}".rstrip())
     return "\n".join(lines)
 
@@ -132,13 +133,16 @@ def read(path: Path) -> list[Row]:
 def draw(rows: list[Row], winner: PPO, path: Path) -> None:
     """Fitness, learning rate and batch size over the generations; the winner's line in colour."""
     figure, axes = plt.subplots(3, figsize=(8, 9), sharex=True, layout="constrained")
-    ancestors = {str(birth.index) for birth in winner.lineage}
+    # Each ancestor, and its steps when the next one was born; it may have lived on.
+    births = winner.lineage
+    until = {str(a.index): b.steps for a, b in itertools.pairwise(births)}
+    until[str(winner.index)] = winner.steps[-1]
     before: dict[str, Row] = {}  # the last generation, by number
     for generation in range(int(rows[-1]["generation"]) + 1):
         now = {row["index"]: row for row in rows if row["generation"] == str(generation)}
         for index, row in now.items():
             came_from = before.get(index) or before.get(row["parent"])
-            ours = index in ancestors
+            ours = int(row["steps"]) <= until.get(index, 0)
             style = {"color": "tab:blue" if ours else "0.75", "zorder": 2 + ours}
             for ax, name in zip(axes, ("fitness", "lr", "batch_size"), strict=True):
                 points = [row] if came_from is None else [came_from, row]
@@ -149,14 +153,15 @@ def draw(rows: list[Row], winner: PPO, path: Path) -> None:
     axes[0].set_title(f"{POPULATION} agents on Pendulum-v1 without velocities")
     axes[0].plot([], [], "o-", color="tab:blue", label="the winner and its ancestors")
     axes[0].plot([], [], "o-", color="0.75", label="the others")
-    axes[0].legend(loc="upper left")
+    axes[0].legend(loc="lower right")
     for ax, name in zip(
         axes, ("mean return of test episodes", "learning rate", "batch size"), strict=True
     ):
         ax.set_ylabel(name)
         ax.grid(alpha=0.3)
-    for ax in axes[1:]:
-        ax.set_yscale("log")
+    axes[1].set_yscale("log")
+    axes[2].set_yscale("log", base=2)
+    axes[2].yaxis.set_major_formatter("{x:.0f}")
     axes[-1].set_xlabel("environment steps of each individual")
     axes[-1].xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
     figure.savefig(path, dpi=120)
