@@ -14,7 +14,9 @@ import json
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -33,30 +35,51 @@ from recurrent_rl import (
     train_on_policy,
 )
 
+
+@dataclass(frozen=True)
+class Recipe:
+    """What agents start from, what is searched, and how."""
+
+    net_config: dict[str, Any]
+    init_hp: dict[str, Any]
+    searched: HyperparameterConfig
+    eval_loop: int  # evaluations that fitness is the mean of
+    mutations: tuple[float, ...]
+
+
 SETTINGS = load_tuned("Pendulum-v1")
 FOUND = ("lr", "batch_size", "lr_schedule")
-INIT_HP = {k.upper(): v for k, v in SETTINGS.hyperparameters.items() if k not in FOUND}
-SEARCHED = HyperparameterConfig(
-    lr=RLParameter(min=1e-4, max=1e-2, shrink_factor=0.5, grow_factor=2),
-    batch_size=RLParameter(min=64, max=1024, shrink_factor=0.5, grow_factor=2, dtype=int),
+TUNED = Recipe(
+    SETTINGS.net_config,
+    {k.upper(): v for k, v in SETTINGS.hyperparameters.items() if k not in FOUND},
+    HyperparameterConfig(
+        lr=RLParameter(min=1e-4, max=1e-2, shrink_factor=0.5, grow_factor=2),
+        batch_size=RLParameter(min=64, max=1024, shrink_factor=0.5, grow_factor=2, dtype=int),
+    ),
+    2,
+    (0.3, 0.2, 0.3, 0.1, 0.1, 0.5),
 )
 # What a tutorial for another library starts from, and searches. Long rollouts, few updates.
-PLAIN_HP = {
-    "BATCH_SIZE": 256,
-    "LR": 1e-3,
-    "LEARN_STEP": 1024,
-    "GAMMA": 0.9,
-    "GAE_LAMBDA": 0.95,
-    "ACTION_STD_INIT": 0.6,
-    "CLIP_COEF": 0.2,
-    "ENT_COEF": 0.0,
-    "VF_COEF": 0.5,
-    "MAX_GRAD_NORM": 0.5,
-    "UPDATE_EPOCHS": 4,
-}
-PLAIN_NET = {"encoder_config": {"hidden_state_size": 64, "num_layers": 1, "max_seq_len": 1024}}
-PLAIN_SEARCHED = HyperparameterConfig(
-    lr=RLParameter(min=1e-4, max=1e-2), batch_size=RLParameter(min=8, max=1024, dtype=int)
+PLAIN = Recipe(
+    {"encoder_config": {"hidden_state_size": 64, "num_layers": 1, "max_seq_len": 1024}},
+    {
+        "BATCH_SIZE": 256,
+        "LR": 1e-3,
+        "LEARN_STEP": 1024,
+        "GAMMA": 0.9,
+        "GAE_LAMBDA": 0.95,
+        "ACTION_STD_INIT": 0.6,
+        "CLIP_COEF": 0.2,
+        "ENT_COEF": 0.0,
+        "VF_COEF": 0.5,
+        "MAX_GRAD_NORM": 0.5,
+        "UPDATE_EPOCHS": 4,
+    },
+    HyperparameterConfig(
+        lr=RLParameter(min=1e-4, max=1e-2), batch_size=RLParameter(min=8, max=1024, dtype=int)
+    ),
+    3,
+    (0.4, 0.2, 0.2, 0.2, 0.2, 0.2),
 )
 
 
@@ -70,116 +93,70 @@ def build(num_envs: int = SETTINGS.num_envs) -> gym.vector.VectorEnv:
     return make_vect_envs(make_env=make_env, num_envs=num_envs, should_async_vector=False)
 
 
-def population(size: int, seed: int) -> list[PPO]:
-    """Agents from spread hyper-parameters; only the first has fixed ones."""
+def population(recipe: Recipe, size: int, seed: int) -> list[PPO]:
+    """Agents from spread hyper-parameters; the first has the recipe's own."""
     env = build(1)
     return create_population(
         "PPO",
         env.single_observation_space,
         env.single_action_space,
-        SETTINGS.net_config,
-        INIT_HP,
-        SEARCHED,
+        recipe.net_config,
+        recipe.init_hp,
+        recipe.searched,
         size,
         seed=seed,
     )
 
 
-def evolve(seed: int, steps: int, evo_steps: int, workers: int, folder: Path) -> PPO:
+def evolve(
+    recipe: Recipe, agents: list[PPO], seed: int, options: argparse.Namespace, workers: int
+) -> PPO:
     """The best member of an evolved population."""
-    # Spread over the whole range: the first of five, with its fixed values, is left out.
-    agents = population(5, seed)[1:]
-    train_on_policy(
-        build(),
-        "Pendulum-v1",
-        "PPO",
-        agents,
-        max_steps=steps,
-        evo_steps=evo_steps,
-        eval_loop=3,
-        tournament=TournamentSelection(2, True, 4, 2, rand_seed=seed),
-        mutation=Mutations(0.3, 0.2, 0.3, 0.1, 0.1, 0.5, rand_seed=seed),
-        save_elite=True,
-        elite_path=folder / "elite.pt",
-        log_dir=folder,
-        workers=workers,
-        verbose=False,
-    )
-    return PPO.load(folder / "elite.pt")
+    with tempfile.TemporaryDirectory() as folder:
+        elite = Path(folder) / "elite.pt"
+        train_on_policy(
+            build(),
+            "Pendulum-v1",
+            "PPO",
+            agents,
+            max_steps=options.steps,
+            evo_steps=options.evo_steps,
+            eval_loop=3,
+            tournament=TournamentSelection(2, True, len(agents), recipe.eval_loop, rand_seed=seed),
+            mutation=Mutations(*recipe.mutations, rand_seed=seed),
+            save_elite=True,
+            elite_path=elite,
+            log_dir=folder,
+            workers=workers,
+            verbose=False,
+        )
+        return PPO.load(elite)
 
 
-def fixed(seed: int, steps: int, evo_steps: int, workers: int, count: int) -> list[PPO]:
+def spread(seed: int) -> list[PPO]:
+    """Four agents over the whole range: the first of five, with its own values, is left out."""
+    return population(TUNED, 5, seed)[1:]
+
+
+def fixed(seed: int, options: argparse.Namespace) -> list[PPO]:
     """Agents with random hyper-parameters, trained and tested alike, without selection."""
-    agents = population(count, seed + 1000)
+    agents = population(TUNED, options.random, seed + 1000)
     random = np.random.default_rng(seed)
     for agent in agents:
-        agent.reconfigure(
-            **{name: p.between(random.random()) for name, p in SEARCHED.parameters.items()}
-        )
+        ranges = TUNED.searched.parameters.items()
+        agent.reconfigure(**{name: p.between(random.random()) for name, p in ranges})
     trained, _ = train_on_policy(
         build(),
         "Pendulum-v1",
         "PPO",
         agents,
-        max_steps=steps,
-        evo_steps=evo_steps,
+        max_steps=options.steps,
+        evo_steps=options.evo_steps,
         eval_loop=3,
-        workers=workers,
+        workers=options.workers,
         verbose=False,
     )
     return trained
-
-
-def evolve_plain(seed: int, steps: int, evo_steps: int, workers: int, folder: Path) -> PPO:
-    """The best member of a population with a tutorial's settings, and all else by default."""
-    env = build()
-    agents = create_population(
-        "PPO",
-        env.single_observation_space,
-        env.single_action_space,
-        PLAIN_NET,
-        PLAIN_HP,
-        PLAIN_SEARCHED,
-        4,
-        env.num_envs,
-        seed=seed,
-    )
-    train_on_policy(
-        env,
-        "Pendulum-v1",
-        "PPO",
-        agents,
-        max_steps=steps,
-        evo_steps=evo_steps,
-        eval_loop=3,
-        tournament=TournamentSelection(2, True, 4, 3, rand_seed=seed),
-        mutation=Mutations(0.4, 0.2, 0.2, 0.2, 0.2, 0.2, rand_seed=seed),
-        save_elite=True,
-        elite_path=folder / "elite.pt",
-        log_dir=folder,
-        workers=workers,
-        verbose=False,
-    )
-    return PPO.load(folder / "elite.pt")
-
-
-def plain(options: argparse.Namespace) -> None:
-    """Evolution from a tutorial's settings."""
-    scores = []
-    for seed in options.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            run = (seed, options.steps, options.evo_steps, options.workers, Path(folder))
-            best = evolve_plain(*run)
-        scores.append(score(best))
-        result = {
-            "seed": seed,
-            "evolved": round(scores[-1], 1),
-            "lr": float(f"{best.config.lr:.3g}"),
-            "batch_size": best.config.batch_size,
-            "mutations": [b.mutation for b in best.lineage if b.mutation],
-        }
-        print(json.dumps(result), flush=True)
-    print(json.dumps({"mean": round(np.mean(scores), 1), "std": round(np.std(scores), 1)}))
 
 
 def score(agent: PPO) -> float:
@@ -187,40 +164,49 @@ def score(agent: PPO) -> float:
     return float(agent.evaluate(build(20), 100, seed=12345).mean())
 
 
+def found(best: PPO, seed: int) -> dict[str, Any]:
+    """What to report of the winner."""
+    return {
+        "seed": seed,
+        "evolved": round(score(best), 1),
+        "lr": float(f"{best.config.lr:.3g}"),
+        "batch_size": best.config.batch_size,
+    }
+
+
 def compare(options: argparse.Namespace) -> None:
     """Evolution against fixed random settings."""
     for seed in options.seeds:
-        begin = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            best = evolve(seed, options.steps, options.evo_steps, options.workers, Path(folder))
-        others = fixed(seed, options.steps, options.evo_steps, options.workers, options.random)
-        scores = sorted(score(agent) for agent in others)
-        result = {
-            "seed": seed,
-            "evolved": round(score(best), 1),
-            "lr": float(f"{best.config.lr:.3g}"),
-            "batch_size": best.config.batch_size,
-            "random_median": round(statistics.median(scores), 1),
-            "random": [round(s, 1) for s in scores],
-            "seconds": round(time.perf_counter() - begin),
-        }
+        result = found(evolve(TUNED, spread(seed), seed, options, options.workers), seed)
+        scores = sorted(round(score(agent), 1) for agent in fixed(seed, options))
+        result |= {"random_median": round(statistics.median(scores), 1), "random": scores}
         print(json.dumps(result), flush=True)
+
+
+def plain(options: argparse.Namespace) -> None:
+    """Evolution from a tutorial's settings, all else by default."""
+    scores = []
+    for seed in options.seeds:
+        best = evolve(PLAIN, population(PLAIN, 4, seed), seed, options, options.workers)
+        result = found(best, seed)
+        scores.append(result["evolved"])
+        changes = [birth.mutation for birth in best.lineage if birth.mutation]
+        print(json.dumps({**result, "mutations": changes}), flush=True)
+    print(json.dumps({"mean": round(np.mean(scores), 1), "std": round(np.std(scores), 1)}))
 
 
 def speed(options: argparse.Namespace) -> None:
     """Wall time of a population with one worker and with two, alternating."""
     ratios = []
-    for repeat in range(options.repeats):
+    for seed in range(options.repeats):
         seconds = {}
         for workers in (1, 2):
             begin = time.perf_counter()
-            with tempfile.TemporaryDirectory() as folder:
-                evolve(repeat, options.steps, options.evo_steps, workers, Path(folder))
-            seconds[workers] = time.perf_counter() - begin
-        ratios.append(seconds[1] / seconds[2])
-        line = {"seconds": {k: round(v, 1) for k, v in seconds.items()}, "ratio": ratios[-1]}
-        print(json.dumps(line), flush=True)
-    print(json.dumps({"median_ratio": round(statistics.median(ratios), 2)}))
+            evolve(TUNED, spread(seed), seed, options, workers)
+            seconds[workers] = round(time.perf_counter() - begin, 1)
+        ratios.append(round(seconds[1] / seconds[2], 2))
+        print(json.dumps({"seconds": seconds, "ratio": ratios[-1]}), flush=True)
+    print(json.dumps({"median_ratio": statistics.median(ratios)}))
 
 
 def main() -> None:

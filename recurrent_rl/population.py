@@ -63,8 +63,8 @@ def create_population(
     ...     population_size=2,
     ...     seed=0,
     ... )
-    >>> [agent.config.lr for agent in population]
-    [0.001, 0.000284]
+    >>> [round(agent.config.lr, 6) for agent in population]
+    [0.001, 0.002261]
 
     Args:
         algo: "PPO" or "IPPO".

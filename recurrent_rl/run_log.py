@@ -5,8 +5,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from tqdm import tqdm
@@ -138,16 +137,7 @@ class RunLog:
         if self.verbose:
             self.say(_shown(run, rows, speed))
 
-    def __enter__(self) -> Self:
-        """Return the log itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Close everything."""
         if self._bar is not None:
             self._bar.close()

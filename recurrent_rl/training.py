@@ -134,38 +134,29 @@ def train_on_policy(
     run = _Run(settings, population, tournament, mutation)
     if resume is not None:
         run.resume(resume)
-    build = make_env
-    if workers > 1 and build is None:
-        build = builder_of(env)
-    everything = {"settings": asdict(settings), "INIT_HP": INIT_HP, "MUT_P": MUT_P}
+    build = builder_of(env) if workers > 1 and make_env is None else make_env
+    count = min(workers, len(population))
     log = RunLog(
         len(population) * max_steps,
         verbose=verbose,
         directory=log_dir,
-        config=everything,
+        config={"settings": asdict(settings), "INIT_HP": INIT_HP, "MUT_P": MUT_P},
         wandb_kwargs={"name": env_name, **(wandb_kwargs or {})} if wb else None,
         resume_at=None if resume is None else run.logged(),
     )
-    count = min(workers, len(population))
-    with log, contextlib.ExitStack() as stack:
-        try:
-            team: Team = Alone(env, threads)
-            if count > 1 and build is not None:
-                team = Workers(build, env.num_envs, count, threads)
-            stack.callback(team.close)
-            run.train(team, log)
-        except KeyboardInterrupt:
-            saved = run.save_what_there_is()
-            log.say(f"Interrupted in generation {run.state.generation}. {saved}")
-        except _AllFailedError:
-            raise  # there is nothing in this state that is worth the place of an earlier one
-        except Exception as error:
-            error.add_note(run.save_what_there_is())
-            raise
-        finally:
-            if tournament is None:
-                for agent, trained in zip(pop, run.state.population, strict=True):
-                    agent.become(trained)
+
+    def hire() -> Team:
+        if count > 1 and build is not None:
+            return Workers(build, env.num_envs, count, threads)
+        return Alone(env, threads)
+
+    try:
+        with contextlib.closing(log):
+            run.go(hire, log)
+    finally:
+        if tournament is None:
+            for agent, trained in zip(pop, run.state.population, strict=True):
+                agent.become(trained)
     return list(pop) if tournament is None else run.state.population, run.state.fitnesses
 
 
@@ -382,8 +373,21 @@ class _Run:
             return state.generation, state.total_steps
         return state.generation - 1, state.before
 
-    def train(self, team: Team, log: RunLog) -> None:
-        """Go through generations to the end."""
+    def go(self, hire: Callable[[], Team], log: RunLog) -> None:
+        """Train to the end; if Ctrl-C or an error comes before it, save what there is."""
+        try:
+            with contextlib.closing(hire()) as team:
+                self._train(team, log)
+        except KeyboardInterrupt:
+            saved = self._save_what_there_is()
+            log.say(f"Interrupted in generation {self.state.generation}. {saved}")
+        except _AllFailedError:
+            raise  # there is nothing in this state that is worth the place of an earlier one
+        except Exception as error:
+            error.add_note(self._save_what_there_is())
+            raise
+
+    def _train(self, team: Team, log: RunLog) -> None:
         log.begin(sum(agent.steps[-1] for agent in self.state.population))
         while not self.state.finished:
             self._live(team, log)
@@ -490,7 +494,7 @@ class _Run:
     def _save(self, path: Path) -> None:
         files.save(self.state.to_data(), path)
 
-    def save_what_there_is(self) -> str:
+    def _save_what_there_is(self) -> str:
         """After Ctrl-C or an error: save what can be, and say what was."""
         saved = []
         path, elite = self.settings.checkpoint_path, self.settings.elite_path
