@@ -524,7 +524,7 @@ def test_an_error_costs_no_work(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError) as caught:
         train(env, agents, checkpoint_path=path)
     assert f"resume={str(path)!r}" in caught.value.__notes__[0]
-    assert [agent.env_steps for agent in agents] == [256, 128]
+    assert sorted(agent.env_steps for agent in agents) == [128, 256]
     assert_same(load_population(path), agents)
 
 
