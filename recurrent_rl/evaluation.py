@@ -10,6 +10,7 @@ import numpy as np
 
 from recurrent_rl.collect import disturb
 from recurrent_rl.group import AgentGroup
+from recurrent_rl.randomness import derived_seed
 from recurrent_rl.vector import Array, Observed, RowSource
 
 
@@ -115,4 +116,4 @@ def _seed_of_round(seed: int | None, number: int) -> int | None:
     """Each round has its own: how often environments reset in the last depends on the policy."""
     if seed is None or number == 0:
         return seed
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+    return derived_seed(seed, number, bits=31)

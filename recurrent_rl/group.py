@@ -16,6 +16,7 @@ from recurrent_rl import learner
 from recurrent_rl.config import NetConfig, PPOConfig
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.networks import ActorCritic, RunningNorm, adam_state_for, share_memory_of
+from recurrent_rl.randomness import derived_seed, peek, seeded
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.row_collector import Carry
@@ -96,11 +97,7 @@ class AgentGroup:
         self.observation_space, self.action_space = observation_space, action_space
         self.device, self.seed = torch.device(device), seed
         self.agents, self.size = tuple(agents), max(len(agents), 1)
-        self.generator = torch.Generator()
-        if seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(seed)
+        self.generator = seeded(seed)
         self.identify = identify
         self.policy = self.build_policy(net_config, self.generator)
         self.optimizer = self._optimizer_of(self.policy)
@@ -167,11 +164,7 @@ class AgentGroup:
 
     def branch(self, number: int) -> None:
         """Go on with a random stream of one's own, which follows from the present one's state."""
-        here = torch.Generator()
-        here.set_state(self.generator.get_state())
-        drawn = int(torch.randint(2**62, (), generator=here))
-        seed = np.random.SeedSequence([drawn, number]).generate_state(1, np.uint64)[0]
-        self.generator.manual_seed(int(seed >> np.uint64(1)))
+        self.generator.manual_seed(derived_seed(peek(self.generator, 2**62), number))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Join the parameters and the optimiser's vector again, which copying tears apart."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
 import gymnasium as gym
-import numpy as np
 import torch
 
 from recurrent_rl import evaluation
@@ -15,6 +14,7 @@ from recurrent_rl.group_rows import GroupRows
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.multi_agent import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
 from recurrent_rl.multi_agent_acting import Asked, MultiAgentActionOutput, act
+from recurrent_rl.randomness import derived_seed
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.spaces import same_space, without_mask
 from recurrent_rl.vector import Array
@@ -520,4 +520,4 @@ def _group_seed(seed: int | None, index: int) -> int | None:
     """Return group ``index``'s own seed; the first group's is the agent's, as in PPO."""
     if seed is None or index == 0:
         return seed
-    return int(np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)[0] >> 1)
+    return derived_seed(seed, index)

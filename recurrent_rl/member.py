@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from recurrent_rl.agent import Agent
 from recurrent_rl.collect import collect_rollouts_recurrent
 from recurrent_rl.learner import Diagnostics
 
@@ -75,8 +74,12 @@ def live(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
     """
     begin = time.perf_counter()
     test = {"max_steps": plan.eval_steps, "loop": plan.eval_loop, "seed": plan.eval_seed}
-    if agent.lineage[-1].shrunk and agent.lineage[-1].lost is None:
-        _measure_loss(agent, env, {**test, "seed": plan.last_seed})
+    birth = agent.lineage[-1]
+    if birth.shrunk and birth.lost is None and birth.fitness is not None:
+        now = agent.test(env, **{**test, "seed": plan.last_seed})
+        agent.fitness.pop()  # it is no evaluation of what selection is to judge
+        # The parent's fitness is that of the same episodes.
+        agent.lineage[-1] = replace(birth, lost=birth.fitness - now)
     first, failed, steps = True, "", 0
     returns: list[float] = []
     by_agent: dict[str, list[float]] = {}
@@ -116,15 +119,6 @@ def live(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
         {name: _mean(values) for name, values in by_agent.items()},
         failed,
     )
-
-
-def _measure_loss(agent: Agent, env: Any, test: dict[str, Any]) -> None:
-    """Note what shrinking has cost: the parent's latest fitness less that on the same episodes."""
-    parent = agent.lineage[-1].fitness
-    now = agent.test(env, **test)  # type: ignore[attr-defined]
-    agent.fitness.pop()  # it is no evaluation of what selection is to judge
-    lost = None if parent is None else parent - now
-    agent.lineage[-1] = replace(agent.lineage[-1], lost=lost)
 
 
 def _numbers(learned: Diagnostics | dict[str, Diagnostics]) -> dict[str, float]:

@@ -10,7 +10,7 @@ from recurrent_rl.agent import Agent
 from recurrent_rl.architecture import morph
 from recurrent_rl.config import Activation, NetConfig
 from recurrent_rl.group import AgentGroup
-from recurrent_rl.tournament import seeded
+from recurrent_rl.randomness import Random
 
 AnyAgent = TypeVar("AnyAgent", bound=Agent)
 Done = dict[str, Any]  # what a mutation writes into the birth of an individual
@@ -75,7 +75,7 @@ def depth_sites(net_config: NetConfig) -> list[Site]:
     ]
 
 
-class Mutations:
+class Mutations(Random):
     """Change individuals at random: nothing, architecture, weights, activation, hyper-parameters.
 
     Growing networks changes no output (see ``architecture``). Of an IPPO agent's groups a mutation
@@ -157,7 +157,7 @@ class Mutations:
         self.activation_selection = tuple(activation_selection)
         self.mutate_elite, self.max_residual_layers = mutate_elite, max_residual_layers
         self.min_width, self.max_width = min_width, max_width
-        self.generator = seeded(rand_seed)
+        super().__init__(rand_seed)
         self._kinds: dict[str, Callable[[Agent], Done]] = {
             "architecture": self._architecture,
             "parameters": self._parameters,
@@ -294,11 +294,3 @@ class Mutations:
         probabilities = torch.tensor(list(self.probabilities.values()), dtype=torch.float64)
         drawn = int(torch.multinomial(probabilities, 1, generator=self.generator))
         return list(self.probabilities)[drawn]
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.generator.set_state(state["generator"].cpu())

@@ -1,17 +1,18 @@
 """Tournament selection: who of a population has children."""
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from recurrent_rl.agent import Agent
+from recurrent_rl.randomness import Random
 
 AnyAgent = TypeVar("AnyAgent", bound=Agent)
 
 
-class TournamentSelection:
+class TournamentSelection(Random):
     """Choose parents by tournaments between individuals drawn at random.
 
     Source: Goldberg and Deb 1991, "A Comparative Analysis of Selection Schemes Used in Genetic
@@ -54,7 +55,7 @@ class TournamentSelection:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         self.tournament_size, self.elitism = tournament_size, elitism
         self.population_size, self.eval_loop = population_size, eval_loop
-        self.generator = seeded(rand_seed)
+        super().__init__(rand_seed)
 
     def fitness(self, agent: Agent) -> float:
         """Return the mean of the latest evaluations; minus infinity where that is no number.
@@ -107,21 +108,3 @@ class TournamentSelection:
             number += 1
             chosen.append(population[best].offspring(number))
         return elite, chosen
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what goes into a checkpoint."""
-        return {"generator": self.generator.get_state()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
-        self.generator.set_state(state["generator"].cpu())
-
-
-def seeded(seed: int | None) -> torch.Generator:
-    """Return a generator on the CPU; None takes fresh entropy."""
-    generator = torch.Generator()
-    if seed is None:
-        generator.seed()
-    else:
-        generator.manual_seed(seed)
-    return generator

@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from recurrent_rl import checkpoint as files
@@ -22,6 +21,7 @@ from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.member import Plan, Report
 from recurrent_rl.mutation import Mutations
 from recurrent_rl.population import ALGORITHMS, population_from_data
+from recurrent_rl.randomness import derived_seed, peek
 from recurrent_rl.run_log import RunLog
 from recurrent_rl.tournament import TournamentSelection
 from recurrent_rl.workers import Alone, Job, Team, Workers, builder_of
@@ -306,15 +306,13 @@ class _Run:
         mutation: Mutations | None,
     ) -> None:
         self.settings, self.tournament, self.mutation = settings, tournament, mutation
-        # Not drawn from the first agent's own stream, which is to stay as it is, but from a copy.
-        generator = torch.Generator()
-        generator.set_state(population[0].groups[0].generator.get_state())
         self.state = _State(
             population=population,
             generation=0,
             reports=[None] * len(population),
             fitnesses=[],
-            eval_seed=int(torch.randint(2**31, (), generator=generator)),
+            # Its own stream is to stay as it is.
+            eval_seed=peek(population[0].groups[0].generator, 2**31),
             base=int(min(agent.steps[-1] for agent in population)),
             total_steps=0,
             before=0,
@@ -409,7 +407,7 @@ class _Run:
         settings, state = self.settings, self.state
         goal = state.base + (state.generation + 1) * settings.evo_steps
         last, seed = (
-            int(np.random.SeedSequence([state.eval_seed, generation]).generate_state(1)[0] >> 1)
+            derived_seed(state.eval_seed, generation, bits=31)
             for generation in (max(state.generation - 1, 0), state.generation)
         )
         plan = Plan(
@@ -463,9 +461,11 @@ class _Run:
     def _next(self, state: _State | None = None) -> _State:
         """Return the state at the beginning of the next generation."""
         state = self.state if state is None else state
-        population = state.population
-        if self.tournament is not None:
-            _, population = self.tournament.select(population)
+        if self.tournament is None:
+            # Copies, as the present state is not to change before it is replaced.
+            population = [agent.clone() for agent in state.population]
+        else:
+            _, population = self.tournament.select(state.population)
             if self.mutation is not None:
                 population = self.mutation.mutation(population)
         for agent in population:
