@@ -3,7 +3,14 @@
 from recurrent_rl.agent import Birth
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
-from recurrent_rl.config import EncoderConfig, HeadConfig, NetConfig, PPOConfig
+from recurrent_rl.config import (
+    CnnConfig,
+    EncoderConfig,
+    HeadConfig,
+    MlpConfig,
+    NetConfig,
+    PPOConfig,
+)
 from recurrent_rl.group import ActionOutput, AgentGroup
 from recurrent_rl.hpo import HyperparameterConfig, RLParameter
 from recurrent_rl.ippo import IPPO
@@ -17,6 +24,7 @@ from recurrent_rl.multi_agent import (
 )
 from recurrent_rl.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.mutation import Mutations
+from recurrent_rl.networks import SequenceNetwork
 from recurrent_rl.population import create_population, load_population
 from recurrent_rl.ppo import PPO
 from recurrent_rl.recurrent import HiddenState, RecurrentCore
@@ -37,6 +45,7 @@ __all__ = [
     "AsyncMultiAgentVectorEnv",
     "Birth",
     "CheckpointError",
+    "CnnConfig",
     "Diagnostics",
     "EncoderConfig",
     "HeadConfig",
@@ -44,6 +53,7 @@ __all__ = [
     "HyperparameterConfig",
     "MaskVelocityWrapper",
     "MetricsLogger",
+    "MlpConfig",
     "MultiAgentActionOutput",
     "MultiAgentVectorEnv",
     "Mutations",
@@ -52,6 +62,7 @@ __all__ = [
     "RLParameter",
     "RecurrentCore",
     "RolloutStats",
+    "SequenceNetwork",
     "SequenceRolloutBuffer",
     "SyncMultiAgentVectorEnv",
     "TournamentSelection",

@@ -103,8 +103,18 @@ class Agent(ABC):
 
     @classmethod
     @abstractmethod
-    def _from_data(cls, data: dict[str, Any], device: torch.device | str) -> Self:
-        """Rebuild what ``_to_data`` described."""
+    def _from_data(
+        cls,
+        data: dict[str, Any],
+        device: torch.device | str,
+        actor_network: Any = None,
+        critic_network: Any = None,
+    ) -> Self:
+        """Rebuild what ``_to_data`` described, around modules like those it was built with."""
+
+    @abstractmethod
+    def _own_networks(self) -> dict[str, Any]:
+        """Return the user's own modules that this agent was built with, as ``load`` takes them."""
 
     @property
     def learn_step(self) -> int:
@@ -160,7 +170,7 @@ class Agent(ABC):
                 this agent is as before.
 
         """
-        other = type(self).load(path, self.device)
+        other = type(self).load(path, self.device, **self._own_networks())
         for name in self._fixed:
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
@@ -175,12 +185,22 @@ class Agent(ABC):
         self.__dict__.update(other.__dict__)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Self:
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: torch.device | str = "cpu",
+        *,
+        actor_network: Any = None,
+        critic_network: Any = None,
+    ) -> Self:
         """Build the agent that was saved.
 
         Args:
             path: written by ``save_checkpoint``.
             device: of the policy.
+            actor_network: a module like the one that the agent was built with, if it was: a
+                checkpoint has weights, but no code.
+            critic_network: likewise.
 
         Raises:
             FileNotFoundError: no such file.
@@ -193,7 +213,7 @@ class Agent(ABC):
                 f"{path}: expected a saved {cls.__name__}, got {data.get('algorithm')!r}"
             )
         try:
-            return cls._from_data(data, device)
+            return cls._from_data(data, device, actor_network, critic_network)
         except Exception as error:  # whatever the wrong part does to the code that reads it
             raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
 
@@ -215,7 +235,8 @@ class Agent(ABC):
 
     def clone(self) -> Self:
         """Return an independent copy that has not collected anything yet."""
-        other = type(self)._from_data(copy.deepcopy(self._to_data()), self.device)
+        data = copy.deepcopy(self._to_data())
+        other = type(self)._from_data(data, self.device, **self._own_networks())
         for group in other.groups:
             group.carry = None
         return other

@@ -18,10 +18,19 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.spaces import Discrete
 from pettingzoo import AECEnv, ParallelEnv
 
-from recurrent_rl.spaces import array_form, check_action, mask_size, without_mask
-from recurrent_rl.vector import Array
+from recurrent_rl.observations import ObservationLayout
+from recurrent_rl.spaces import (
+    Array,
+    action_form,
+    check_action,
+    flat_mask,
+    mask_size,
+    part_mask,
+    without_mask,
+)
 
 Allocate = Callable[[tuple[int, ...], Any], Array]
 
@@ -34,7 +43,7 @@ class AgentSpaces:
         agent: its name.
         observation: space of the observation proper.
         action: space of its actions.
-        mask_in_observation: the environment gives {"observation": ..., "action_mask": ...}.
+        mask_in_observation: the environment gives an "action_mask" within the observation.
 
     """
 
@@ -48,7 +57,7 @@ def describe(env: Any) -> list[AgentSpaces]:
     """Return the agents of a PettingZoo environment, in the order of ``possible_agents``.
 
     Raises:
-        TypeError: no PettingZoo environment, or a space that is neither Box nor Discrete.
+        TypeError: no PettingZoo environment, or a space that is not supported.
         ValueError: no agents, or one without spaces.
 
     """
@@ -82,15 +91,12 @@ def _describe_agent(env: Any, agent: str) -> AgentSpaces:
                 f"possible_agents needs both spaces"
             )
         found.append(space)
-    observation, masked = without_mask(found[0])
-    for name, space in (("observation", observation), ("action", found[1])):
-        try:
-            array_form(space)
-        except TypeError:
-            raise TypeError(
-                f"env: expected an {name} space Box or Discrete, or an observation of such a one "
-                f"and its action_mask, got {space} for agent {agent!r}"
-            ) from None
+    observation, masked = without_mask(*found)
+    try:
+        ObservationLayout(observation)
+        action_form(found[1])
+    except TypeError as error:
+        raise TypeError(f"{error} (agent {agent!r})") from None
     return AgentSpaces(agent, observation, found[1], masked)
 
 
@@ -99,12 +105,13 @@ class AgentBlock:
 
     Attributes:
         agents: their names, in the order of ``possible_agents``.
-        observation: what they see; ``blank`` where they see nothing.
+        layout: how observations are kept.
+        observation: what they see; the layout's ``blank`` where they see nothing.
         start: a life begins with this observation, bool.
         exists: the observation is real, bool.
         forced: the environment has chosen the action, bool.
         forced_action: that one.
-        mask: allowed actions, bool [E, A, n]; n = 0 unless actions are Discrete.
+        mask: allowed actions, bool [E, A, n]; n = 0 where masks make no sense.
         masked: the environment gives masks to some of them, bool [E].
         action: to be taken next.
         reward: of the last step.
@@ -123,12 +130,12 @@ class AgentBlock:
         first = same[0]
         self.agents = [spaces.agent for spaces in same]
         self.action_space, self.mask_in_observation = first.action, first.mask_in_observation
-        self.shape, dtype, self.blank = array_form(first.observation)
-        action_shape, action_dtype, _ = array_form(first.action)
+        self.layout = ObservationLayout(first.observation)
+        action_shape, action_dtype, _ = action_form(first.action)
         self.mask_size = mask_size(first.action)
         size = (num_envs, len(same))
-        self.observation = allocate((*size, *self.shape), dtype)
-        self.final = allocate((*size, *self.shape), dtype)
+        self.observation = allocate((*size, *self.layout.shape), self.layout.array_dtype)
+        self.final = allocate((*size, *self.layout.shape), self.layout.array_dtype)
         self.action = allocate((*size, *action_shape), action_dtype)
         self.forced_action = allocate((*size, *action_shape), action_dtype)
         self.mask = allocate((*size, self.mask_size), np.bool_)
@@ -184,8 +191,10 @@ class EnvRows(ABC):
         """Play ``env`` as environment number ``index``."""
         self.env, self.table, self.index = env, table, index
         self.alive: set[str] = set()
+        method = getattr(env, "action_masks", None)
+        self._mask_method = method if callable(method) else None
         for block in table.blocks:
-            block.observation[index] = block.blank
+            block.observation[index] = block.layout.blank
             block.mask[index] = True
 
     @abstractmethod
@@ -213,6 +222,7 @@ class EnvRows(ABC):
             # Masks may come with a later entrance; better to have the room for them.
             block.masked[self.index] |= block.mask_size > 0 and (
                 block.mask_in_observation
+                or self._mask_method is not None
                 or any(a not in self.env.agents for a in block.agents)
                 or any("action_mask" in (infos.get(a) or {}) for a in block.agents)
             )
@@ -271,6 +281,7 @@ class EnvRows(ABC):
                 f"environment {e}: expected agents of possible_agents = {list(self.table.place)}, "
                 f"got {unknown}; name everybody there may ever be in possible_agents"
             )
+        allowed = {} if self._mask_method is None else self._mask_method()
         for block in self.table.blocks:
             before = block.exists[e].tolist()
             block.start[e] = block.exists[e] = block.forced[e] = False
@@ -286,8 +297,9 @@ class EnvRows(ABC):
                     block.observation[e, i] = array
                     block.exists[e, i] = True
                 elif before[i]:
-                    block.observation[e, i] = block.blank
+                    block.observation[e, i] = block.layout.blank
                 info = infos.get(agent)
+                mask = allowed.get(agent) if mask is None else mask
                 if info or mask is not None:
                     self._note(block, i, info or {}, mask)
 
@@ -295,12 +307,16 @@ class EnvRows(ABC):
         """Split an observation into itself and its mask, or None; check the shape."""
         mask = None
         if block.mask_in_observation:
-            value, mask = value["observation"], value["action_mask"]
-        array = np.asarray(value)
-        if array.shape != block.shape:  # assignment would broadcast it
+            value, mask = part_mask(value)
+        try:
+            array = block.layout.pack(value)
+        except (TypeError, ValueError) as error:
+            error.add_note(f"the observation of agent {agent!r} in environment {self.index}")
+            raise
+        if array.shape != block.layout.shape:  # assignment would broadcast it
             raise ValueError(
-                f"environment {self.index}: expected an observation of shape {list(block.shape)} "
-                f"for agent {agent!r}, got {list(array.shape)}"
+                f"environment {self.index}: expected an observation of shape "
+                f"{list(block.layout.shape)} for agent {agent!r}, got {list(array.shape)}"
             )
         return array, mask
 
@@ -317,14 +333,14 @@ class EnvRows(ABC):
         mask = info.get("action_mask", mask)
         if mask is None:
             return
-        array = np.asarray(mask)
+        array = flat_mask(mask)
         if array.shape != (block.mask_size,) or not block.mask_size:
             expected = f"{block.mask_size} values" if block.mask_size else "none"
             raise ValueError(
                 f"action_mask: expected {expected} for {block.action_space}, got shape "
                 f"{list(array.shape)} from {where}"
             )
-        block.mask[self.index, i] = array.astype(bool)
+        block.mask[self.index, i] = array
         block.masked[self.index] = True
 
     def _action(self, agent: str) -> Any:
@@ -333,7 +349,7 @@ class EnvRows(ABC):
         source = block.forced_action if block.forced[self.index, i] else block.action
         value = source[self.index, i]
         # A number for Discrete, but an array for a Box, even for one without dimensions.
-        return value if block.mask_size else np.array(value)
+        return value if isinstance(block.action_space, Discrete) else np.array(value)
 
 
 class ParallelRows(EnvRows):

@@ -194,13 +194,13 @@ def _where_to_start(agent: Collecting, rows: RowSource, reset: bool | None) -> l
 
 
 def _first_carry(group: Group, observed: Observed, rows: int, name: Callable[[int], str]) -> Carry:
-    codec = group.policy.codec
+    layout = group.policy.codec.layout
     try:
-        codec.check(observed.observation, rows)
+        layout.check_stored(observed.observation, rows)
     except ValueError as error:
         for row, observation in enumerate(observed.observation):
             try:
-                codec.check(observation[None], 1)
+                layout.check_stored(observation[None], 1)
             except ValueError:
                 error.add_note(f"the first observation of {name(row)}")
                 break

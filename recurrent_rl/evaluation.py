@@ -11,7 +11,8 @@ import numpy as np
 from recurrent_rl.collect import disturb
 from recurrent_rl.group import AgentGroup
 from recurrent_rl.randomness import derived_seed
-from recurrent_rl.vector import Array, Observed, RowSource
+from recurrent_rl.spaces import Array, allows_something, choices
+from recurrent_rl.vector import Observed, RowSource
 
 
 class Acting(Protocol):
@@ -74,7 +75,8 @@ class _Player:
         if mask is not None:
             # In a final state nothing may be allowed; who is not asked there may do anything.
             unasked = ~playing if seen.active is None else ~(playing & seen.active)
-            mask = mask | (unasked & ~mask.any(1))[:, None]
+            possible = allows_something(mask, choices(group.action_space))
+            mask = mask | (unasked & ~possible)[:, None]
         forced = None
         if seen.forced is not None and seen.forced_action is not None:
             forced = (seen.forced, seen.forced_action)

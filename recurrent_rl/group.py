@@ -5,12 +5,14 @@ PPO is the group of one agent; IPPO has a group for each kind of agent.
 Letters: T steps, E environments, A agents in the group, N = E * A rows, row e * A + a.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
 import numpy as np
 import torch
+from torch import nn
 
 from recurrent_rl import learner
 from recurrent_rl.config import NetConfig, PPOConfig
@@ -20,8 +22,31 @@ from recurrent_rl.randomness import derived_seed, peek, seeded
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
 from recurrent_rl.row_collector import Carry
-from recurrent_rl.spaces import space_from_dict, space_to_dict
-from recurrent_rl.vector import Array
+from recurrent_rl.spaces import (
+    Array,
+    allows_something,
+    choices,
+    space_from_dict,
+    space_to_dict,
+    without_mask,
+)
+from recurrent_rl.summary import parameter_count, summary
+
+
+class Networks(NamedTuple):
+    """Modules of the user's own in the encoders' places, see ``SequenceNetwork``; None: built in.
+
+    Attributes:
+        actor: the actor's, and the critic's too where they share one.
+        critic: the critic's.
+
+    """
+
+    actor: nn.Module | None = None
+    critic: nn.Module | None = None
+
+
+NO_NETWORKS = Networks()
 
 
 class ActionOutput(NamedTuple):
@@ -72,18 +97,21 @@ class AgentGroup:
         seed: int | None = None,
         agents: Sequence[str] = (),
         identify: bool = False,
+        networks: Networks = NO_NETWORKS,
     ) -> None:
         """Build an untrained policy.
 
         Args:
-            observation_space: of one agent: Box or Discrete.
-            action_space: of one agent: Discrete or Box.
+            observation_space: of one agent: Box, Discrete, MultiDiscrete, MultiBinary, or Dict or
+                Tuple of these; an action mask within it is split off.
+            action_space: of one agent: Discrete, MultiDiscrete, MultiBinary or Box.
             net_config: ``{"encoder_config": {...}, "head_config": {...}}``, see ``NetConfig``.
             config: hyper-parameters.
             device: of the policy; rollouts are stored on the CPU.
             seed: of weights, actions and shuffling; None takes fresh entropy.
             agents: their names.
             identify: show the policy which of the agents it acts for, as a one-hot input.
+            networks: modules of one's own in the encoders' places; they are copied.
 
         Raises:
             TypeError: a space or a value of the wrong kind.
@@ -94,7 +122,8 @@ class AgentGroup:
             net_config = NetConfig.from_dict(net_config or {})
         _check_burn_in(config, net_config)
         self.config, self.net_config = config, net_config
-        self.observation_space, self.action_space = observation_space, action_space
+        self.observation_space, _ = without_mask(observation_space, action_space)
+        self.action_space, self.networks = action_space, networks
         self.device, self.seed = torch.device(device), seed
         self.agents, self.size = tuple(agents), max(len(agents), 1)
         self.generator = seeded(seed)
@@ -117,6 +146,7 @@ class AgentGroup:
                 net_config,
                 self.config,
                 self.size * self.identify,
+                *(copy.deepcopy(network) for network in self.networks),
             )
         return policy.to(self.device)
 
@@ -176,17 +206,11 @@ class AgentGroup:
             if old in self.optimizer.state:
                 self.optimizer.state[new] = self.optimizer.state.pop(old)
 
-    def describe(self) -> str:
-        """Spaces, shapes and size at a glance."""
-        size = sum(p.numel() for p in self.policy.parameters())
-        encoder = self.net_config.encoder_config
-        added = f" + {encoder.residual_layers}" if encoder.residual_layers else ""
-        layers = f"{encoder.num_layers}{added}"
-        kind = f"{encoder.cell}({layers} x {encoder.hidden_state_size})"
-        return (
-            f"{self.observation_space} -> {self.action_space}, "
-            f"{kind if self.config.recurrent else 'feed-forward'}, {size:,} parameters"
-        )
+    def describe(self, title: str) -> str:
+        """Title and size, what is seen and done, and the networks, a line each."""
+        first = f"{title}, {parameter_count(self.policy):,} parameters"
+        lines = summary(self.policy, self.net_config, self.action_space)
+        return "\n  ".join([first, *lines])
 
     def on_device(self, array: Array) -> torch.Tensor:
         """Return an array as a tensor beside the policy."""
@@ -218,9 +242,9 @@ class AgentGroup:
         """Choose actions for any rows.
 
         Args:
-            observation: [N, *shape].
+            observation: as ``ObservationLayout`` keeps them, [N, *shape].
             hidden_state: of N rows; None for a policy that keeps none.
-            action_mask: allowed actions, bool [N, n]; Discrete actions only.
+            action_mask: allowed actions, bool [N, n]; Discrete and MultiDiscrete actions only.
             deterministic: the most likely action instead of a sample.
             reward: the last rewards, [N], for policies that see them.
             agent: index of each row's agent, int [N]; None: row e * A + a is agent a.
@@ -237,8 +261,9 @@ class AgentGroup:
 
         """
         codec, head = self.policy.codec, self.policy.head
-        rows = len(observation) if observation.ndim else 1
-        x = torch.as_tensor(codec.check(observation, rows), dtype=codec.dtype)
+        rows = len(observation)
+        codec.layout.check_stored(observation, rows)
+        x = torch.as_tensor(observation, dtype=codec.dtype)
         state = self.check_state(hidden_state, rows)
         last = self._check_reward(reward, rows)
         mask = self._check_mask(action_mask, rows)
@@ -297,13 +322,16 @@ class AgentGroup:
     def _check_mask(self, mask: Any, rows: int) -> torch.Tensor | None:
         if mask is None:
             return None
-        size = self.policy.head.mask_size
-        array = np.asarray(mask)
-        if not size or array.shape != (rows, size):
-            expected = f"shape [N, n] = [{rows}, {size}]" if size else "none for this action space"
-            raise ValueError(f"action_mask: expected {expected}, got shape {list(array.shape)}")
-        if not array.any(-1).all():
-            row = int(np.flatnonzero(~array.any(-1))[0])
+        array, sizes = np.asarray(mask), choices(self.action_space)
+        if not sizes or array.shape != (rows, sum(sizes)):
+            expected = f"shape [N, n] = [{rows}, {sum(sizes)}]" if sizes else "none"
+            raise ValueError(
+                f"action_mask: expected {expected} for {self.action_space}, got shape "
+                f"{list(array.shape)}"
+            )
+        allowed = allows_something(array, sizes)
+        if not allowed.all():
+            row = int(np.flatnonzero(~allowed)[0])
             raise ValueError(f"action_mask: expected an allowed action in each row, none in {row}")
         return torch.as_tensor(array, dtype=torch.bool, device=self.device)
 
@@ -379,8 +407,9 @@ class AgentGroup:
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
         if self.policy.norm is not None:
-            seen = self.policy.codec.encode(self.buffer.obs[self.buffer.exists])
-            self.policy.norm.update(seen.to(self.device))
+            codec = self.policy.codec
+            seen = codec.vector(self.buffer.obs[self.buffer.exists].to(self.device))
+            self.policy.norm.update(seen[:, : codec.continuous])
         return result
 
     def _lr(self) -> float:
@@ -403,6 +432,7 @@ class AgentGroup:
             "seed": self.seed,
             "agents": list(self.agents),
             "identify": self.identify,
+            "networks": [network is not None for network in self.networks],
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "reward_norm": None if self.reward_norm is None else self.reward_norm.state_dict(),
@@ -426,8 +456,11 @@ class AgentGroup:
             self.carry = Carry.from_data(data["carry"], self.device)
 
     @classmethod
-    def from_data(cls, data: dict[str, Any], device: torch.device | str) -> "AgentGroup":
-        """Rebuild what ``to_data`` described."""
+    def from_data(
+        cls, data: dict[str, Any], device: torch.device | str, networks: Networks = NO_NETWORKS
+    ) -> "AgentGroup":
+        """Rebuild what ``to_data`` described, around modules like those it was built with."""
+        check_networks(data, networks)
         group = AgentGroup(
             space_from_dict(data["observation_space"]),
             space_from_dict(data["action_space"]),
@@ -437,9 +470,21 @@ class AgentGroup:
             seed=data["seed"],
             agents=data["agents"],
             identify=data["identify"],
+            networks=networks,
         )
         group.restore(data)
         return group
+
+
+def check_networks(data: dict[str, Any], networks: Networks) -> None:
+    """Raise ValueError unless there are modules where the saved group had some of the user's."""
+    for name, had, given in zip(Networks._fields, data["networks"], networks, strict=True):
+        if had != (given is not None):
+            expected, got = ("a module", "none") if had else ("none", "one")
+            raise ValueError(
+                f"{name}_network: expected {expected}, as in the agent that was saved, got {got}; "
+                f"give load the modules that it was built with: {name}_network=..."
+            )
 
 
 def _check_burn_in(config: PPOConfig, net_config: NetConfig) -> None:

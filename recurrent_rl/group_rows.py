@@ -9,7 +9,8 @@ import numpy as np
 
 from recurrent_rl.agent_table import AgentTable
 from recurrent_rl.multi_agent import MultiAgentVectorEnv, masks_of
-from recurrent_rl.vector import NO_ROWS, Array, Observed, Outcome
+from recurrent_rl.spaces import Array
+from recurrent_rl.vector import NO_ROWS, Observed, Outcome
 
 
 class GroupRows:

@@ -5,21 +5,22 @@ from typing import Any, Literal, Self
 
 import gymnasium as gym
 import torch
+from torch import nn
 
 from recurrent_rl import evaluation
 from recurrent_rl.agent import Agent
 from recurrent_rl.config import NetConfig, PPOConfig, unknown_name
-from recurrent_rl.group import AgentGroup
+from recurrent_rl.group import AgentGroup, Networks
 from recurrent_rl.group_rows import GroupRows
 from recurrent_rl.learner import Diagnostics
 from recurrent_rl.multi_agent import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
 from recurrent_rl.multi_agent_acting import Asked, MultiAgentActionOutput, act
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.recurrent import HiddenState
-from recurrent_rl.spaces import same_space, without_mask
-from recurrent_rl.vector import Array
+from recurrent_rl.spaces import Array, same_space, without_mask
 
 Spaces = Mapping[str, gym.Space[Any]] | Sequence[gym.Space[Any]]
+OwnNetworks = nn.Module | Mapping[str, nn.Module] | None
 
 
 def group_agents(
@@ -107,14 +108,17 @@ class IPPO(Agent):
         team_reward: Literal["sum", "mean"] | None = None,
         device: torch.device | str = "cpu",
         seed: int | None = None,
+        actor_network: OwnNetworks = None,
+        critic_network: OwnNetworks = None,
         **hyperparameters: Any,
     ) -> None:
         """Build an untrained agent.
 
         Args:
-            observation_spaces: by agent, or a list in the order of ``agent_ids``: Box or Discrete,
-                or a Dict of such an "observation" and its "action_mask".
-            action_spaces: likewise: Discrete or Box.
+            observation_spaces: by agent, or a list in the order of ``agent_ids``: Box, Discrete,
+                MultiDiscrete, MultiBinary, or Dict or Tuple of these; an "action_mask" within a
+                Dict is split off.
+            action_spaces: likewise: Discrete, MultiDiscrete, MultiBinary or Box.
             agent_ids: the environment's ``possible_agents``; needed unless the spaces are
                 dictionaries.
             net_config: ``{"encoder_config": {...}, "head_config": {...}}`` for all, see
@@ -128,6 +132,10 @@ class IPPO(Agent):
             device: of the policies; rollouts are stored on the CPU.
             seed: of weights, actions, shuffling, and of the environments at each fresh start of
                 collection. None takes fresh entropy and leaves environments' seeds alone.
+            actor_network: by group, a module of your own in place of the encoder that
+                ``net_config`` describes, see ``SequenceNetwork``; or one for all. Each group gets
+                a copy.
+            critic_network: likewise, for the critic alone.
             hyperparameters: the fields of ``PPOConfig``, for all groups.
 
         Raises:
@@ -149,11 +157,11 @@ class IPPO(Agent):
             raise ValueError(f"agent_ids: expected different names, got {self.agent_ids}")
         if team_reward not in (None, "sum", "mean"):
             raise ValueError(f"team_reward: expected 'sum', 'mean' or None, got {team_reward!r}")
+        self.action_spaces = self._by_agent("action_spaces", action_spaces)
         self.observation_spaces = {
-            agent: without_mask(space)[0]
+            agent: without_mask(space, self.action_spaces[agent])[0]
             for agent, space in self._by_agent("observation_spaces", observation_spaces).items()
         }
-        self.action_spaces = self._by_agent("action_spaces", action_spaces)
         self.grouped_agents = group_agents(self.agent_ids, groups)
         for name, agents in self.grouped_agents.items():
             self._check_group(name, agents)
@@ -161,6 +169,13 @@ class IPPO(Agent):
         self.device, self.seed = torch.device(device), seed
         configs = self._net_configs(net_config)
         config = PPOConfig.from_dict(hyperparameters)
+        networks = {
+            name: Networks(
+                self._network_of(name, "actor_network", actor_network),
+                self._network_of(name, "critic_network", critic_network),
+            )
+            for name in self.grouped_agents
+        }
         self.trainees = {
             name: AgentGroup(
                 self.observation_spaces[agents[0]],
@@ -171,16 +186,16 @@ class IPPO(Agent):
                 seed=_group_seed(seed, i),
                 agents=agents,
                 identify=agent_id_input,
+                networks=networks[name],
             )
             for i, (name, agents) in enumerate(self.grouped_agents.items())
         }
 
     def __repr__(self) -> str:
-        """Groups, spaces, shapes and size at a glance."""
-        lines = [
-            f"  {name} x {group.size}: {group.describe()}" for name, group in self.trainees.items()
-        ]
-        return "\n".join([f"IPPO({self.env_steps:,} steps)", *lines])
+        """Groups, spaces, networks and sizes at a glance."""
+        lines = [group.describe(f"{name} x {group.size}") for name, group in self.trainees.items()]
+        text = "\n".join([f"IPPO after {self.env_steps:,} steps", *lines])
+        return text.replace("\n", "\n  ")
 
     def _by_agent(self, name: str, spaces: Spaces) -> dict[str, gym.Space[Any]]:
         if not isinstance(spaces, Mapping):
@@ -207,6 +222,14 @@ class IPPO(Agent):
                         f"agent {first!r} and {spaces[agent]} of agent {agent!r}; agents that "
                         f"share a policy need equal spaces: name other groups with groups="
                     )
+
+    def _network_of(self, group: str, what: str, given: OwnNetworks) -> nn.Module | None:
+        if not isinstance(given, Mapping):
+            return given
+        for name in given:
+            if name not in self.grouped_agents:
+                raise ValueError(unknown_name(what, name, list(self.grouped_agents)))
+        return given.get(group)
 
     def _net_configs(
         self, net_config: Mapping[str, Any] | NetConfig | None
@@ -488,9 +511,32 @@ class IPPO(Agent):
             **self._histories(),
         }
 
+    def _own_networks(self) -> dict[str, Any]:
+        return {
+            f"{part}_network": {
+                name: module
+                for name, group in self.trainees.items()
+                if (module := getattr(group.networks, part)) is not None
+            }
+            for part in Networks._fields
+        }
+
     @classmethod
-    def _from_data(cls, data: dict[str, Any], device: torch.device | str) -> Self:
-        groups = {name: AgentGroup.from_data(d, device) for name, d in data["groups"].items()}
+    def _from_data(
+        cls,
+        data: dict[str, Any],
+        device: torch.device | str,
+        actor_network: OwnNetworks = None,
+        critic_network: OwnNetworks = None,
+    ) -> Self:
+        networks = {
+            name: Networks(_of_group(actor_network, name), _of_group(critic_network, name))
+            for name in data["groups"]
+        }
+        groups = {
+            name: AgentGroup.from_data(d, device, networks[name])
+            for name, d in data["groups"].items()
+        }
         agent = cls(
             {a: group.observation_space for group in groups.values() for a in group.agents},
             {a: group.action_space for group in groups.values() for a in group.agents},
@@ -501,10 +547,16 @@ class IPPO(Agent):
             team_reward=data["team_reward"],
             device=device,
             seed=data["seed"],
+            actor_network=actor_network,
+            critic_network=critic_network,
         )
         agent.trainees = groups
         agent._restore_histories(data)
         return agent
+
+
+def _of_group(networks: OwnNetworks, group: str) -> nn.Module | None:
+    return networks.get(group) if isinstance(networks, Mapping) else networks
 
 
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

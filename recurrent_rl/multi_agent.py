@@ -29,7 +29,7 @@ from recurrent_rl.agent_table import (
     formatted,
     play,
 )
-from recurrent_rl.vector import Array
+from recurrent_rl.spaces import Array
 
 MakeEnv = Callable[[], Any]
 Seeds = int | Sequence[int | None] | None
@@ -40,8 +40,8 @@ class MultiAgentVectorEnv(ABC):
     """E PettingZoo environments with the same agents, stepped together.
 
     An episode that ends is followed by the next at once; its last observations are in the infos.
-    Observations, rewards and flags are dictionaries by agent of arrays [E, ...], infos are
-    dictionaries by agent of
+    Observations, rewards and flags are dictionaries by agent of arrays [E, ...] (of observations in
+    Dict and Tuple spaces, the dictionaries and tuples of these), infos are dictionaries by agent of
 
     * ``exists``: the observation is real, bool [E]; zeros stand where it is not;
     * ``start``: an agent's life begins with it, so a policy's memory must be zeroed, bool [E];
@@ -103,7 +103,7 @@ class MultiAgentVectorEnv(ABC):
 
     def reset(
         self, seed: Seeds = None, options: Any = None
-    ) -> tuple[ByAgent, dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
         """Start all episodes afresh.
 
         Args:
@@ -119,7 +119,7 @@ class MultiAgentVectorEnv(ABC):
 
     def step(
         self, actions: Mapping[str, Any]
-    ) -> tuple[ByAgent, ByAgent, ByAgent, ByAgent, dict[str, dict[str, Any]]]:
+    ) -> tuple[dict[str, Any], ByAgent, ByAgent, ByAgent, dict[str, dict[str, Any]]]:
         """Take a step in every environment.
 
         Args:
@@ -167,8 +167,11 @@ class MultiAgentVectorEnv(ABC):
             for agent, (block, i) in self.table.place.items()
         }
 
-    def _observations(self) -> ByAgent:
-        return self._by_agent("observation")
+    def _observations(self) -> dict[str, Any]:
+        return {
+            agent: block.layout.unpack(block.observation[:, i].copy())
+            for agent, (block, i) in self.table.place.items()
+        }
 
     def _infos(self) -> dict[str, dict[str, Any]]:
         infos: dict[str, dict[str, Any]] = {}
@@ -186,7 +189,7 @@ class MultiAgentVectorEnv(ABC):
             if block.masked.any():
                 info["action_mask"] = masks_of(block)[:, i].copy()
             if block.shown[:, i].any():
-                info["final_obs"] = block.final[:, i].copy()
+                info["final_obs"] = block.layout.unpack(block.final[:, i].copy())
         return infos
 
     def __enter__(self) -> "MultiAgentVectorEnv":

@@ -11,8 +11,15 @@ import torch
 
 from recurrent_rl.group import AgentGroup
 from recurrent_rl.recurrent import HiddenState
-from recurrent_rl.spaces import array_form, check_action
-from recurrent_rl.vector import Array
+from recurrent_rl.spaces import (
+    Array,
+    action_form,
+    allows_something,
+    check_action,
+    choices,
+    flat_mask,
+    part_mask,
+)
 
 
 class MultiAgentActionOutput(NamedTuple):
@@ -38,7 +45,7 @@ class Asked:
     """One agent that is to act, with all that was said about it.
 
     Attributes:
-        observation: [n, *shape].
+        observation: as ``ObservationLayout`` keeps them, [n, *shape].
         mask: bool [n, choices] or None.
         state: of n rows; None for a policy without memory.
         exists: bool [n].
@@ -62,8 +69,8 @@ class Asked:
         self.agent, self.index = agent, group.agents.index(agent)
         info: Mapping[str, Any] = (infos or {}).get(agent) or {}
         value, mask = obs[agent], None
-        if isinstance(value, Mapping):
-            value, mask = value["observation"], value.get("action_mask")
+        if choices(group.action_space):
+            value, mask = part_mask(value)
         mask = info.get("action_mask", mask)
         mask = (action_mask or {}).get(agent, mask)
         self.observation = self._observation(group, value)
@@ -73,19 +80,17 @@ class Asked:
         self._read_forced(group, info.get("env_defined_actions"))
         self.mask = None
         if mask is not None:
-            self.mask = self._mask(group, np.asarray(mask)[None] if self.single else mask)
+            self.mask = self._mask(group, mask)
         self.state = self._state(group, hidden_state)
         self.reward = None
         if group.config.previous_reward:
             self.reward = self._reward(reward)
 
     def _observation(self, group: AgentGroup, value: Any) -> Array:
-        array, codec = np.asarray(value), group.policy.codec
-        self.single = array.ndim == len(codec.shape)
-        if self.single:
-            array = array[None]
+        layout = group.policy.codec.layout
+        value, rows, self.single = layout.batched(value)
         try:
-            return codec.check(array, len(array) if array.ndim else 1)
+            return layout.check(value, rows)
         except (TypeError, ValueError) as error:
             error.add_note(f"the observation of agent {self.agent!r}")
             raise
@@ -100,7 +105,10 @@ class Asked:
         return np.broadcast_to(array, (self.rows,))
 
     def _mask(self, group: AgentGroup, mask: Any) -> Array:
-        array, size = np.asarray(mask), group.policy.head.mask_size
+        sizes = choices(group.action_space)
+        size = sum(sizes)
+        array = flat_mask(mask)
+        array = array[None] if self.single else array
         if not size or array.shape != (self.rows, size):
             expected = f"shape [n, choices] = [{self.rows}, {size}]" if size else "none"
             raise ValueError(
@@ -108,11 +116,12 @@ class Asked:
                 f"{self.agent!r}, got shape {list(array.shape)}"
             )
         # Who sees nothing does not act, and whose action is given may do nothing else.
-        allowed: Array = array.astype(bool) | (~self.exists | self.forced)[:, None]
-        if not allowed.any(1).all():
+        allowed: Array = array | (~self.exists | self.forced)[:, None]
+        possible = allows_something(allowed, sizes)
+        if not possible.all():
             raise ValueError(
                 f"action_mask: expected an allowed action in each row, got none for agent "
-                f"{self.agent!r} in row {int(np.flatnonzero(~allowed.any(1))[0])}"
+                f"{self.agent!r} in row {int(np.flatnonzero(~possible)[0])}"
             )
         return allowed
 
@@ -147,7 +156,7 @@ class Asked:
         return reward
 
     def _read_forced(self, group: AgentGroup, given: Any) -> None:
-        shape, dtype, blank = array_form(group.action_space)
+        shape, dtype, blank = action_form(group.action_space)
         if given is None or self.single:
             given = [given] * self.rows
         each = list(given) if np.iterable(given) else []

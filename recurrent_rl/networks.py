@@ -1,21 +1,22 @@
 """Encoders, heads, and the recurrent actor-critic made of them.
 
 Letters: N rows, S sequences, L longest sequence, K layers, H units, D features, F width of the
-extra inputs (previous action and reward).
+extra inputs (previous action and reward). Of images: C channels, and height and width.
 """
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.config import NetConfig, PPOConfig
+from recurrent_rl.config import CnnConfig, NetConfig, PPOConfig
 from recurrent_rl.distributions import ActionHead, make_head
-from recurrent_rl.recurrent import HiddenState, RecurrentCore
-from recurrent_rl.spaces import ObservationCodec
+from recurrent_rl.observations import Features, ObservationCodec
+from recurrent_rl.recurrent import HiddenState, RecurrentCore, run_by_length
+from recurrent_rl.spaces import action_features
 
 
 class ResidualBlock(nn.Module):
@@ -44,15 +45,23 @@ class ResidualBlock(nn.Module):
 
 
 def mlp(
-    inputs: int, hidden: Sequence[int], activation: str, outputs: int | None, residual: int = 0
+    inputs: int,
+    hidden: Sequence[int],
+    activation: str,
+    outputs: int | None,
+    residual: int = 0,
+    layer_norm: bool = False,
 ) -> nn.Sequential:
     """Linear layers with an activation after each hidden one, then residual blocks.
 
-    ``outputs=None`` ends on those.
+    ``outputs=None`` ends on those. ``layer_norm`` normalises in front of each activation (Ba et al.
+    2016, "Layer Normalization").
     """
     layers: list[nn.Module] = []
     for width in hidden:
-        layers += [nn.Linear(inputs, width), getattr(nn, activation)()]
+        layers.append(nn.Linear(inputs, width))
+        layers += [nn.LayerNorm(width)] if layer_norm else []
+        layers.append(getattr(nn, activation)())
         inputs = width
     layers += [ResidualBlock(inputs, activation) for _ in range(residual)]
     if outputs is not None:
@@ -61,15 +70,16 @@ def mlp(
 
 
 def orthogonal_init(module: nn.Module, gain: float) -> None:
-    """Orthogonal weights and zero biases for linear and recurrent layers, gate by gate.
+    """Orthogonal weights and zero biases; those of recurrent layers are so gate by gate.
 
     Source: Saxe et al. 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear
     neural networks"; gains as in Andrychowicz et al. 2021, "What Matters in On-Policy RL".
     """
     for layer in module.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear | nn.Conv2d):
             nn.init.orthogonal_(layer.weight, gain)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
         elif isinstance(layer, nn.LSTM | nn.GRU):
             for name, parameter in layer.named_parameters():
                 if name.startswith("bias"):
@@ -209,38 +219,102 @@ class RunningNorm(nn.Module):
         self._refresh()
 
 
-class Encoder(nn.Module):
-    """Observation features and extra inputs to what a head reads: an MLP, then a recurrent core.
+class Cnn(nn.Module):
+    """Images to vectors: convolutions, then a linear layer, each with an activation.
+
+    Source: LeCun et al. 1989, "Backpropagation Applied to Handwritten Zip Code Recognition".
 
     Attributes:
-        core: the recurrent core; None in a feed-forward encoder.
-        inputs: width of what the MLP reads.
-        mlp_outputs: of what it gives.
-        outputs: of what comes out at the end.
+        convolutions: empty if images are only flattened; then there is no linear layer either.
+        area: pixels that the last convolution leaves of each channel.
+        outputs: width of the vectors.
 
     """
 
-    def __init__(self, inputs: int, extra: int, net: NetConfig, recurrent: bool) -> None:
-        """Args: inputs D, extra F; ``net.encoder_config`` gives the widths."""
+    def __init__(self, shape: Sequence[int], config: CnnConfig, latent_dim: int) -> None:
+        """Raise ValueError for a kernel that is too large; ``shape`` is (C, height, width)."""
+        super().__init__()
+        channels, height, width = shape
+        layers: list[nn.Module] = []
+        for wider, kernel, stride in config.layers(height, width):
+            layers += [nn.Conv2d(channels, wider, kernel, stride)]
+            layers += [getattr(nn, config.activation)()]
+            channels = wider
+            height, width = ((size - kernel) // stride + 1 for size in (height, width))
+        self.convolutions = nn.Sequential(*layers)
+        self.area, self.outputs = height * width, channels * height * width
+        self.latent = nn.Sequential()
+        if layers:
+            self.latent = mlp(self.outputs, (latent_dim,), config.activation, None)
+            self.outputs = latent_dim
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C, height, width] -> [..., latent_dim]."""
+        lead = x.shape[:-3]
+        y: Tensor = self.latent(self.convolutions(x.reshape(-1, *x.shape[-3:])).flatten(1))
+        return y.reshape(*lead, self.outputs)
+
+
+class Encoder(nn.Module):
+    """Observation features and extra inputs to what a head reads.
+
+    Each image goes through its own convolutions, the vector as it is or through an MLP of its own;
+    what they give is joined and goes through an MLP, then through the recurrent core.
+
+    Attributes:
+        cnns: one for each image.
+        vector_mlp: the vector's own MLP, None without.
+        parts: widths of what is joined: the vector's, then the images'.
+        inputs: width of what the MLP reads.
+        mlp_outputs: of what it gives.
+        core: the recurrent core; None in a feed-forward encoder.
+        skip: linear map around the core, None without.
+        norm: behind both, None without.
+        outputs: width of what comes out at the end.
+
+    """
+
+    def __init__(
+        self, codec: ObservationCodec, extra: int, net: NetConfig, recurrent: bool
+    ) -> None:
+        """Args: what observations are like, extra F; ``net.encoder_config`` gives the widths."""
         super().__init__()
         config = net.encoder_config
-        hidden = config.widths(recurrent)
+        self.cnns = nn.ModuleList(
+            Cnn(shape, config.cnn_config, config.latent_dim) for shape in codec.image_shapes
+        )
+        width = codec.features
+        self.vector_mlp: nn.Sequential | None = None
+        if config.vector_space_mlp and width:
+            own = config.mlp_config
+            hidden = (*own.hidden_size, config.latent_dim)
+            self.vector_mlp = mlp(width, hidden, own.activation, None, layer_norm=own.layer_norm)
+            width = config.latent_dim
+        self.parts = [width, *(cast(Cnn, cnn).outputs for cnn in self.cnns)]
+        hidden = config.widths(recurrent, bool(self.cnns))
         # Extra inputs join behind the MLP when there is a core to remember them.
-        front = inputs if recurrent else inputs + extra
+        front = sum(self.parts) + (0 if recurrent else extra)
         blocks = 0 if recurrent else config.residual_layers
-        self.mlp = mlp(front, hidden, config.activation, None, blocks)
+        self.mlp = mlp(front, hidden, config.activation, None, blocks, config.layer_norm)
         width = hidden[-1] if hidden else front
         self.inputs, self.mlp_outputs = front, width
         self.core: RecurrentCore | None = None
+        self.skip: nn.Linear | None = None
+        self.norm: nn.LayerNorm | None = None
         if recurrent:
+            hidden_size = config.hidden_state_size
             self.core = RecurrentCore(
                 width + extra,
-                config.hidden_state_size,
+                hidden_size,
                 config.num_layers,
                 config.cell,
                 config.residual_layers,
             )
-            width = config.hidden_state_size
+            if config.core_residual:
+                self.skip = nn.Linear(width + extra, hidden_size, bias=False)
+            if config.core_layer_norm:
+                self.norm = nn.LayerNorm(hidden_size)
+            width = hidden_size
         self.outputs = width
 
     @property
@@ -248,31 +322,174 @@ class Encoder(nn.Module):
         """(K, H) of each state tensor."""
         return self.core.shapes if self.core is not None else []
 
-    def _front(self, x: Tensor, extra: Tensor | None) -> Tensor:
+    def _front(self, x: Features, extra: Tensor | None) -> Tensor:
+        vector = x.vector if self.vector_mlp is None else self.vector_mlp(x.vector)
+        joined = [vector] if vector.shape[-1] else []
+        joined += [cnn(image) for cnn, image in zip(self.cnns, x.images, strict=True)]
         if extra is not None and self.core is None:
-            x = torch.cat((x, extra), -1)
-        x = self.mlp(x)
-        return x if extra is None or self.core is None else torch.cat((x, extra), -1)
+            joined.append(extra)
+        y: Tensor = self.mlp(joined[0] if len(joined) == 1 else torch.cat(joined, -1))
+        return y if extra is None or self.core is None else torch.cat((y, extra), -1)
+
+    def _behind(self, read: Tensor, given: Tensor) -> Tensor:
+        """Go around and behind the core, which made of what it ``read`` what it has ``given``."""
+        if self.skip is not None:
+            given = given + self.skip(read)
+        return given if self.norm is None else self.norm(given)
 
     def step(
-        self, x: Tensor, extra: Tensor | None, state: Sequence[Tensor]
+        self, x: Features, extra: Tensor | None, state: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step: [N, D] -> [N, H], and the state after it."""
-        x = self._front(x, extra)
-        return self.core.step(x, state) if self.core is not None else (x, ())
+        y = self._front(x, extra)
+        if self.core is None:
+            return y, ()
+        given, after = self.core.step(y, state)
+        return self._behind(y, given), after
 
-    def forward(self, x: Tensor, extra: Tensor | None, state: Sequence[Tensor]) -> Tensor:
-        """Whole sequences: [L, S, D] -> [L, S, H]."""
-        x = self._front(x, extra)
-        return self.core(x, state)[0] if self.core is not None else x
+    def forward(
+        self, x: Features, extra: Tensor | None, state: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Whole sequences: [L, S, D] -> [L, S, H], and the state after them."""
+        y = self._front(x, extra)
+        if self.core is None:
+            return y, ()
+        given, after = self.core(y, state)
+        return self._behind(y, given), after
 
     def run(
-        self, x: Tensor, extra: Tensor | None, length: Tensor, state: Sequence[Tensor]
+        self, x: Features, extra: Tensor | None, length: Tensor, state: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
         """Return the state after sequences of different ``length`` [S]."""
         if self.core is None:
             return ()
         return self.core.run(self._front(x, extra), length, state)[1]
+
+
+class SequenceNetwork(Protocol):
+    """What a network of one's own (``actor_network``, ``critic_network``) must offer.
+
+    It is a ``torch.nn.Module`` that takes the place of an encoder: the heads, which ``head_config``
+    describes, read what it gives. It knows nothing of episodes: where one starts, and where a row
+    pauses, is the policy's business.
+    """
+
+    def initial_state(self, rows: int) -> Sequence[Tensor]:
+        """Return the memory of N rows at the start of an episode: zeros, [K, N, H] each.
+
+        Empty for a network without memory.
+        """
+
+    def forward(
+        self, observation: Any, extra: Tensor | None, state: Sequence[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        """Go through whole sequences; acting is the case of L = 1.
+
+        Args:
+            observation: [L, S, ...], floats in the structure of the observation space: a Box in its
+                own shape, but images as [C, height, width], bytes of them scaled to [0, 1]; one-hot
+                vectors for Discrete and (joined) for MultiDiscrete; bits for MultiBinary.
+            extra: previous action, previous reward, identity, as far as the policy sees them, [L,
+                S, F]; None without any.
+            state: before the first step, [K, S, H] each.
+
+        Returns:
+            output: [L, S, anything].
+            state: after the last step.
+
+        """
+
+
+class CustomEncoder(nn.Module):
+    """A network of the user's own in the place of an encoder.
+
+    Attributes:
+        network: it.
+        shapes: (K, H) of each state tensor.
+        outputs: width of what it gives.
+
+    """
+
+    def __init__(
+        self, network: nn.Module, codec: ObservationCodec, extra: int, recurrent: bool, name: str
+    ) -> None:
+        """Try the network out.
+
+        Raises:
+            TypeError: it is no module, or has not the two methods.
+            ValueError: it gives something else than ``SequenceNetwork`` says.
+
+        """
+        super().__init__()
+        if not isinstance(network, nn.Module) or not hasattr(network, "initial_state"):
+            raise TypeError(
+                f"{name}: expected a torch.nn.Module with initial_state(rows) and "
+                f"forward(observation, extra, state), as recurrent_rl.SequenceNetwork describes, "
+                f"got {type(network).__name__}"
+            )
+        self.network = network
+        with torch.no_grad():
+            state = tuple(network.initial_state(1))  # type: ignore[operator]
+            if any(x.ndim != 3 or x.shape[1] != 1 or bool(x.any()) for x in state):
+                raise ValueError(
+                    f"{name}: expected initial_state(1) to give zeros of shape [K, 1, H], got "
+                    f"{[list(x.shape) for x in state]}"
+                )
+            if state and not recurrent:
+                raise ValueError(
+                    f"{name}: expected a network without state, as recurrent=False, got one with "
+                    f"{len(state)} state tensors; leave recurrent=False out"
+                )
+            self.shapes = [(len(x), x.shape[2]) for x in state]
+            blank = torch.from_numpy(codec.layout.blank).to(codec.dtype)
+            like = next((p for p in network.parameters()), torch.zeros(()))
+            seen = tree(lambda x: x.to(like), codec.nested(blank.expand(1, 1, *blank.shape)))
+            given, after = network(seen, like.new_zeros(1, 1, extra) if extra else None, state)
+            shapes = [list(x.shape) for x in after]
+            if given.ndim != 3 or shapes != [list(x.shape) for x in state]:
+                raise ValueError(
+                    f"{name}: expected forward to give [L, S, ...] and a state like that of "
+                    f"initial_state, got {list(given.shape)} and {shapes} from one step of one row"
+                )
+        self.outputs = int(given.shape[2])
+
+    def step(
+        self, x: Any, extra: Tensor | None, state: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One step: [N, ...] -> [N, outputs], and the state after it."""
+        y, after = self(tree(lambda part: part[None], x), _or_none(extra), state)
+        return y[0], after
+
+    def forward(
+        self, x: Any, extra: Tensor | None, state: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Whole sequences: [L, S, ...] -> [L, S, outputs], and the state after them."""
+        y, after = self.network(x, extra, tuple(state))
+        return y, tuple(after)
+
+    def run(
+        self, x: Any, extra: Tensor | None, length: Tensor, state: Sequence[Tensor]
+    ) -> tuple[Tensor, ...]:
+        """Return the state after sequences of different ``length`` [S]."""
+
+        def some(steps: int, which: Tensor, before: list[Tensor]) -> tuple[Tensor, Any]:
+            part = tree(lambda leaf: leaf[:steps, which], x)
+            return self.forward(part, None if extra is None else extra[:steps, which], before)
+
+        return run_by_length(some, length, state)[1]
+
+
+def tree(function: Any, value: Any) -> Any:
+    """Apply a function to each tensor of a nested observation."""
+    if isinstance(value, dict):
+        return {key: tree(function, part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(tree(function, part) for part in value)
+    return function(value)
+
+
+def _or_none(extra: Tensor | None) -> Tensor | None:
+    return None if extra is None else extra[None]
 
 
 class Acted(NamedTuple):
@@ -297,6 +514,7 @@ class ActorCritic(nn.Module):
     Attributes:
         codec: how observations are stored and encoded.
         head: the action head.
+        encoders: one for both heads, or the actor's and the critic's.
         extra: F, width of the previous-action, previous-reward and identity inputs.
 
     """
@@ -308,45 +526,73 @@ class ActorCritic(nn.Module):
         net: NetConfig,
         config: PPOConfig,
         identities: int = 0,
+        actor_network: nn.Module | None = None,
+        critic_network: nn.Module | None = None,
     ) -> None:
         """Raise TypeError for spaces that are not supported.
 
-        ``identities`` is the number of agents that the policy is to tell apart; 0 for none.
+        Args:
+            observation_space: of one agent.
+            action_space: likewise.
+            net: widths.
+            config: hyper-parameters.
+            identities: the number of agents that the policy is to tell apart; 0 for none.
+            actor_network: in place of the actor's encoder, see ``SequenceNetwork``; the critic's as
+                well, where they share one. It becomes a part of the policy, without a copy.
+            critic_network: in place of the critic's encoder, which it then has to itself.
+
         """
         super().__init__()
-        self.codec = ObservationCodec(observation_space)
-        self.head: ActionHead = make_head(
-            action_space, config.action_std_init, config.squash_output
+        cnn = net.encoder_config.cnn_config
+        self.codec = ObservationCodec(
+            observation_space,
+            normalize_images=config.normalize_images,
+            channels_last=cnn.channels_last,
         )
+        heads, recurrent = net.head_config, config.recurrent
+        networks = [("actor_network", actor_network)]
+        if critic_network is not None or not config.share_encoders:
+            networks.append(("critic_network", critic_network))
         self.previous_action, self.previous_reward = config.previous_action, config.previous_reward
         self.identities = identities
-        self.extra = (
-            self.head.features * self.previous_action + int(self.previous_reward) + identities
-        )
-        inputs, head = self.codec.features, net.head_config
-        normalize = config.normalize_obs and self.codec.dtype.is_floating_point
-        self.norm = RunningNorm(inputs) if normalize else None
-        encoders = [
-            Encoder(inputs, self.extra, net, config.recurrent)
-            for _ in range(1 if config.share_encoders else 2)
+        action = action_features(action_space) if self.previous_action else 0
+        self.extra = action + int(self.previous_reward) + identities
+        encoders: list[Encoder | CustomEncoder] = [
+            Encoder(self.codec, self.extra, net, recurrent)
+            if network is None
+            else CustomEncoder(network, self.codec, self.extra, recurrent, name)
+            for name, network in networks
         ]
+        widths = encoders[0].outputs, encoders[-1].outputs
+        latents = heads.hidden_size[-1] if heads.hidden_size else widths[0]
+        self.head: ActionHead = make_head(action_space, config, latents)
+        normalize = config.normalize_obs and self.codec.continuous > 0
+        self.norm = RunningNorm(self.codec.continuous) if normalize else None
         self.encoders = nn.ModuleList(encoders)
-        width = encoders[0].outputs
         self.actor, self.critic = (
-            mlp(width, head.hidden_size, head.activation, outputs, head.residual_layers)
-            for outputs in (self.head.outputs, 1)
+            mlp(
+                width,
+                heads.hidden_size,
+                heads.activation,
+                outputs,
+                heads.residual_layers,
+                heads.layer_norm,
+            )
+            for width, outputs in zip(widths, (self.head.outputs, 1), strict=True)
         )
+        own = [e for e in encoders if isinstance(e, Encoder)]
         if config.ortho_init:
-            orthogonal_init(self, math.sqrt(2))
+            for module in (*own, self.actor, self.critic):
+                orthogonal_init(module, math.sqrt(2))
             orthogonal_init(self.actor[-1], 0.01)  # a nearly uniform first policy
             orthogonal_init(self.critic[-1], 1.0)
-        if net.encoder_config.forget_bias:
-            for encoder in encoders:
-                if encoder.core is not None:
-                    encoder.core.set_forget_bias(net.encoder_config.forget_bias)
-        for module in self.modules():
-            if isinstance(module, ResidualBlock | RecurrentCore):
-                module.start_as_identity()
+        for encoder in own:
+            if encoder.core is not None and net.encoder_config.forget_bias:
+                encoder.core.set_forget_bias(net.encoder_config.forget_bias)
+        for part in (*own, self.actor, self.critic):
+            for module in part.modules():
+                if isinstance(module, ResidualBlock | RecurrentCore):
+                    module.start_as_identity()
         shapes = [shape for encoder in encoders for shape in encoder.shapes]
         self.memory = len(shapes)
         self.state_shapes = shapes + [(1, self.head.features)] * self.previous_action
@@ -356,10 +602,44 @@ class ActorCritic(nn.Module):
         like = next(self.parameters())
         return HiddenState([like.new_zeros(k, rows, h) for k, h in self.state_shapes], rows)
 
-    def features(self, observation: Tensor) -> Tensor:
-        """Stored observations [..., *shape] to standardised features [..., D]."""
-        x = self.codec.encode(observation)
-        return x if self.norm is None else self.norm(x)
+    def features(self, observation: Tensor) -> Features:
+        """Stored observations [..., *shape] to features [..., D], their numbers standardised."""
+        x: Features = self.codec(observation)
+        if self.norm is None:
+            return x
+        numbers = self.codec.continuous
+        vector = self.norm(x.vector[..., :numbers])
+        if numbers < self.codec.features:
+            vector = torch.cat((vector, x.vector[..., numbers:]), -1)
+        return Features(vector, x.images)
+
+    def _with_inputs(
+        self, observation: Tensor, tensors: Sequence[Tensor]
+    ) -> list[tuple[Encoder | CustomEncoder, Any, Sequence[Tensor]]]:
+        """Join each encoder, the actor's first and the critic's last, with what it reads.
+
+        That is the observation in the encoder's form, and its own part of the state.
+        """
+        encoders = cast(Sequence[Encoder | CustomEncoder], self.encoders)
+        features: Features | None = None
+        joined, begin = [], 0
+        for encoder in encoders:
+            end = begin + len(encoder.shapes)
+            x: Any
+            if isinstance(encoder, Encoder):
+                x = features = self.features(observation) if features is None else features
+            else:
+                x = self.codec.nested(observation)
+            joined.append((encoder, x, tensors[begin:end]))
+            begin = end
+        return joined
+
+    def _head_parameters(self, features: Tensor, mask: Tensor | None) -> Tensor:
+        """Go through the actor: [..., H] to the head's parameters."""
+        if not self.head.latents:
+            return self.head.parameters_of(self.actor(features), mask)
+        latents = self.actor[:-1](features)
+        return self.head.parameters_of(torch.cat((self.actor[-1](latents), latents), -1), mask)
 
     def extra_inputs(
         self, state: HiddenState, reward: Tensor | None, identity: Tensor | None = None
@@ -382,12 +662,6 @@ class ActorCritic(nn.Module):
             assert identity is not None
             parts.append(identity)
         return torch.cat(parts, -1)
-
-    def _with_state(self, tensors: Sequence[Tensor]) -> list[tuple[Encoder, Sequence[Tensor]]]:
-        """Pair each encoder, the actor's first and the critic's last, with its own state."""
-        encoders = cast(Sequence[Encoder], self.encoders)
-        each = self.memory // len(encoders)
-        return [(e, tensors[i * each : (i + 1) * each]) for i, e in enumerate(encoders)]
 
     def act(
         self,
@@ -413,14 +687,13 @@ class ActorCritic(nn.Module):
             the stored form of the actions, head parameters, critic features, the state after.
 
         """
-        x = self.features(observation)
         outputs: list[Tensor] = []
         after: list[Tensor] = []
-        for encoder, part in self._with_state(state.tensors):
+        for encoder, x, part in self._with_inputs(observation, state.tensors):
             y, s = encoder.step(x, extra, part)
             outputs.append(y)
             after += s
-        params = self.head.parameters_of(self.actor(outputs[0]), mask)
+        params = self._head_parameters(outputs[0], mask)
         action = self.head.mode(params) if noise is None else self.head.sample(params, noise)
         if forced is not None:
             rows, theirs = forced
@@ -436,8 +709,7 @@ class ActorCritic(nn.Module):
 
     def value(self, observation: Tensor, extra: Tensor | None, state: HiddenState) -> Tensor:
         """V of observations [N, *shape] given the state before them, which stays as it is; [N]."""
-        x = self.features(observation)
-        encoder, part = self._with_state(state.tensors)[-1]
+        encoder, x, part = self._with_inputs(observation, state.tensors)[-1]
         return self.value_of(encoder.step(x, extra, part)[0])
 
     def evaluate(
@@ -463,13 +735,11 @@ class ActorCritic(nn.Module):
             value: [M].
 
         """
-        x = self.features(observation)
         outputs = []
-        for encoder, part in self._with_state(state):
-            y = encoder(x, extra, part).flatten(0, 1)  # [L, S, H] -> [L * S, H]
+        for encoder, x, part in self._with_inputs(observation, state):
+            y = encoder(x, extra, part)[0].flatten(0, 1)  # [L, S, H] -> [L * S, H]
             outputs.append(y if chosen is None else y[chosen])
-        params = self.head.parameters_of(self.actor(outputs[0]), mask)
-        return params, self.value_of(outputs[-1])
+        return self._head_parameters(outputs[0], mask), self.value_of(outputs[-1])
 
     @torch.no_grad()
     def advance(
@@ -480,8 +750,7 @@ class ActorCritic(nn.Module):
         state: Sequence[Tensor],
     ) -> list[Tensor]:
         """Return the memory after sequences of different ``length`` [S], without gradients."""
-        x = self.features(observation)
         after: list[Tensor] = []
-        for encoder, part in self._with_state(state):
+        for encoder, x, part in self._with_inputs(observation, state):
             after += encoder.run(x, extra, length, part)
         return after

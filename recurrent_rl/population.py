@@ -18,8 +18,10 @@ from recurrent_rl.ppo import PPO
 ALGORITHMS: dict[str, type[PPO] | type[IPPO]] = {"PPO": PPO, "IPPO": IPPO}
 
 # Keys of INIT_HP that describe the run, not the agents: training functions take them as arguments.
+# Where the channels of images are is read off the space (or set in cnn_config).
 RUN_KEYS = (
     "ALGO",
+    "CHANNELS_LAST",
     "ELITISM",
     "ENV_NAME",
     "EVAL_LOOP",
@@ -33,7 +35,7 @@ RUN_KEYS = (
     "WANDB",
 )
 # What these switch off in other libraries does not exist here.
-ALWAYS = {"USE_ROLLOUT_BUFFER": True, "CHANNELS_LAST": False}
+ALWAYS = {"USE_ROLLOUT_BUFFER": True}
 TEAM_KEYS = ("AGENT_IDS", "AGENT_ID_INPUT", "GROUPS", "TEAM_REWARD")
 
 
@@ -47,6 +49,8 @@ def create_population(
     population_size: int = 4,
     num_envs: int = 1,
     device: torch.device | str = "cpu",
+    actor_network: Any = None,
+    critic_network: Any = None,
     *,
     seed: int | None = None,
     spread: bool = True,
@@ -80,6 +84,9 @@ def create_population(
         num_envs: of the vector environment, at least 1. Not needed here, as rollouts fit any number
             of environments; accepted because scripts pass it.
         device: of the policies.
+        actor_network: as ``PPO`` or ``IPPO`` takes it; such a population trains in this process
+            only, and cannot be resumed.
+        critic_network: likewise.
         seed: of the whole population; None takes fresh entropy.
         spread: the first agent starts from INIT_HP's values, the others from values spread over
             the ranges of ``hp_config``, each range cut into as many parts as there are others;
@@ -112,6 +119,8 @@ def create_population(
             net_config=net_config,
             device=device,
             seed=seeds[index],
+            actor_network=actor_network,
+            critic_network=critic_network,
             **options,
         )
         agent.lineage, agent.hp_config = [Birth(index)], hp_config

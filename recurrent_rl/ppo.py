@@ -7,13 +7,20 @@ import gymnasium as gym
 import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
+from torch import nn
 
 from recurrent_rl import evaluation
 from recurrent_rl.agent import Agent
 from recurrent_rl.config import NetConfig, PPOConfig
-from recurrent_rl.group import ActionOutput, AgentGroup
+from recurrent_rl.group import ActionOutput, AgentGroup, Networks, check_networks
 from recurrent_rl.recurrent import HiddenState
-from recurrent_rl.spaces import same_space, space_from_dict
+from recurrent_rl.spaces import (
+    choices,
+    flat_mask,
+    part_mask,
+    same_space,
+    space_from_dict,
+)
 from recurrent_rl.vector import GymRows
 
 
@@ -46,17 +53,24 @@ class PPO(AgentGroup, Agent):
         *,
         device: torch.device | str = "cpu",
         seed: int | None = None,
+        actor_network: nn.Module | None = None,
+        critic_network: nn.Module | None = None,
         **hyperparameters: Any,
     ) -> None:
         """Build an untrained agent.
 
         Args:
-            observation_space: of one environment: Box or Discrete.
-            action_space: of one environment: Discrete or Box.
+            observation_space: of one environment: Box, Discrete, MultiDiscrete, MultiBinary, or
+                Dict or Tuple of these; an "action_mask" within a Dict is split off.
+            action_space: of one environment: Discrete, MultiDiscrete, MultiBinary or Box.
             net_config: ``{"encoder_config": {...}, "head_config": {...}}``, see ``NetConfig``.
             device: of the policy; rollouts are stored on the CPU.
             seed: of weights, actions, shuffling, and of the environments at each fresh start of
                 collection. None takes fresh entropy and leaves environments' seeds alone.
+            actor_network: a module of your own in place of the encoder that ``net_config``
+                describes, see ``SequenceNetwork``; it is copied. The heads, which ``net_config``
+                describes too, stand on it; the critic's as well, unless share_encoders=False.
+            critic_network: likewise, for the critic alone.
             hyperparameters: the fields of ``PPOConfig``.
 
         Raises:
@@ -66,13 +80,19 @@ class PPO(AgentGroup, Agent):
         """
         config = PPOConfig.from_dict(hyperparameters)
         super().__init__(
-            observation_space, action_space, net_config, config, device=device, seed=seed
+            observation_space,
+            action_space,
+            net_config,
+            config,
+            device=device,
+            seed=seed,
+            networks=Networks(actor_network, critic_network),
         )
         Agent.__init__(self)
 
     def __repr__(self) -> str:
-        """Spaces, shapes and size at a glance."""
-        return f"PPO({self.describe()}, {self.env_steps:,} steps)"
+        """Spaces, networks and sizes at a glance."""
+        return self.describe(f"PPO after {self.env_steps:,} steps")
 
     @property
     def groups(self) -> Sequence[AgentGroup]:
@@ -89,7 +109,7 @@ class PPO(AgentGroup, Agent):
         """
         rows = GymRows(env)
         for name, ours, theirs in (
-            ("observation", self.observation_space, rows.env.single_observation_space),
+            ("observation", self.observation_space, rows.observation_space),
             ("action", self.action_space, rows.env.single_action_space),
         ):
             if not same_space(ours, theirs, bounds=name == "action"):
@@ -119,10 +139,12 @@ class PPO(AgentGroup, Agent):
         """Choose actions; the agent itself keeps no memory between calls.
 
         Args:
-            obs: [N, *shape], or one observation [*shape] with a state of one row.
+            obs: [N, *shape], or one observation [*shape] with a state of one row; of Dict and
+                Tuple spaces dictionaries and tuples of these, an "action_mask" within it included.
             hidden_state: from ``get_initial_hidden_state`` or the last call; a feed-forward agent
                 needs none.
-            action_mask: allowed actions, bool [N, n]; Discrete actions only.
+            action_mask: allowed actions, bool [N, n], for Discrete actions; for MultiDiscrete ones
+                those of the components joined, or a tuple of them. Goes before the observation's.
             deterministic: the most likely action instead of a sample.
             reward: the last rewards, [N], zeros at an episode's start; for agents built with
                 previous_reward only.
@@ -136,13 +158,15 @@ class PPO(AgentGroup, Agent):
                 from another kind of agent, a missing state or reward.
 
         """
-        array = np.asarray(obs)
-        single = array.ndim == len(self.policy.codec.shape)
-        mask = action_mask
-        if single:
-            array = array[None]
-            mask = None if mask is None else np.asarray(mask)[None]
-        out = self.choose(array, hidden_state, mask, deterministic=deterministic, reward=reward)
+        layout, mask = self.policy.codec.layout, action_mask
+        if choices(self.action_space):
+            obs, own = part_mask(obs)
+            mask = own if mask is None else mask
+        batch, rows, single = layout.batched(obs)
+        if mask is not None:
+            mask = flat_mask(mask)[None] if single else flat_mask(mask)
+        stored = layout.check(batch, rows)
+        out = self.choose(stored, hidden_state, mask, deterministic=deterministic, reward=reward)
         if not single:
             return out
         action, log_prob, entropy, value, state = out
@@ -208,17 +232,29 @@ class PPO(AgentGroup, Agent):
 
     # --- saving -----------------------------------------------------------------------------
 
+    def _own_networks(self) -> dict[str, Any]:
+        return {f"{name}_network": module for name, module in self.networks._asdict().items()}
+
     def _to_data(self) -> dict[str, Any]:
         return {**self.to_data(), **self._histories()}
 
     @classmethod
-    def _from_data(cls, data: dict[str, Any], device: torch.device | str) -> Self:
+    def _from_data(
+        cls,
+        data: dict[str, Any],
+        device: torch.device | str,
+        actor_network: nn.Module | None = None,
+        critic_network: nn.Module | None = None,
+    ) -> Self:
+        check_networks(data, Networks(actor_network, critic_network))
         agent = cls(
             space_from_dict(data["observation_space"]),
             space_from_dict(data["action_space"]),
             NetConfig.from_dict(data["net_config"]),
             device=device,
             seed=data["seed"],
+            actor_network=actor_network,
+            critic_network=critic_network,
             **data["config"],
         )
         agent.restore(data)

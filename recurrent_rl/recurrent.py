@@ -9,7 +9,7 @@ kernel. Steps whose observation is not real (``exists=False``) are left out of t
 freezes the state over them exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -208,6 +208,36 @@ def cut_sequences(
     )
 
 
+def run_by_length(
+    run: Callable[[int, Tensor, list[Tensor]], tuple[Tensor, Sequence[Tensor]]],
+    length: Tensor,
+    state: Sequence[Tensor],
+) -> tuple[list[tuple[int, Tensor, Tensor]], tuple[Tensor, ...]]:
+    """Run over sequences of different lengths, all those of the same length at once.
+
+    Unlike padding this keeps the final state of every layer exact, and unlike packing it stays on
+    the fused CPU kernel.
+
+    Args:
+        run: given a number of steps, some sequences and their states, runs over those steps.
+        length: [S]; 0 leaves the state as it is.
+        state: [K, S, H] each.
+
+    Returns:
+        pieces: for each length its steps, sequences and what ``run`` gave.
+        state: after each sequence's own last step, [K, S, H] each.
+
+    """
+    final = [s.clone() for s in state]
+    pieces = []
+    for steps in [int(n) for n in length.unique() if n > 0]:
+        which = (length == steps).nonzero().squeeze(1)
+        y, after = run(steps, which, [s[:, which] for s in state])
+        pieces.append((steps, which, y))
+        final = [f.index_copy(1, which, a) for f, a in zip(final, after, strict=True)]
+    return pieces, tuple(final)
+
+
 class RecurrentCore(nn.Module):
     """K layers of LSTM or GRU: one step, or a whole sequence, with explicit state.
 
@@ -340,9 +370,6 @@ class RecurrentCore(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Sequences of different lengths, with the state after each one's own last step.
 
-        A kernel call for each distinct length: unlike padding this keeps the final state of every
-        layer exact, and unlike packing it stays on the fused CPU kernel.
-
         Args:
             x: [L, S, D]; whatever stands behind a sequence's end is not read.
             length: [S], each in [0, L]; 0 leaves the state as it is.
@@ -353,14 +380,13 @@ class RecurrentCore(nn.Module):
             state: [K, S, H] each.
 
         """
+        pieces, final = run_by_length(
+            lambda steps, which, before: self(x[:steps, which], before), length, state
+        )
         output = x.new_zeros(*x.shape[:2], self.shapes[0][1])
-        final = [s.clone() for s in state]
-        for n in [int(n) for n in length.unique() if n > 0]:
-            which = (length == n).nonzero().squeeze(1)
-            y, after = self(x[:n, which], [s[:, which] for s in state])
-            output = output.index_put((torch.arange(n)[:, None], which), y)
-            final = [f.index_copy(1, which, a) for f, a in zip(final, after, strict=True)]
-        return output, tuple(final)
+        for steps, which, y in pieces:
+            output = output.index_put((torch.arange(steps)[:, None], which), y)
+        return output, final
 
     def unroll(
         self, x: Tensor, state: Sequence[Tensor], start: Tensor, exists: Tensor | None = None

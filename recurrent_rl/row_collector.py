@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +20,8 @@ from recurrent_rl.functional import reverse_scan
 from recurrent_rl.networks import ActorCritic, RunningNorm
 from recurrent_rl.recurrent import HiddenState
 from recurrent_rl.rollout import SequenceRolloutBuffer
-from recurrent_rl.vector import Array, Observed, Outcome
+from recurrent_rl.spaces import Array, allows_something, choices
+from recurrent_rl.vector import Observed, Outcome
 
 BLOCK = 64  # steps between two batched evaluations; bounds the memory that they need
 
@@ -75,6 +77,7 @@ class Group(Protocol):
     """What collection needs of a group of agents; ``AgentGroup`` documents the parts."""
 
     config: PPOConfig
+    action_space: gym.Space[Any]
     policy: ActorCritic
     device: torch.device
     generator: torch.Generator
@@ -121,7 +124,7 @@ class RowCollector:
         self.observed, self.state = carry.observed, carry.state
         self.last_reward, self.scale = carry.reward, group.config.reward_scale
         self.identity = group.identity(buffer.rows)
-        self.size = group.size
+        self.size, self.choices = group.size, choices(group.action_space)
         self.returns: list[Array] = []
         self.lengths: list[int] = []
         self._return, self._length = carry.episode_return.copy(), carry.episode_length.copy()
@@ -199,7 +202,7 @@ class RowCollector:
                 f"info['action_mask']: expected shape [N, n] = {list(stored.shape[1:])}, got "
                 f"{list(seen.action_mask.shape)}"
             )
-        possible = seen.action_mask.any(-1)
+        possible = allows_something(seen.action_mask, self.choices)
         if seen.active is not None:
             possible |= ~seen.active
         if not possible.all():
@@ -266,13 +269,14 @@ class RowCollector:
         state = self.state[place]
         identity = None if self.identity is None else self.identity[place]
         extra = self.policy.extra_inputs(state, self.last_reward[place], identity)
-        observation = torch.as_tensor(final, dtype=self.buffer.obs.dtype).to(self.device)
+        observation = torch.as_tensor(final, dtype=self.buffer.obs.dtype)
         # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
-        finite = torch.isfinite(observation)
-        if not bool(finite.all()):
-            i = int(finite.logical_not().nonzero()[0, 0])
-            raise self._not_finite("final observation", final[i].tolist(), int(final_rows[i]), t)
-        self.buffer.bootstrap[t, rows] = self.policy.value(observation, extra, state).cpu()
+        invalid = self.policy.codec.invalid(observation)
+        if bool(invalid.any()):
+            i = int(invalid.nonzero()[0, 0])
+            raise self._invalid("final observation", observation[i], int(final_rows[i]), t)
+        value = self.policy.value(observation.to(self.device), extra, state)
+        self.buffer.bootstrap[t, rows] = value.cpu()
 
     def finish(self) -> tuple[Tensor, Carry]:
         """Return the value of what is seen next, [N], and where to continue.
@@ -310,10 +314,14 @@ class RowCollector:
         return torch.where(latest >= 0, value, torch.zeros(()))
 
     def check_finite(self, steps: int, observation: Tensor) -> None:
-        """Raise ValueError if the first ``steps`` steps, or what was seen next, are not finite."""
+        """Raise ValueError if the first ``steps`` steps, or what was seen next, make no sense."""
         buffer = self.buffer
+        for begin, seen in ((0, buffer.obs[:steps]), (steps, observation[None])):
+            invalid = self.policy.codec.invalid(seen)
+            if bool(invalid.any()):
+                t, row = invalid.nonzero()[0].tolist()
+                raise self._invalid("observation", seen[t, row], row, begin + t)
         for name, values in (
-            ("observation", torch.cat((buffer.obs[:steps], observation[None]))),
             ("reward", buffer.reward[:steps]),
             ("value of the final observation", buffer.bootstrap[:steps]),
         ):
@@ -322,10 +330,21 @@ class RowCollector:
                 t, row = finite.logical_not().nonzero()[0, :2].tolist()
                 raise self._not_finite(name, values[t, row].tolist(), row, t)
 
+    def _invalid(self, name: str, stored: Tensor, row: int, t: int) -> ValueError:
+        """Say what is wrong with an observation [*shape]."""
+        layout = self.policy.codec.layout
+        value = _plain(layout.unpack(stored.numpy()))
+        if layout.is_finite(stored.numpy()):
+            return self._wrong(name, f"choices of {layout.space}", value, row, t)
+        return self._not_finite(name, value, row, t)
+
     def _not_finite(self, name: str, value: Any, row: int, t: int) -> ValueError:
+        return self._wrong(name, "finite numbers", value, row, t)
+
+    def _wrong(self, name: str, expected: str, value: Any, row: int, t: int) -> ValueError:
         return ValueError(
-            f"{name}: expected finite numbers, got {value} from {self.name(row)} at step {t} of "
-            f"this rollout; the rollout is discarded, the weights are as before, and the next "
+            f"{name}: expected {expected}, got {value} from {self.name(row)} at step {t} of this "
+            f"rollout; the rollout is discarded, the weights are as before, and the next "
             f"collection resets the environment"
         )
 
@@ -338,6 +357,15 @@ class RowCollector:
         total = reverse_scan(buffer.reward.flip(0), before.flip(0), self.discounted).flip(0)
         self.discounted = total[-1] * (factor[-1] > 0)
         return total
+
+
+def _plain(value: Any) -> Any:
+    """Return nested arrays as nested lists, for a message."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_plain(part) for part in value)
+    return value.tolist()
 
 
 def forced_actions(

@@ -11,14 +11,15 @@ import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-Array = np.ndarray[Any, Any]
+from recurrent_rl.observations import ObservationLayout
+from recurrent_rl.spaces import Array, choices, flat_mask, part_mask, without_mask
 
 
 class Observed(NamedTuple):
     """What the policy is about to see, for N rows. None stands for the usual: no row, or all.
 
     Attributes:
-        observation: [N, *shape].
+        observation: as ``ObservationLayout`` keeps them, [N, *shape].
         start: rows whose memory must be zeroed first, bool [N]; None for no row.
         exists: rows whose observation is real, bool [N]; None for all.
         active: rows whose action the policy chooses, bool [N]; None for all.
@@ -120,10 +121,24 @@ class GymRows:
     value is known) but is not active, and the row starts afresh one step later.
     SAME_STEP: the final observation comes in the info; the row starts afresh at once.
     DISABLED: we reset what ended, which makes it SAME_STEP.
+
+    Masks of Discrete and MultiDiscrete actions are taken from ``info["action_mask"]``, or else from
+    the observation's "action_mask", or else from a method ``action_masks()``, of the vector or of
+    each environment.
+
+    Attributes:
+        observation_space: of one environment, without the action mask that may be in it.
+
     """
 
     def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
-        """Raise TypeError for something else, ValueError for an undeclared autoreset mode."""
+        """See ``env`` as rows.
+
+        Raises:
+            TypeError: it is something else, or its observations are not supported.
+            ValueError: its autoreset mode is not declared.
+
+        """
         space = getattr(env, "single_observation_space", None)
         if not hasattr(env, "num_envs") or not isinstance(space, gym.Space):
             raise TypeError(
@@ -133,6 +148,10 @@ class GymRows:
             )
         self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
         self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
+        self._action_space = env.single_action_space
+        self.observation_space, self._mask_inside = without_mask(space, self._action_space)
+        self._layout = ObservationLayout(self.observation_space)
+        self._mask_method = _mask_method(env) if choices(self._action_space) else None
 
     def name(self, group: int, row: int) -> str:
         """Say which environment a row is."""
@@ -140,8 +159,7 @@ class GymRows:
 
     def reset(self, seed: int | None = None) -> list[Observed]:
         """Start all episodes afresh."""
-        observation, info = self.env.reset(seed=seed)
-        mask = self._mask(info)
+        observation, mask = self._seen(*self.env.reset(seed=seed))
         return [Observed(observation, start=np.ones(self.num_envs, dtype=bool), action_mask=mask)]
 
     def step(
@@ -150,17 +168,17 @@ class GymRows:
         """Take a step from ``before``; what it led to, and what is seen next."""
         observation, reward, terminated, truncated, info = self.env.step(actions[0])
         ended = terminated | truncated
+        observation, mask = self._seen(observation, info)
         if self.final_is_next:
-            return [self._next_step(observation, reward, terminated, truncated, info, before[0])]
+            return [self._next_step(observation, reward, terminated, truncated, mask, before[0])]
         final_rows, final, start = NO_ROWS, None, None
-        mask = self._mask(info)
         if ended.any():
             start = ended
             final_rows = np.flatnonzero(truncated & ~terminated)
             if self.mode == AutoresetMode.DISABLED:
                 final = np.array(observation[final_rows])
-                observation, info = self.env.reset(options={"reset_mask": ended})
-                if mask is not None and (first := self._mask(info)) is not None:
+                observation, first = self._seen(*self.env.reset(options={"reset_mask": ended}))
+                if mask is not None and first is not None:
                     # A partial reset's info has nothing of the rows that go on.
                     mask = np.where(ended[:, None], first, mask)
             elif len(final_rows):
@@ -174,7 +192,7 @@ class GymRows:
         reward: Array,
         terminated: Array,
         truncated: Array,
-        info: dict[str, Any],
+        mask: Array | None,
         before: Observed,
     ) -> tuple[Outcome, Observed]:
         start = None
@@ -186,7 +204,7 @@ class GymRows:
         ended = terminated | truncated
         active = ~ended if ended.any() else None
         outcome = Outcome(reward, terminated, truncated, NO_ROWS, None, counted=before.active)
-        return outcome, Observed(observation, start, active=active, action_mask=self._mask(info))
+        return outcome, Observed(observation, start, active=active, action_mask=mask)
 
     def _final(self, info: dict[str, Any], rows: Array) -> Array:
         if "final_obs" not in info:
@@ -195,11 +213,50 @@ class GymRows:
                 f"autoreset mode SAME_STEP promises, got none from {type(self.env).__name__}; is "
                 f"the declared mode right?"
             )
-        return np.stack([info["final_obs"][i] for i in rows])
+        finals = [info["final_obs"][i] for i in rows]
+        if self._mask_inside:
+            finals = [part_mask(final)[0] for final in finals]
+        return np.stack([self._layout.pack(final) for final in finals])
 
-    def _mask(self, info: dict[str, Any]) -> Array | None:
+    def _seen(self, observation: Any, info: dict[str, Any]) -> tuple[Array, Array | None]:
+        """Return what is seen and what is allowed, [N, *shape] and bool [N, n] or None."""
+        inside = None
+        if self._mask_inside:
+            observation, inside = part_mask(observation)
+        stored = self._layout.pack(observation, (self.num_envs,))
         mask = info.get("action_mask")
-        return None if mask is None else np.stack(list(mask)).astype(bool)
+        if mask is not None:
+            return stored, self._mask_of_info(mask, info.get("_action_mask"))
+        if inside is not None:
+            return stored, flat_mask(inside)
+        if self._mask_method is not None:
+            return stored, np.stack([flat_mask(mask) for mask in self._mask_method()])
+        return stored, None
+
+    def _mask_of_info(self, mask: Any, given: Array | None) -> Array:
+        if not choices(self._action_space):
+            raise ValueError(
+                f"info['action_mask']: expected none for {self._action_space}, as masks make sense "
+                f"for Discrete and MultiDiscrete actions only; take it out of the info"
+            )
+        masks = np.stack([flat_mask(one) for one in mask if one is not None])
+        if given is None or given.all():
+            return masks
+        # Who gives none allows everything.
+        full = np.ones((self.num_envs, masks.shape[1]), dtype=bool)
+        full[given] = masks if len(masks) < self.num_envs else masks[given]
+        return full
+
+
+def _mask_method(env: Any) -> Callable[[], Any] | None:
+    """Return the method that gives each environment's action mask, or None."""
+    own = getattr(env, "action_masks", None)
+    if callable(own):
+        return own  # type: ignore[no-any-return]
+    call = getattr(env, "call", None)  # of Gymnasium's own vectors
+    if call is None or not all(call("has_wrapper_attr", "action_masks")):
+        return None
+    return lambda: call("action_masks")
 
 
 def make_vect_envs(

@@ -1,0 +1,477 @@
+"""Observations of any space: kept as one array each, and shown to networks as features.
+
+An observation, however nested, is kept as one array, so that nothing between the environment and
+the network needs to know its structure. A simple space (Box, Discrete, ...) keeps its own shape.
+Of a Dict or a Tuple the *leaves* are laid one after the other into a flat record: numbers and
+indices as float32, then bytes and bits. If it has both, the record is one of bytes, which begins
+with those of the numbers.
+
+Letters: ... any leading axes, N rows, D features, C channels, H height, W width.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium import spaces
+from torch import Tensor, nn
+
+from recurrent_rl.spaces import SUPPORTED_OBSERVATIONS, Array
+
+Path = tuple[str | int, ...]
+
+# What a leaf is to a network, in the order of a record: the first three are stored as numbers, the
+# others as bytes.
+Kind = Literal["numbers", "index", "picture", "bytes", "bits", "byte picture"]
+KINDS: tuple[Kind, ...] = ("numbers", "index", "picture", "bytes", "bits", "byte picture")
+NUMBER = 4  # bytes of a float32
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A simple space within an observation space.
+
+    Attributes:
+        path: keys that lead to it; () if it is the whole.
+        space: itself.
+        kind: what it is to a network.
+        shape: of one observation.
+        dtype: of the environment's arrays.
+
+    """
+
+    path: Path
+    space: gym.Space[Any]
+    kind: Kind
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+    @property
+    def size(self) -> int:
+        """Numbers in it."""
+        return math.prod(self.shape)
+
+    @property
+    def name(self) -> str:
+        """As in ``observation['image']``."""
+        return "observation" + "".join(f"[{key!r}]" for key in self.path)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """Least and greatest index of each component, flat; for "index" only."""
+        if isinstance(self.space, spaces.Discrete):
+            start, count = np.array([int(self.space.start)]), np.array([int(self.space.n)])
+        else:
+            assert isinstance(self.space, spaces.MultiDiscrete)
+            start, count = self.space.start.flatten(), self.space.nvec.flatten()
+        return start.astype(np.int64), (start + count - 1).astype(np.int64)
+
+
+def leaves_of(space: gym.Space[Any], path: Path = ()) -> Iterator[Leaf]:
+    """Yield the simple spaces within a space, in its own order.
+
+    Raises:
+        TypeError: one that is not supported; the message says which are.
+
+    """
+    if isinstance(space, spaces.Dict):
+        for key, part in space.spaces.items():
+            yield from leaves_of(part, (*path, key))
+    elif isinstance(space, spaces.Tuple):
+        for i, part in enumerate(space.spaces):
+            yield from leaves_of(part, (*path, i))
+    elif isinstance(space, spaces.Box):
+        in_bytes, dtype = space.dtype == np.uint8, np.dtype(space.dtype)
+        if len(space.shape) == 3:
+            yield Leaf(path, space, "byte picture" if in_bytes else "picture", space.shape, dtype)
+        else:
+            yield Leaf(path, space, "bytes" if in_bytes else "numbers", space.shape, dtype)
+    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
+        yield Leaf(path, space, "index", space.shape or (), np.dtype(np.int64))
+    elif isinstance(space, spaces.MultiBinary):
+        yield Leaf(path, space, "bits", space.shape, np.dtype(np.int8))
+    else:
+        where = "observation_space" + "".join(f"[{key!r}]" for key in path)
+        raise TypeError(
+            f"{where}: expected {SUPPORTED_OBSERVATIONS}, got {space}; leave it out with "
+            f"gymnasium.wrappers.FilterObservation, or turn it into numbers with "
+            f"gymnasium.wrappers.TransformObservation"
+        )
+
+
+class ObservationLayout:
+    """How observations of a space are kept in arrays.
+
+    Attributes:
+        space: of one observation.
+        leaves: its simple spaces, in the order of a record.
+        nested: it is a Dict or a Tuple, so observations are records.
+        shape: of one stored observation.
+        array_dtype: of arrays that observations are passed on in.
+        dtype: of a rollout's store: float32 for Box, but bytes stay bytes.
+        blank: what stands where there is no observation, [*shape].
+
+    """
+
+    def __init__(self, space: gym.Space[Any]) -> None:
+        """Raise TypeError, saying what is supported, for any other space."""
+        found = list(leaves_of(space))
+        if not found:
+            raise TypeError(f"observation_space: expected at least one part, got {space}")
+        self.space = space
+        self.leaves = sorted(found, key=lambda leaf: KINDS.index(leaf.kind))
+        self.nested = isinstance(space, spaces.Dict | spaces.Tuple)
+        numbers = [leaf for leaf in self.leaves if KINDS.index(leaf.kind) < 3]
+        self.numbers = sum(leaf.size for leaf in numbers)
+        self.bytes = sum(leaf.size for leaf in self.leaves) - self.numbers
+        first = self.leaves[0]
+        if not self.nested:
+            self.shape, self.array_dtype = first.shape, first.dtype
+            by_kind = {"bytes": torch.uint8, "bits": torch.int8, "index": torch.int64}
+            self.dtype = by_kind.get(first.kind.removesuffix(" picture"), torch.float32)
+            if first.kind == "byte picture":
+                self.dtype = torch.uint8
+        elif self.bytes:
+            # Rounded up: numbers can be seen in bytes only where their size divides all strides.
+            size = self.numbers * NUMBER + self.bytes
+            self.shape = (-(-size // NUMBER) * NUMBER if self.numbers else size,)
+            self.dtype, self.array_dtype = torch.uint8, np.dtype(np.uint8)
+        else:
+            self.shape = (self.numbers,)
+            self.dtype, self.array_dtype = torch.float32, np.dtype(np.float32)
+        # Where each leaf lies: in the bytes rather than the numbers, from, to.
+        self.places: list[tuple[bool, int, int]] = []
+        ends = [0, 0]
+        for leaf in self.leaves:
+            in_bytes = KINDS.index(leaf.kind) >= 3
+            begin, ends[in_bytes] = ends[in_bytes], ends[in_bytes] + leaf.size
+            self.places.append((in_bytes, begin, ends[in_bytes]))
+        self.blank = self._blank()
+
+    def _blank(self) -> Array:
+        blank = np.zeros(self.shape, self.array_dtype)
+        for leaf, value in zip(self.leaves, self._parts(blank), strict=True):
+            if leaf.kind == "index":  # zero need not be a choice
+                value[...] = leaf.bounds[0].reshape(leaf.shape)
+        return blank
+
+    def sections(self, flat: Any) -> tuple[Any, Any]:
+        """Split a flat record [..., B], NumPy's or torch's, into its numbers and its bytes."""
+        if not (self.numbers and self.bytes):
+            return flat, flat
+        kind = np.dtype(np.float32) if isinstance(flat, np.ndarray) else torch.float32
+        middle = self.numbers * NUMBER
+        return flat[..., :middle].view(kind), flat[..., middle:]
+
+    def _parts(self, stored: Array) -> list[Array]:
+        """Each leaf's part of stored observations [..., *shape], as views: [..., *leaf.shape]."""
+        if not self.nested:
+            return [stored]
+        both, lead = self.sections(stored), stored.shape[:-1]
+        return [
+            both[in_bytes][..., begin:end].reshape((*lead, *leaf.shape))
+            for leaf, (in_bytes, begin, end) in zip(self.leaves, self.places, strict=True)
+        ]
+
+    def pack(self, observation: Any, lead: tuple[int, ...] = ()) -> Array:
+        """Return observations of ``lead`` axes as one array, [*lead, *shape].
+
+        Raises:
+            TypeError: not what the space says.
+            ValueError: of another shape; names the part.
+
+        """
+        if not self.nested:
+            return np.asarray(observation)
+        stored = np.zeros((*lead, *self.shape), self.array_dtype)
+        both = self.sections(stored)
+        try:
+            for leaf, (in_bytes, begin, end) in zip(self.leaves, self.places, strict=True):
+                value = observation
+                for key in leaf.path:
+                    value = value[key]
+                array = np.asarray(value)
+                if array.shape != (*lead, *leaf.shape):
+                    raise ValueError(
+                        f"{leaf.name}: expected shape {[*lead, *leaf.shape]}, got "
+                        f"{list(array.shape)}"
+                    )
+                both[in_bytes][..., begin:end] = array.reshape((*lead, leaf.size))
+        except (KeyError, IndexError, TypeError) as error:
+            raise TypeError(
+                f"observation: expected {' and '.join(leaf.name for leaf in self.leaves)} as in "
+                f"{self.space}, got {type(observation).__name__} "
+                f"{list(observation) if isinstance(observation, Mapping) else ''}"
+            ) from error
+        return stored
+
+    def unpack(self, stored: Array) -> Any:
+        """Return stored observations [..., *shape] in the structure of the space."""
+        if not self.nested:
+            return stored
+        parts = zip(self.leaves, self._parts(stored), strict=True)
+        by_path = {leaf.path: part.astype(leaf.dtype) for leaf, part in parts}
+        return nest(self.space, by_path)
+
+    def check(self, observation: Any, rows: int) -> Array:
+        """Return an outside observation of N rows as a valid array [N, *shape], or say what is off.
+
+        Raises:
+            TypeError: not numbers, or not of the space's structure.
+            ValueError: wrong shape, numbers that are not finite, indices out of range.
+
+        """
+        if not self.nested:
+            check_leaf(self.leaves[0], np.asarray(observation), rows)
+            return np.asarray(observation)
+        stored = self.pack(observation, (rows,))
+        self.check_stored(stored, rows)
+        return stored
+
+    def check_stored(self, stored: Array, rows: int) -> None:
+        """Check what ``pack`` returned for N rows; raises as ``check`` does."""
+        for leaf, part in zip(self.leaves, self._parts(stored), strict=True):
+            check_leaf(leaf, part, rows)
+
+    def is_finite(self, stored: Array) -> bool:
+        """Whether all numbers of stored observations [..., *shape] are finite."""
+        return all(np.isfinite(part).all() for part in self._parts(stored))
+
+    def batched(self, observation: Any) -> tuple[Any, int, bool]:
+        """Give a single observation a leading axis.
+
+        Returns:
+            observations of N rows; N; whether it was a single one.
+
+        """
+        leaf = min(self.leaves, key=lambda leaf: len(leaf.path))
+        value = observation
+        try:
+            for key in leaf.path:
+                value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return observation, 1, False  # ``check`` will say what is wrong
+        array = np.asarray(value)
+        if array.ndim == len(leaf.shape):
+            return self._map(lambda part: np.asarray(part)[None], observation), 1, True
+        return observation, len(array) if array.ndim else 1, False
+
+    def _map(self, function: Any, observation: Any) -> Any:
+        if isinstance(observation, Mapping):
+            return {key: self._map(function, part) for key, part in observation.items()}
+        if isinstance(observation, tuple):
+            return tuple(self._map(function, part) for part in observation)
+        return function(observation)
+
+
+def check_leaf(leaf: Leaf, array: Array, rows: int) -> None:
+    """Check N outside observations of a simple space."""
+    expected = (rows, *leaf.shape)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{leaf.name}: expected numbers of shape {list(expected)}, got dtype {array.dtype}"
+        )
+    if array.shape != expected:
+        raise ValueError(
+            f"{leaf.name}: expected shape [N, ...] = {list(expected)}, got "
+            f"{list(array.shape)}; one observation needs a leading axis: obs[None]"
+        )
+    if leaf.kind == "index":
+        low, high = (bound.reshape(leaf.shape) for bound in leaf.bounds)
+        whole = array.dtype.kind != "f" or (bool(leaf.path) and not (array % 1).any())
+        if not whole or ((array < low) | (array > high)).any():
+            raise ValueError(
+                f"{leaf.name}: expected integers in [{_plain(low)}, {_plain(high)}], got "
+                f"{array.tolist()}"
+            )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        row = int(np.argwhere(~np.isfinite(array))[0][0])
+        raise ValueError(f"{leaf.name}: expected finite numbers, got {array[row]} in row {row}")
+
+
+def _plain(bound: Array) -> Any:
+    return bound.tolist()
+
+
+def nest(space: gym.Space[Any], by_path: Mapping[Path, Any], path: Path = ()) -> Any:
+    """Put what belongs to the leaves of a space into its structure."""
+    if isinstance(space, spaces.Dict):
+        return {k: nest(part, by_path, (*path, k)) for k, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(nest(part, by_path, (*path, i)) for i, part in enumerate(space.spaces))
+    return by_path[path]
+
+
+class Features(NamedTuple):
+    """What a network reads of observations.
+
+    Attributes:
+        vector: [..., D]; D may be 0.
+        images: [..., C, H, W] each.
+
+    """
+
+    vector: Tensor
+    images: tuple[Tensor, ...] = ()
+
+
+class ObservationCodec(nn.Module):
+    """How stored observations of one space are shown to a network.
+
+    Attributes:
+        space: the Gymnasium space of one observation.
+        layout: how it is stored.
+        shape: of one stored observation: a simple space's own, () for an index.
+        dtype: of the store.
+        features: D, width of the vector that a network reads.
+        continuous: how many of these, the first, are numbers rather than bits or one-hot.
+        image_shapes: (C, H, W) of each image.
+
+    """
+
+    component: Tensor
+    choice: Tensor
+
+    def __init__(
+        self,
+        space: gym.Space[Any],
+        *,
+        normalize_images: bool = True,
+        channels_last: bool | None = None,
+    ) -> None:
+        """Raise TypeError, saying what is supported, for any other space.
+
+        Args:
+            space: of one observation.
+            normalize_images: divide images of bytes by 255.
+            channels_last: images are [H, W, C] rather than [C, H, W]; None takes the smaller of
+                the first and the last axis for the channels, the last if they are equal.
+
+        """
+        super().__init__()
+        self.space, self.layout = space, ObservationLayout(space)
+        self.shape, self.dtype = self.layout.shape, self.layout.dtype
+        self.normalize_images, self.channels_last = normalize_images, channels_last
+        leaves = self.layout.leaves
+        # Which index of a record each one-hot feature is about, and which value it stands for.
+        bounds = [leaf.bounds for leaf in leaves if leaf.kind == "index"]
+        low, high = (
+            np.concatenate([b[i] for b in bounds] or [np.zeros(0, np.int64)]) for i in (0, 1)
+        )
+        counts = (high - low + 1).astype(np.int64)
+        one_hot = np.arange(counts.sum()) - np.repeat(counts.cumsum() - counts, counts)
+        choice = np.repeat(low, counts) + one_hot
+        component = np.repeat(np.arange(len(counts)), counts)
+        self.register_buffer("component", torch.from_numpy(component), persistent=False)
+        # float32 (as records have them) holds these exactly, and compares with integers as well.
+        self.register_buffer("choice", torch.from_numpy(choice), persistent=False)
+        self._low, self._high = torch.from_numpy(low), torch.from_numpy(high)
+        size = {kind: sum(x.size for x in leaves if x.kind == kind) for kind in KINDS}
+        self._size = size
+        self.continuous = size["numbers"] + size["bytes"]
+        self.features = self.continuous + size["bits"] + int(counts.sum())
+        self._pictures = [
+            (leaf, place, self._last(leaf.shape))
+            for leaf, place in zip(leaves, self.layout.places, strict=True)
+            if leaf.kind.endswith("picture")
+        ]
+        self.image_shapes = [
+            (leaf.shape[2], *leaf.shape[:2]) if last else leaf.shape
+            for leaf, _, last in self._pictures
+        ]
+
+    def _last(self, shape: Sequence[int]) -> bool:
+        if self.channels_last is None:
+            return shape[2] <= shape[0]
+        return self.channels_last
+
+    def forward(self, stored: Tensor) -> Features:
+        """Turn stored observations [..., *shape] into features of the default float type."""
+        sections = self._sections(stored)
+        return Features(self._vector(*sections), self._images(*sections))
+
+    def vector(self, stored: Tensor) -> Tensor:
+        """Turn stored observations [..., *shape] into the features' vectors [..., D] only."""
+        return self._vector(*self._sections(stored))
+
+    def _sections(self, stored: Tensor) -> tuple[Tensor, Tensor]:
+        flat = stored
+        if len(self.shape) != 1:
+            lead = stored.shape[: stored.ndim - len(self.shape)]
+            flat = stored.reshape(*lead, math.prod(self.shape))  # not -1: there may be no rows
+        numbers, in_bytes = self.layout.sections(flat)
+        return numbers, in_bytes
+
+    def _vector(self, numbers: Tensor, in_bytes: Tensor) -> Tensor:
+        size, dtype, parts = self._size, torch.get_default_dtype(), []
+        if size["numbers"]:
+            parts.append(numbers[..., : size["numbers"]].to(dtype))
+        if in_vector := size["bytes"] + size["bits"]:
+            parts.append(in_bytes[..., :in_vector].to(dtype))
+        if size["index"]:
+            index = numbers[..., size["numbers"] : size["numbers"] + size["index"]]
+            parts.append((index.index_select(-1, self.component) == self.choice).to(dtype))
+        if not parts:
+            return numbers[..., :0].to(dtype)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _images(self, numbers: Tensor, in_bytes: Tensor) -> tuple[Tensor, ...]:
+        lead, images = numbers.shape[:-1], []
+        for leaf, (of_bytes, begin, end), last in self._pictures:
+            x = (in_bytes if of_bytes else numbers)[..., begin:end].reshape(*lead, *leaf.shape)
+            x = x.to(torch.get_default_dtype())
+            if of_bytes and self.normalize_images:
+                x = x * (1 / 255)
+            images.append(x.movedim(-1, -3) if last else x)
+        return tuple(images)
+
+    def nested(self, stored: Tensor) -> Any:
+        """Turn stored observations [..., *shape] into tensors in the structure of the space.
+
+        Returns:
+            floats, for each simple space: a Box in its own shape, but images [..., C, H, W] and
+            scaled; one-hot vectors [..., n] for Discrete, joined ones for MultiDiscrete; bits.
+
+        """
+        lead = stored.shape[: stored.ndim - len(self.shape)]
+        both = self._sections(stored)
+        images = iter(self._images(*both))
+        by_path: dict[Path, Tensor] = {}
+        at = 0
+        for leaf, (of_bytes, begin, end) in zip(
+            self.layout.leaves, self.layout.places, strict=True
+        ):
+            x = both[of_bytes][..., begin:end]
+            if leaf.kind == "index":
+                here = (self.component >= at) & (self.component < at + leaf.size)
+                x = x.index_select(-1, self.component[here] - at) == self.choice[here]
+                by_path[leaf.path], at = x.to(torch.get_default_dtype()), at + leaf.size
+            elif leaf.kind.endswith("picture"):
+                by_path[leaf.path] = next(images)
+            else:
+                x = x.reshape(*lead, *leaf.shape)
+                by_path[leaf.path] = x.to(torch.get_default_dtype())
+        return nest(self.space, by_path)
+
+    def invalid(self, stored: Tensor) -> Tensor:
+        """Say which of some stored observations [..., *shape], on the CPU, no policy can read.
+
+        Returns:
+            bool [...]: a number is not finite, or an index out of range.
+
+        """
+        lead = stored.shape[: stored.ndim - len(self.shape)]
+        wrong = torch.zeros(lead, dtype=torch.bool)
+        if not self.layout.numbers:
+            return wrong
+        numbers, _ = self._sections(stored)
+        if numbers.dtype.is_floating_point:
+            wrong |= ~torch.isfinite(numbers).all(-1)
+        if self._size["index"]:
+            index = numbers[..., self._size["numbers"] : self._size["numbers"] + len(self._low)]
+            wrong |= ((index < self._low) | (index > self._high)).any(-1)
+        return wrong
