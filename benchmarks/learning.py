@@ -2,6 +2,7 @@
 
     python benchmarks/learning.py Pendulum-v1                  # 5 seeds
     python benchmarks/learning.py simple_spread_v3             # several agents: IPPO
+    python benchmarks/learning.py MiniGrid-MemoryS7-v0         # images; success in percent
     python benchmarks/learning.py Pendulum-v1 --feed-forward   # the same without memory
     python benchmarks/learning.py Pendulum-v1 --set lr=3e-3 num_layers=2
 
@@ -21,6 +22,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.wrappers import FilterObservation
 
 from recurrent_rl import (
     IPPO,
@@ -40,6 +42,8 @@ TARGETS = {
     "Pendulum-v1": -200.0,
     "CartPole-v1": 490.0,
     "MountainCarContinuous-v0": 90.0,
+    "LunarLander-v3": 150.0,
+    "MiniGrid-MemoryS7-v0": 80.0,
     "simple_speaker_listener_v4": -25.0,
     "simple_speaker_listener_v4-early": -25.0,
     "simple_spread_v3": -45.0,
@@ -51,7 +55,7 @@ HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
 
 
 def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
-    """Build a vector of environments: without velocities, or of several agents."""
+    """Build a vector of environments: without velocities, of images, or of several agents."""
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
         module = importlib.import_module(f"mpe2.{name}")
@@ -65,9 +69,18 @@ def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
         return make_multi_agent_vect_envs(make_multi, num_envs, should_async_vector=False)
 
     def make() -> gym.Env[Any, Any]:
+        if env_id.startswith("MiniGrid"):
+            return grid_world(env_id)
         return MaskVelocityWrapper(gym.make(env_id, disable_env_checker=True))
 
     return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
+
+
+def grid_world(env_id: str) -> gym.Env[Any, Any]:
+    """Build a MiniGrid environment that shows the picture, in one-hot cells, and the direction."""
+    wrappers = importlib.import_module("minigrid.wrappers")
+    env = wrappers.OneHotPartialObsWrapper(gym.make(env_id, disable_env_checker=True))
+    return FilterObservation(env, ["image", "direction"])
 
 
 def build(settings: TunedSettings, env: Any, seed: int) -> PPO | IPPO:
@@ -83,6 +96,13 @@ def evaluate(agent: PPO | IPPO, env: Any, episodes: int, seed: int) -> np.ndarra
     """Returns of deterministic episodes, summed over agents."""
     returns = agent.evaluate(env, episodes, seed=seed)
     return np.sum(list(returns.values()), axis=0) if isinstance(returns, dict) else returns
+
+
+def score(env_id: str, returns: np.ndarray) -> float:
+    """What is reported: the mean return, or the percentage of successes."""
+    if env_id.startswith("MiniGrid"):  # who fails gets nothing
+        return float(100 * (returns > 0).mean())
+    return float(returns.mean())
 
 
 def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSettings:
@@ -120,8 +140,9 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
         if agent.env_steps >= due or agent.env_steps >= settings.total_steps:
             due += every
             returns = evaluate(agent, eval_env, episodes, 1_000_000 + 1000 * seed)
-            point = {"steps": agent.env_steps, "seconds": seconds, "return": returns.mean()}
-            curve.append({k: float(v) for k, v in point.items()})
+            result = score(settings.env_id, returns)
+            curve.append({"steps": agent.env_steps, "seconds": seconds, "return": result})
+            print(f"  seed {seed}: {curve[-1]}", flush=True)
     for each in (*(stage for _, stage in stages), eval_env):
         each.close()
     return curve

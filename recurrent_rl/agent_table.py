@@ -330,7 +330,8 @@ class EnvRows(ABC):
             except ValueError as error:
                 raise ValueError(f"env_defined_actions: {error} from {where}") from None
             block.forced[self.index, i] = True
-        mask = info.get("action_mask", mask)
+        given = info.get("action_mask")
+        mask = mask if given is None else given
         if mask is None:
             return
         array = flat_mask(mask)

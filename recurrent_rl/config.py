@@ -148,8 +148,8 @@ class CnnConfig(_Config):
         stride_size: of each convolution [pixels].
         activation: behind each.
         channels_last: images are [height, width, channels] rather than [channels, height, width];
-            None takes the smaller of the first and the last axis for the channels (the last, if
-            they are equal).
+            None finds out: two equal axes are height and width; otherwise the channels are the
+            smaller of the first and the last axis (the last, if they are equal).
 
     """
 

@@ -71,8 +71,8 @@ class Asked:
         value, mask = obs[agent], None
         if choices(group.action_space):
             value, mask = part_mask(value)
-        mask = info.get("action_mask", mask)
-        mask = (action_mask or {}).get(agent, mask)
+        for given in (info.get("action_mask"), (action_mask or {}).get(agent)):
+            mask = mask if given is None else given
         self.observation = self._observation(group, value)
         self.rows = len(self.observation)
         self.exists = self._flags(info, "exists", True)

@@ -1,6 +1,7 @@
 """Mutations: small changes to individuals of a population, which selection then judges."""
 
-from collections.abc import Callable, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar, get_args
 
@@ -8,8 +9,9 @@ import torch
 
 from recurrent_rl.agent import Agent
 from recurrent_rl.architecture import morph
-from recurrent_rl.config import Activation, NetConfig
+from recurrent_rl.config import CONVOLUTIONS, Activation, NetConfig
 from recurrent_rl.group import AgentGroup
+from recurrent_rl.networks import Encoder
 from recurrent_rl.randomness import Random
 
 AnyAgent = TypeVar("AnyAgent", bound=Agent)
@@ -21,58 +23,157 @@ class Site:
     """One number in a network's configuration that an architecture mutation may change.
 
     Attributes:
-        part: "encoder_config" or "head_config".
-        field: its name there.
+        path: to the field, as in ("encoder_config", "cnn_config", "channel_size").
         place: which of the field's numbers, where it is a list; None where it is one.
         value: present.
+        lists: the field's numbers, and those of fields that are written with it, None resolved.
 
     """
 
-    part: str
-    field: str
+    path: tuple[str, ...]
     place: int | None
     value: int
+    lists: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict, hash=False)
 
     def __str__(self) -> str:
         """The name, as in ``encoder.hidden_state_size`` or ``head.hidden_size[0]``."""
-        place = "" if self.place is None else f"[{self.place}]"
-        return f"{self.part.removesuffix('_config')}.{self.field}{place}"
+        return path_name(self.path) + ("" if self.place is None else f"[{self.place}]")
 
-    def set(self, net_config: NetConfig, recurrent: bool, value: int) -> NetConfig:
+    @property
+    def is_channel(self) -> bool:
+        """Whether it counts channels of a convolution."""
+        return self.path[-1] == "channel_size"
+
+    def set(self, net_config: NetConfig, value: int) -> NetConfig:
         """Return the configuration with another value here."""
-        new: Any = value
+        *parts, name = self.path
+        changes: dict[str, Any] = {name: value}
         if self.place is not None:
-            new = list(_widths(net_config, self.part, recurrent))
-            new[self.place] = value
-        part = getattr(net_config, self.part).replace(**{self.field: new})
-        return net_config.replace(**{self.part: part})
+            numbers = list(self.lists[name])
+            numbers[self.place] = value
+            changes = {**self.lists, name: tuple(numbers)}
+        changed: NetConfig = _replaced(net_config, parts, changes)
+        return changed
 
 
-def _widths(net_config: NetConfig, part: str, recurrent: bool) -> tuple[int, ...]:
-    if part == "encoder_config":
-        return net_config.encoder_config.widths(recurrent)
-    return net_config.head_config.hidden_size
+def path_name(path: Sequence[str]) -> str:
+    """Return a field's name, as in ``encoder.cnn_config.channel_size``."""
+    return ".".join((path[0].removesuffix("_config"), *path[1:]))
 
 
-def width_sites(net_config: NetConfig, recurrent: bool) -> list[Site]:
-    """Widths of all hidden layers."""
-    sites = [
-        Site(part, "hidden_size", i, width)
-        for part in ("encoder_config", "head_config")
-        for i, width in enumerate(_widths(net_config, part, recurrent))
-    ]
-    if recurrent:
-        width = net_config.encoder_config.hidden_state_size
-        sites.append(Site("encoder_config", "hidden_state_size", None, width))
+def _replaced(config: Any, parts: Sequence[str], changes: Mapping[str, Any]) -> Any:
+    """Replace fields of a configuration within configurations."""
+    if parts:
+        changes = {parts[0]: _replaced(getattr(config, parts[0]), parts[1:], changes)}
+    return config.replace(**changes)
+
+
+def _is_built_in(group: AgentGroup) -> bool:
+    """Whether any encoder is, so that ``encoder_config`` describes something."""
+    return any(isinstance(encoder, Encoder) for encoder in group.policy.encoders)
+
+
+def _has_vector_mlp(group: AgentGroup) -> bool:
+    config, codec = group.net_config.encoder_config, group.policy.codec
+    return _is_built_in(group) and config.vector_space_mlp and codec.features > 0
+
+
+def _convolutions(group: AgentGroup) -> set[tuple[tuple[int, int, int], ...]]:
+    """Return the layers (channels, kernel, stride) of images; more than one, where they differ."""
+    if not _is_built_in(group):
+        return set()
+    config = group.net_config.encoder_config.cnn_config
+    return {config.layers(*shape[1:]) for shape in group.policy.codec.image_shapes} - {()}
+
+
+def _list_sites(path: tuple[str, ...], lists: Mapping[str, tuple[int, ...]]) -> list[Site]:
+    return [Site(path, i, value, lists) for i, value in enumerate(lists[path[-1]])]
+
+
+def width_sites(group: AgentGroup) -> list[Site]:
+    """Widths of all hidden layers, and channels of convolutions.
+
+    But for those that cannot change without changing what the policy does, or not well (see
+    ``architecture``): where a LayerNorm follows, and what state-dependent exploration reads.
+    Channels of images that the defaults give different convolutions stay as well: the configuration
+    has only one list for all of them.
+    """
+    encoder, head = group.net_config.encoder_config, group.net_config.head_config
+    recurrent, of_encoder = group.config.recurrent, ("encoder_config",)
+    sites: list[Site] = []
+    if _is_built_in(group):
+        hidden = encoder.widths(recurrent, bool(group.policy.codec.image_shapes))
+        if not encoder.layer_norm:
+            sites += _list_sites((*of_encoder, "hidden_size"), {"hidden_size": hidden})
+        sites += _part_sites(group)
+        if recurrent and not encoder.core_layer_norm:
+            path = (*of_encoder, "hidden_state_size")
+            sites.append(Site(path, None, encoder.hidden_state_size))
+    if not head.layer_norm:
+        sites += _list_sites(("head_config", "hidden_size"), {"hidden_size": head.hidden_size})
+    explored = _explored(group)
+    return [site for site in sites if str(site) != explored]
+
+
+def _part_sites(group: AgentGroup) -> list[Site]:
+    """Widths within what is made of each image, and of vectors with an MLP of their own."""
+    config = group.net_config.encoder_config
+    sites: list[Site] = []
+    convolutions, vector_mlp = _convolutions(group), _has_vector_mlp(group)
+    if len(convolutions) == 1:
+        (layers,) = convolutions
+        lists = dict(zip(CONVOLUTIONS, zip(*layers, strict=True), strict=True))
+        sites += _list_sites(("encoder_config", "cnn_config", "channel_size"), lists)
+    normalised = vector_mlp and config.mlp_config.layer_norm
+    if vector_mlp and not normalised:
+        lists = {"hidden_size": config.mlp_config.hidden_size}
+        sites += _list_sites(("encoder_config", "mlp_config", "hidden_size"), lists)
+    if (convolutions or vector_mlp) and not normalised:
+        sites.append(Site(("encoder_config", "latent_dim"), None, config.latent_dim))
     return sites
 
 
-def depth_sites(net_config: NetConfig) -> list[Site]:
+def _explored(group: AgentGroup) -> str | None:
+    """Name the width of what state-dependent exploration reads; None without any."""
+    encoder, head = group.net_config.encoder_config, group.net_config.head_config
+    if not group.policy.head.latents:
+        return None
+    if head.hidden_size:
+        return f"head.hidden_size[{len(head.hidden_size) - 1}]"
+    if not isinstance(group.policy.encoders[0], Encoder):
+        return None
+    if group.config.recurrent:
+        return "encoder.hidden_state_size"
+    hidden = encoder.widths(False, bool(group.policy.codec.image_shapes))
+    return f"encoder.hidden_size[{len(hidden) - 1}]" if hidden else "encoder.latent_dim"
+
+
+def depth_sites(group: AgentGroup) -> list[Site]:
     """Numbers of residual layers."""
+    parts = ["encoder_config"] if _is_built_in(group) else []
     return [
-        Site(part, "residual_layers", None, getattr(net_config, part).residual_layers)
-        for part in ("encoder_config", "head_config")
+        Site((part, "residual_layers"), None, getattr(group.net_config, part).residual_layers)
+        for part in (*parts, "head_config")
     ]
+
+
+def activation_paths(group: AgentGroup) -> list[tuple[str, ...]]:
+    """Paths of the activations that a network has."""
+    encoder, head = group.net_config.encoder_config, group.net_config.head_config
+    recurrent = group.config.recurrent
+    paths: list[tuple[str, ...]] = []
+    if _is_built_in(group):
+        hidden = encoder.widths(recurrent, bool(group.policy.codec.image_shapes))
+        # A residual recurrent layer has none.
+        if hidden or (encoder.residual_layers and not recurrent):
+            paths.append(("encoder_config", "activation"))
+    if head.hidden_size or head.residual_layers:
+        paths.append(("head_config", "activation"))
+    if _convolutions(group):
+        paths.append(("encoder_config", "cnn_config", "activation"))
+    if _has_vector_mlp(group):
+        paths.append(("encoder_config", "mlp_config", "activation"))
+    return paths
 
 
 class Mutations(Random):
@@ -111,13 +212,13 @@ class Mutations(Random):
             architecture: of a change of width or depth, of encoder or heads.
             new_layer_prob: that an architecture mutation changes the depth, in [0, 1].
             parameters: of noise on the actor's weights.
-            activation: of another activation function in the MLPs.
+            activation: of another activation function in the MLPs or convolutions.
             rl_hp: of a change of one of the agent's ``hp_config``.
             mutation_sd: deviation of the noise [root mean square of each weight matrix].
             activation_selection: to choose from.
             mutate_elite: also those that were kept for their fitness.
             min_width: layers shrink no further [units],
-            max_width: and grow no further.
+            max_width: and grow no further. A channel of a convolution counts as two units.
             max_residual_layers: most layers to add to an encoder or to the heads.
             rand_seed: None takes fresh entropy.
             device: accepted for the convenience of scripts; agents stay where they are.
@@ -195,33 +296,35 @@ class Mutations(Random):
 
     def _architecture(self, agent: Agent) -> Done:
         name, group = self._group(agent)
-        net, recurrent = group.net_config, group.config.recurrent
         deeper = self._draw() < self.new_layer_prob
-        changes = self._depths(net) if deeper else self._widths(net, recurrent)
+        changes = self._depths(group) if deeper else self._widths(group)
         if not changes:
             return {"mutation": "none (no layer to change)"}
         site, value = changes[self._index(len(changes))]
-        morph(group, site.set(net, recurrent, value), self.generator)
+        morph(group, site.set(group.net_config, value), self.generator)
         return {"mutation": f"{name}{site} {site.value} -> {value}", "shrunk": value < site.value}
 
-    def _widths(self, net: NetConfig, recurrent: bool) -> list[tuple[Site, int]]:
+    def _widths(self, group: AgentGroup) -> list[tuple[Site, int]]:
         """Possible changes, as many that grow as that shrink where both can."""
         amount = (16, 32, 64)[self._index(3)]
         changes: list[tuple[Site, int]] = []
-        for site in width_sites(net, recurrent):
+        for site in width_sites(group):
+            # Convolutions have fewer channels than other layers units, and each does more.
+            units = 2 if site.is_channel else 1
+            by, most, least = amount // units, self.max_width // units, self.min_width // units
             # At most half: what a layer of half its width has forgotten takes long to learn.
-            fewer = max(site.value - amount, site.value // 2, self.min_width)
-            changes += [(site, value) for value in (site.value + amount, fewer)]
-        return [
-            (site, value)
-            for site, value in changes
-            if value < site.value or site.value < value <= self.max_width
-        ]
+            fewer = max(site.value - by, site.value // 2, least, 1)
+            changes += [
+                (site, value)
+                for value in (site.value + by, fewer)
+                if value < site.value or site.value < value <= most
+            ]
+        return changes
 
-    def _depths(self, net: NetConfig) -> list[tuple[Site, int]]:
+    def _depths(self, group: AgentGroup) -> list[tuple[Site, int]]:
         return [
             (site, value)
-            for site in depth_sites(net)
+            for site in depth_sites(group)
             for value in (site.value + 1, site.value - 1)
             if 0 <= value <= max(self.max_residual_layers, site.value)
         ]
@@ -231,6 +334,8 @@ class Mutations(Random):
         changed = [group.policy.encoders[0], group.policy.actor]
         with torch.no_grad():
             for parameter in (p for module in changed for p in module.parameters()):
+                if not parameter.requires_grad:  # a user's own network may have frozen some
+                    continue
                 noise = torch.randn(parameter.shape, generator=self.generator)
                 scale = self.mutation_sd * parameter.square().mean().sqrt()
                 parameter.add_(noise.to(parameter.device) * scale)
@@ -238,26 +343,20 @@ class Mutations(Random):
 
     def _activation(self, agent: Agent) -> Done:
         name, group = self._group(agent)
-        net, recurrent = group.net_config, group.config.recurrent
-        # A part without a hidden layer has no activation; nor has a residual recurrent one.
-        parts = {site.part for site in width_sites(net, recurrent) if site.place is not None}
-        parts |= {
-            site.part
-            for site in depth_sites(net)
-            if site.value > 0 and not (recurrent and site.part == "encoder_config")
-        }
-        if not parts:
+        paths = activation_paths(group)
+        if not paths:
             return {"mutation": "none (no activation to change)"}
-        part = sorted(parts)[self._index(len(parts))]
-        present = getattr(net, part).activation
+        path = paths[self._index(len(paths))]
+        present: Any = group.net_config
+        for field in path:
+            present = getattr(present, field)
         choices = [a for a in self.activation_selection if a != present]
         if not choices:
             return {"mutation": f"none (no other activation than {present})"}
         chosen = choices[self._index(len(choices))]
-        changed = getattr(net, part).replace(activation=chosen)
-        morph(group, net.replace(**{part: changed}), self.generator)
-        where = part.removesuffix("_config")
-        return {"mutation": f"{name}{where}.activation {present} -> {chosen}"}
+        changed = _replaced(group.net_config, path[:-1], {path[-1]: chosen})
+        morph(group, changed, self.generator)
+        return {"mutation": f"{name}{path_name(path)} {present} -> {chosen}"}
 
     def _rl_hp(self, agent: Agent) -> Done:
         config = agent.hp_config

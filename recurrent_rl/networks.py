@@ -428,6 +428,8 @@ class CustomEncoder(nn.Module):
                 f"got {type(network).__name__}"
             )
         self.network = network
+        training = network.training
+        network.eval()  # or this trial would move what a BatchNorm has seen
         with torch.no_grad():
             state = tuple(network.initial_state(1))  # type: ignore[operator]
             if any(x.ndim != 3 or x.shape[1] != 1 or bool(x.any()) for x in state):
@@ -451,6 +453,7 @@ class CustomEncoder(nn.Module):
                     f"{name}: expected forward to give [L, S, ...] and a state like that of "
                     f"initial_state, got {list(given.shape)} and {shapes} from one step of one row"
                 )
+        network.train(training)
         self.outputs = int(given.shape[2])
 
     def step(

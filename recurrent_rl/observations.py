@@ -72,15 +72,18 @@ class Leaf:
 
 
 def leaves_of(space: gym.Space[Any], path: Path = ()) -> Iterator[Leaf]:
-    """Yield the simple spaces within a space, in its own order.
+    """Yield the simple spaces within a space; those of a Dict in the order of its sorted keys.
+
+    Gymnasium's Dict keeps, depending on how it is built, the keys' order or sorts them, and is
+    equal all the same: so a loaded agent's, or an environment's, might be another than ours.
 
     Raises:
         TypeError: one that is not supported; the message says which are.
 
     """
     if isinstance(space, spaces.Dict):
-        for key, part in space.spaces.items():
-            yield from leaves_of(part, (*path, key))
+        for key in sorted(space.spaces, key=str):
+            yield from leaves_of(space.spaces[key], (*path, key))
     elif isinstance(space, spaces.Tuple):
         for i, part in enumerate(space.spaces):
             yield from leaves_of(part, (*path, i))
@@ -348,8 +351,9 @@ class ObservationCodec(nn.Module):
         Args:
             space: of one observation.
             normalize_images: divide images of bytes by 255.
-            channels_last: images are [H, W, C] rather than [C, H, W]; None takes the smaller of
-                the first and the last axis for the channels, the last if they are equal.
+            channels_last: images are [H, W, C] rather than [C, H, W]; None finds out: two equal
+                axes are height and width; otherwise the channels are the smaller of the first and
+                the last axis (the last, if they are equal).
 
         """
         super().__init__()
@@ -385,9 +389,11 @@ class ObservationCodec(nn.Module):
         ]
 
     def _last(self, shape: Sequence[int]) -> bool:
-        if self.channels_last is None:
-            return shape[2] <= shape[0]
-        return self.channels_last
+        if self.channels_last is not None:
+            return self.channels_last
+        if (shape[0] == shape[1]) != (shape[1] == shape[2]):  # a square image
+            return shape[0] == shape[1]
+        return shape[2] <= shape[0]
 
     def forward(self, stored: Tensor) -> Features:
         """Turn stored observations [..., *shape] into features of the default float type."""
@@ -453,7 +459,7 @@ class ObservationCodec(nn.Module):
             elif leaf.kind.endswith("picture"):
                 by_path[leaf.path] = next(images)
             else:
-                x = x.reshape(*lead, *leaf.shape)
+                x = x.reshape((*lead, *leaf.shape))  # a tuple: there may be no axis at all
                 by_path[leaf.path] = x.to(torch.get_default_dtype())
         return nest(self.space, by_path)
 

@@ -133,7 +133,8 @@ def space_to_dict(space: gym.Space[Any]) -> dict[str, Any]:
             "dtype": str(space.dtype),
         }
     if isinstance(space, spaces.MultiBinary):
-        return {"kind": "MultiBinary", "shape": list(space.shape)}
+        # MultiBinary(3) and MultiBinary([3]) are not equal.
+        return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.n)}
     if isinstance(space, spaces.Dict):
         parts = [[key, space_to_dict(part)] for key, part in space.spaces.items()]
         return {"kind": "Dict", "parts": parts}
@@ -156,8 +157,7 @@ def space_from_dict(data: dict[str, Any]) -> gym.Space[Any]:
             data["nvec"].numpy(), dtype=dtype.type, start=data["start"].numpy()
         )
     if kind == "MultiBinary":
-        shape = data["shape"]
-        return spaces.MultiBinary(shape[0] if len(shape) == 1 else shape)
+        return spaces.MultiBinary(data["n"])
     if kind == "Dict":
         return spaces.Dict({key: space_from_dict(part) for key, part in data["parts"]})
     if kind == "Tuple":

@@ -49,7 +49,8 @@ def summary(policy: ActorCritic, net_config: NetConfig, action_space: object) ->
     inner += f" + {head.residual_layers} residual" if head.residual_layers else ""
     widths = [cast(Encoder, e).outputs for e in (encoders[0], encoders[-1])]
     actor = parameter_count(policy.actor) + parameter_count(policy.head)
-    lines += _line("actor", [f"{widths[0]}{inner} -> {action_space}"], actor)
+    actions = " ".join(str(action_space).split())  # arrays in it may go over several lines
+    lines += _line("actor", [f"{widths[0]}{inner} -> {actions}"], actor)
     lines += _line("critic", [f"{widths[1]}{inner} -> value"], parameter_count(policy.critic))
     return lines
 
@@ -89,17 +90,17 @@ def _encoder(encoder: Encoder, policy: ActorCritic, net_config: NetConfig) -> It
             joined += f" -> {widths} {own.activation}"
         joined = f"with the other {joined}" if pictures else joined
     else:
-        joined = str(encoder.inputs)
-    extra = policy.extra
-    if extra and encoder.core is None:
-        joined += f" and {extra} extra ones"
+        joined = str(sum(encoder.parts))
+    more = f"{policy.extra} extra one{'s' * (policy.extra > 1)}" if policy.extra else ""
+    if more and encoder.core is None:
+        joined += f" and {more}"
     for width in config.widths(encoder.core is not None, bool(pictures)):
         joined += f" -> {width} {config.activation}"
     if encoder.core is None:
         added = f" + {config.residual_layers} residual" if config.residual_layers else ""
         yield f"{joined}{added}, feed-forward"
         return
-    joined += f", with {extra} extra ones" if extra else ""
+    joined += f", with {more}" if more else ""
     layers = f"{config.num_layers} x " if config.num_layers > 1 else ""
     added = f" + {config.residual_layers} residual" if config.residual_layers else ""
     added += " + skip" if config.core_residual else ""

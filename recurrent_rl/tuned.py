@@ -15,8 +15,9 @@ class TunedSettings:
     """What a training run on one environment starts from.
 
     Attributes:
-        env_id: a Gymnasium id: wrap the environment in ``MaskVelocityWrapper``; or the name of one
-            of mpe2's: with "-early" wrap it in ``EarlyMessageWrapper``.
+        env_id: a Gymnasium id: wrap the environment in ``MaskVelocityWrapper`` (MiniGrid's in its
+            ``OneHotPartialObsWrapper``, and leave the mission out); or the name of one of mpe2's:
+            with "-early" wrap it in ``EarlyMessageWrapper``.
         num_envs: E, environments in the vector.
         total_steps: environment steps of the whole training, summed over environments.
         net_config: as ``PPO`` or ``IPPO`` takes it.
@@ -103,6 +104,56 @@ TUNED = {
                 # Wide at first: most actions then push with full force, and some by luck for long
                 # enough to see the goal. At 1.0 one of two seeds never does.
                 "action_std_init": 3.0,
+            },
+        ),
+        TunedSettings(
+            env_id="LunarLander-v3",
+            num_envs=16,
+            total_steps=2_000_000,
+            net_config={
+                "encoder_config": {"hidden_size": [], "hidden_state_size": 64, "max_seq_len": 32},
+                "head_config": {"hidden_size": [64]},
+            },
+            hyperparameters={
+                "learn_step": 256,
+                "batch_size": 1024,
+                "update_epochs": 10,
+                "lr": 1e-3,
+                "lr_schedule": "linear",
+                "gamma": 0.999,
+                "gae_lambda": 0.98,
+                "share_encoders": False,
+            },
+        ),
+        TunedSettings(
+            env_id="MiniGrid-MemoryS7-v0",
+            num_envs=16,
+            total_steps=2_000_000,
+            net_config={
+                "encoder_config": {
+                    "cnn_config": {
+                        "channel_size": [16, 32],
+                        "kernel_size": [2, 3],
+                        "stride_size": [1, 2],
+                        "channels_last": True,  # 7 x 7 cells of 20 bits
+                    },
+                    "latent_dim": 64,
+                    "hidden_state_size": 64,
+                    "max_seq_len": 64,
+                    "forget_bias": 2.0,
+                },
+                "head_config": {"hidden_size": [64]},
+            },
+            hyperparameters={
+                "learn_step": 128,
+                "batch_size": 512,
+                "update_epochs": 4,
+                "lr": 1e-3,
+                "lr_schedule": "linear",
+                "gamma": 0.99,
+                "ent_coef": 0.02,
+                "normalize_images": False,  # its bits are 0 and 1
+                "normalize_reward": False,
             },
         ),
         *(

@@ -224,27 +224,35 @@ class GymRows:
         if self._mask_inside:
             observation, inside = part_mask(observation)
         stored = self._layout.pack(observation, (self.num_envs,))
-        mask = info.get("action_mask")
+        mask = self._mask_of_info(info)
         if mask is not None:
-            return stored, self._mask_of_info(mask, info.get("_action_mask"))
+            return stored, mask
         if inside is not None:
             return stored, flat_mask(inside)
         if self._mask_method is not None:
             return stored, np.stack([flat_mask(mask) for mask in self._mask_method()])
         return stored, None
 
-    def _mask_of_info(self, mask: Any, given: Array | None) -> Array:
+    def _mask_of_info(self, info: dict[str, Any]) -> Array | None:
+        mask, declared = info.get("action_mask"), info.get("_action_mask")
+        if mask is None:
+            return None
+        given = np.array([one is not None for one in mask])
+        if declared is not None:
+            given &= declared
+        if not given.any():
+            return None
         if not choices(self._action_space):
             raise ValueError(
                 f"info['action_mask']: expected none for {self._action_space}, as masks make sense "
                 f"for Discrete and MultiDiscrete actions only; take it out of the info"
             )
-        masks = np.stack([flat_mask(one) for one in mask if one is not None])
-        if given is None or given.all():
+        masks = np.stack([flat_mask(mask[i]) for i in np.flatnonzero(given)])
+        if given.all():
             return masks
         # Who gives none allows everything.
-        full = np.ones((self.num_envs, masks.shape[1]), dtype=bool)
-        full[given] = masks if len(masks) < self.num_envs else masks[given]
+        full = np.ones((len(given), masks.shape[1]), dtype=bool)
+        full[given] = masks
         return full
 
 

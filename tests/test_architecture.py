@@ -1,20 +1,23 @@
 """Tests of `recurrent_rl.architecture`: networks grow and shrink and keep what they do."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
 from agents import assert_same_weights, make_agent, make_team, randomise, weights
 from envs import scripted
 from evolving import assert_same, snapshot
+from gymnasium.spaces import Box, Dict, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from helpers import ACTIONS, OBSERVATIONS, SEEDS, double
 from hypothesis import given, settings
 from multi_envs import scripted_makers
-from torch import Tensor
+from torch import Tensor, nn
 
 from recurrent_rl import (
     IPPO,
@@ -56,7 +59,7 @@ def play(
     for t in range(steps):
         extra = policy.extra_inputs(state, reward[t])
         acted = policy.act(observation[t], extra, state, None)
-        params.append(acted.params)
+        params.append(of_action(policy, acted.params))
         values.append(policy.value_of(acted.critic_features))
         extras.append(extra)
         state = acted.state
@@ -71,7 +74,12 @@ def whole(
     """The same in the learner's way, a whole sequence at once: parameters and values."""
     params, values = policy.evaluate(observation, extra, state.tensors[: policy.memory], None)
     shape = observation.shape[0], state.rows
-    return params.view(*shape, -1), values.view(shape)
+    return of_action(policy, params).view(*shape, -1), values.view(shape)
+
+
+def of_action(policy: ActorCritic, params: Tensor) -> Tensor:
+    """Head parameters but for the latents of state-dependent exploration, which may grow."""
+    return params[..., : params.shape[-1] - policy.head.latents]
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -84,8 +92,13 @@ def inputs_for(
 ) -> tuple[Tensor, Tensor]:
     """Random observations and rewards."""
     generator = torch.Generator().manual_seed(seed)
-    shape = (steps, rows)
-    if policy.codec.dtype.is_floating_point:
+    shape, space = (steps, rows), policy.codec.space
+    if not isinstance(space, Discrete) and (isinstance(space, Dict) or len(space.shape) > 1):
+        space.seed(seed)
+        layout = policy.codec.layout
+        drawn = np.stack([layout.pack(space.sample()) for _ in range(steps * rows)])
+        observation = torch.from_numpy(drawn).view(*shape, *layout.shape).to(layout.dtype)
+    elif policy.codec.dtype.is_floating_point:
         observation = 2 * torch.randn(*shape, *policy.codec.shape, generator=generator)
     else:
         observation = 2 + torch.randint(4, shape, generator=generator)
@@ -118,19 +131,26 @@ class Growth:
     config: dict[str, Any]
     observation: str
     action: str
+    own: dict[str, tuple[int, int]] = field(default_factory=dict)  # arguments of Own
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """The user's own, in the default dtype."""
+        return {name: Own(*arguments) for name, arguments in self.own.items()}
 
     def agent(self, seed: int = 0) -> PPO:
         """The small one, with random weights and observations that have been seen."""
         agent = PPO(
-            OBSERVATIONS[self.observation],
+            (OBSERVATIONS | SPACES)[self.observation],
             ACTIONS[self.action],
             self.small,
             seed=seed,
+            **self.networks,
             **self.config,
         )
         randomise(agent.policy, seed)
         if agent.policy.norm is not None:
-            agent.policy.norm.update(1 + 3 * torch.randn(50, 3))
+            agent.policy.norm.update(1 + 3 * torch.randn(50, agent.policy.codec.continuous))
         return agent
 
     def grow(self, agent: PPO) -> Any:
@@ -181,6 +201,264 @@ def some_growth(kind: str, seed: int) -> Growth:
 
 def named_weights(policy: ActorCritic) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in policy.named_parameters()}
+
+
+# --- images, dictionaries, networks of one's own ------------------------------------------------
+
+
+# Of different sizes, so that an offset or an area of one used for another is noticed.
+SPACES: dict[str, gym.Space[Any]] = {
+    "image": Box(0, 255, (8, 9, 2), np.uint8),
+    "all": Dict(vector=Box(-2, 2, (3,)), index=Discrete(4, start=2), image=Box(0, 1, (1, 7, 8))),
+    "images": Dict(
+        vector=Box(-2, 2, (2,)), left=Box(0, 255, (8, 9, 2), np.uint8), right=Box(-1, 1, (1, 7, 7))
+    ),
+}
+
+
+class Own(nn.Module):
+    """A network of a user: of a vector, with a memory, and a buffer that the policy depends on."""
+
+    scale: Tensor
+
+    def __init__(self, extra: int, cells: int) -> None:
+        super().__init__()
+        self.rnn = nn.LSTM(3 + extra, cells)
+        self.last = nn.Linear(cells, 4)
+        self.register_buffer("scale", torch.ones(()))
+
+    def initial_state(self, rows: int) -> tuple[Tensor, Tensor]:
+        zeros = self.last.weight.new_zeros(1, rows, self.rnn.hidden_size)
+        return zeros, zeros
+
+    def forward(
+        self, observation: Tensor, extra: Tensor | None, state: Sequence[Tensor]
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        x = observation if extra is None else torch.cat((observation, extra), -1)
+        y, after = self.rnn(x, (state[0], state[1]))
+        return self.scale * self.last(y), after
+
+
+CONVOLUTIONS = {"channel_size": (4, 3), "kernel_size": (3, 2), "stride_size": (2, 1)}
+WIDER = {**CONVOLUTIONS, "channel_size": (7, 5)}
+CORE: dict[str, Any] = {"hidden_state_size": 4, "max_seq_len": 4, "latent_dim": 5}
+VECTORS = {"vector_space_mlp": True, "mlp_config": {"hidden_size": (4,), "activation": "ELU"}}
+NORMS = {"layer_norm": True, "core_layer_norm": True, "hidden_size": (5, 3)}
+
+
+def case(
+    observation: str,
+    small: dict[str, Any],
+    large: dict[str, Any],
+    *,
+    head: dict[str, Any] | None = None,
+    larger_head: dict[str, Any] | None = None,
+    action: str = "discrete",
+    own: dict[str, tuple[int, int]] | None = None,
+    **config: Any,
+) -> Growth:
+    """An encoder, what of it is larger in the large one, and the heads' likewise."""
+    encoder = {**CORE, **small}
+    head = {"hidden_size": (6,), **(head or {})}
+    return Growth(
+        {"encoder_config": encoder, "head_config": head},
+        {"encoder_config": {**encoder, **large}, "head_config": {**head, **(larger_head or {})}},
+        {"squash_output": False, **config},
+        observation,
+        action,
+        own or {},
+    )
+
+
+def flat(options: dict[str, Any]) -> dict[str, Any]:
+    """Options as they go into a configuration; for those that replace a nested one whole."""
+    return {"cnn_config": {**options, "activation": "ELU"}}
+
+
+CASES: dict[str, Growth] = {
+    "image": case("image", flat(CONVOLUTIONS), flat(WIDER)),
+    "image's latents": case("image", flat(CONVOLUTIONS), {"latent_dim": 8}),
+    "image, all larger": case(
+        "image",
+        {**flat(CONVOLUTIONS), "hidden_size": (4,)},
+        {**flat(WIDER), "latent_dim": 8, "hidden_size": (6,), "hidden_state_size": 7},
+        share_encoders=False,
+    ),
+    "image, feed-forward": case(
+        "image",
+        {**flat(CONVOLUTIONS), "residual_layers": 1},
+        {**flat(WIDER), "latent_dim": 8, "residual_layers": 2},
+        recurrent=False,
+        previous_action=True,
+    ),
+    "flattened image": case(
+        "image", {"channel_size": (), "hidden_size": (4,)}, {"hidden_size": (6,)}
+    ),
+    "dictionary": case(
+        "all",
+        {**flat(CONVOLUTIONS), "hidden_size": ()},
+        {**flat(WIDER), "latent_dim": 7},
+        normalize_obs=True,
+        previous_action=True,
+        previous_reward=True,
+    ),
+    "dictionary, feed-forward": case(
+        "all",
+        {**flat(CONVOLUTIONS), **VECTORS, "hidden_size": (), "residual_layers": 1},
+        {**flat(WIDER), "latent_dim": 7},
+        recurrent=False,
+        previous_action=True,
+        previous_reward=True,
+    ),
+    "two images": case(
+        "images",
+        {**flat(CONVOLUTIONS), "hidden_size": (5, 3)},
+        {**flat(WIDER), "latent_dim": 6, "hidden_size": (5, 7)},
+    ),
+    "two images, feed-forward": case(
+        "images",
+        {**flat(CONVOLUTIONS), **VECTORS, "hidden_size": ()},
+        {**flat(WIDER), "latent_dim": 6},
+        recurrent=False,
+        share_encoders=False,
+        previous_reward=True,
+    ),
+    "two flattened images": case(
+        "images",
+        {**VECTORS, "channel_size": ()},
+        {"latent_dim": 9, "mlp_config": {"hidden_size": (7,), "activation": "ELU"}},
+    ),
+    "vector's MLP": case(
+        "vector",
+        {**VECTORS, "cell": "gru"},
+        {"latent_dim": 9, "mlp_config": {"hidden_size": (7,), "activation": "ELU"}},
+    ),
+    "vector's MLP with LayerNorm": case(
+        "all",
+        {
+            **flat(CONVOLUTIONS),
+            "vector_space_mlp": True,
+            "mlp_config": {"hidden_size": (4,), "layer_norm": True},
+            "hidden_size": (6,),
+        },
+        {**flat(WIDER), "hidden_size": (8,)},
+    ),
+    "LayerNorm": case(
+        "all",
+        {**flat(CONVOLUTIONS), **NORMS},
+        {**flat(WIDER), "latent_dim": 7, "residual_layers": 1},
+        head={"hidden_size": (6, 5), "layer_norm": True},
+        larger_head={"residual_layers": 2},
+    ),
+    "LayerNorm, feed-forward": case(
+        "vector",
+        {**NORMS, **VECTORS},
+        {"latent_dim": 7, "residual_layers": 2},
+        head={"layer_norm": True, "residual_layers": 1},
+        recurrent=False,
+    ),
+    "around the core": case(
+        "vector",
+        {"core_residual": True, "num_layers": 2, "residual_layers": 1, "hidden_size": (3,)},
+        {"hidden_state_size": 7, "residual_layers": 2, "hidden_size": (6,)},
+        previous_action=True,
+    ),
+    "around and behind the core": case(
+        "all",
+        {**flat(CONVOLUTIONS), "core_residual": True, "core_layer_norm": True, "hidden_size": ()},
+        {**flat(WIDER), "latent_dim": 6, "residual_layers": 1},
+        previous_action=True,
+        share_encoders=False,
+    ),
+    "exploration by state": case(
+        "vector",
+        {},
+        {"hidden_state_size": 7},
+        head={"hidden_size": (5, 6)},
+        larger_head={"hidden_size": (9, 6), "residual_layers": 1},
+        action="box",
+        use_sde=True,
+    ),
+    "exploration by more latents": case(
+        "vector",
+        {},
+        {"residual_layers": 1},
+        larger_head={"hidden_size": (11,), "residual_layers": 1},
+        action="box",
+        use_sde=True,
+    ),
+    "deviation by state": case(
+        "vector",
+        {},
+        {"hidden_state_size": 7},
+        larger_head={"hidden_size": (11,)},
+        action="box",
+        state_dependent_std=True,
+    ),
+    "own actor": case(
+        "vector",
+        {"cell": "gru"},
+        {"hidden_state_size": 7, "hidden_size": (70,)},
+        larger_head={"hidden_size": (9,)},
+        own={"actor_network": (3, 3)},
+        share_encoders=False,
+        previous_action=True,
+    ),
+    "own critic": case(
+        "vector",
+        {},
+        {"hidden_state_size": 7, "residual_layers": 1},
+        larger_head={"hidden_size": (9,)},
+        own={"critic_network": (0, 3)},
+    ),
+    "own network": case(
+        "vector",
+        {},
+        {},
+        head={"hidden_size": ()},
+        larger_head={"residual_layers": 1},
+        own={"actor_network": (0, 3)},
+    ),
+    "two own networks": case(
+        "vector",
+        {},
+        {},
+        larger_head={"hidden_size": (9,), "residual_layers": 1},
+        own={"actor_network": (0, 3), "critic_network": (0, 5)},
+    ),
+}
+
+
+def agent_of(growth: Growth, seed: int = 0) -> PPO:
+    """A case's agent, whose own networks have been used: their buffers are not those of Own."""
+    agent = growth.agent(seed)
+    for module in agent.policy.modules():
+        if isinstance(module, Own):
+            module.scale.fill_(1.7)
+    return agent
+
+
+class Sampled(gym.Env[Any, Any]):
+    """Random observations of any space, in episodes of five steps."""
+
+    def __init__(self, growth: Growth) -> None:
+        self.observation_space = (OBSERVATIONS | SPACES)[growth.observation]
+        self.action_space = ACTIONS[growth.action]
+        self.time = 0
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.time = 0
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        self.time += 1
+        reward = float(np.sum(action)) % 1.3
+        return self.observation_space.sample(), reward, self.time == 5, False, {}
+
+
+def sampled(growth: Growth) -> Any:
+    return SyncVectorEnv([lambda: Sampled(growth)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 # --- growing ------------------------------------------------------------------------------------
@@ -294,6 +572,52 @@ def test_growing_within_an_episode(kind: str, seed: int) -> None:
     assert difference(sequence, (theirs.params, theirs.values)) < 1e-9
 
 
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", range(3))
+@double()
+def test_growing_any_network_changes_no_output(name: str, seed: int) -> None:
+    """From an episode's start, within one, and as the learner runs."""
+    growth = CASES[name]
+    agent = agent_of(growth, seed)
+    old = agent.policy
+    observation, reward = inputs_for(old, 24, seed=seed)
+    first = play(old, observation[:12], reward[:12])
+    transfer = growth.grow(agent)
+    sizes = [sum(p.numel() for p in policy.parameters()) for policy in (old, agent.policy)]
+    assert sizes[0] < sizes[1]
+    assert gap(old, agent.policy, 24, seed) < 1e-9
+    state = transfer.state(first.state)
+    agent.check_state(state, 3)
+    theirs = play(old, observation[12:], reward[12:], first.state)
+    ours = play(agent.policy, observation[12:], reward[12:], state)
+    assert difference((ours.params, ours.values), (theirs.params, theirs.values)) < 1e-9
+    sequence = whole(agent.policy, observation[12:], ours.extra, state)
+    assert difference(sequence, (theirs.params, theirs.values)) < 1e-9
+    spread = torch.cat((ours.params.flatten(), ours.values.flatten())).std()
+    assert spread > 1e-2, "nothing to be preserved"
+
+
+@pytest.mark.parametrize("activation", ["Tanh", "ReLU"])
+def test_new_latents_do_not_change_the_exploration(activation: str) -> None:
+    """Bit for bit in single precision: what is drawn, and how likely it is."""
+    head = {"hidden_size": (64,), "activation": activation}
+    agent = PPO(OBSERVATIONS["vector"], ACTIONS["box"], {"head_config": head}, seed=0, use_sde=True)
+    before = agent.policy.head
+    change(agent, {"head_config": {**head, "hidden_size": (128,)}})
+    after = agent.policy.head
+    assert torch.equal(after.log_std[:64], before.log_std)
+    assert (after.log_std[64:].exp() > 0).all()
+    z = torch.randn(100, 128)
+    outputs = [torch.cat((torch.zeros(100, 2), x), -1) for x in (z[:, :64], z)]
+    old, new = before.parameters_of(outputs[0]), after.parameters_of(outputs[1])
+    for a, b in zip(before.moments(old), after.moments(new), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-7)  # sums in another order
+    noise = torch.randn(100, 128, 2)
+    drawn = before.sample(old, noise[:, :64])
+    torch.testing.assert_close(drawn, after.sample(new, noise), rtol=0, atol=1e-6)
+    torch.testing.assert_close(before.log_prob(old, drawn), after.log_prob(new, drawn))
+
+
 def test_another_activation_keeps_all_weights() -> None:
     growth = some_growth("lstm", 0)
     growth.small["encoder_config"] |= {"hidden_size": (4,), "activation": "Tanh"}
@@ -333,6 +657,17 @@ def test_growing_and_shrinking_back_changes_nothing(kind: str, seed: int) -> Non
     growth = some_growth(kind, seed)
     agent = growth.agent(seed)
     before = {name: x.clone() for name, x in agent.policy.state_dict().items()}
+    growth.grow(agent)
+    change(agent, growth.small)
+    assert_same(dict(agent.policy.state_dict()), before)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("seed", range(2))
+def test_growing_any_network_and_shrinking_it_back_changes_nothing(name: str, seed: int) -> None:
+    growth = CASES[name]
+    agent = agent_of(growth, seed)
+    before = {key: x.clone() for key, x in agent.policy.state_dict().items()}
     growth.grow(agent)
     change(agent, growth.small)
     assert_same(dict(agent.policy.state_dict()), before)
@@ -474,6 +809,128 @@ def test_a_residual_recurrent_layer_that_adds_nothing_goes_first(cell: str) -> N
     assert difference((ours.params, ours.values), (theirs.params, theirs.values)) < 1e-9
 
 
+def shrink(agent: PPO, **changes: Any) -> None:
+    """Change some of the encoder's widths."""
+    encoder = agent.net_config.encoder_config.replace(**changes)
+    change(agent, agent.net_config.replace(encoder_config=encoder))
+
+
+@double()
+@pytest.mark.parametrize("recurrent", [True, False])
+def test_shrinking_drops_useless_channels(recurrent: bool) -> None:
+    """Of each image others, of each convolution others; one pixel is enough to be of use."""
+    cnn = {**CONVOLUTIONS, "channel_size": (6, 5)}
+    agent = case("images", flat(cnn), {}, recurrent=recurrent).agent()
+    old = agent.policy
+    with torch.no_grad():
+        for image, first, second, useful in zip(
+            old.encoders[0].cnns, ([1, 4], [0, 5]), ([0, 3], [2, 4]), (1, 3), strict=True
+        ):
+            image.convolutions[2].weight[:, first] = 0
+            columns = image.latent[0].weight.unflatten(1, (5, image.area))
+            columns[:, second] = 0
+            columns[:, useful, 1:] = 0
+    shrink(agent, **flat(CONVOLUTIONS))
+    assert gap(old, agent.policy, 20) < 1e-9
+
+
+@double()
+@pytest.mark.parametrize("recurrent", [True, False])
+@pytest.mark.parametrize("hidden", [(), (5,)])
+def test_shrinking_drops_useless_latents(hidden: tuple[int, ...], recurrent: bool) -> None:
+    """Of each image others, and others of the vector."""
+    encoder = {**flat(CONVOLUTIONS), **VECTORS, "hidden_size": hidden}
+    config = {"recurrent": recurrent, "previous_action": True}
+    agent = case("images", encoder, {}, **config).agent()
+    old = agent.policy
+    useless = [1, 5 + 4, 10 + 0]  # one of each five
+    by_reader = {"encoders.0.mlp.0.weight": useless}
+    if not hidden:
+        heads = {"actor.0.weight": useless, "critic.0.weight": useless}
+        by_reader = {"encoders.0.core.rnn.weight_ih_l0": useless} if recurrent else heads
+    drop(old, {**by_reader, "encoders.0.vector_mlp.2.weight": [2]})
+    changed = {"hidden_size": (3,), "activation": "ELU"}
+    shrink(agent, latent_dim=4, mlp_config=changed)
+    assert agent.policy.encoders[0].parts == [4, 4, 4]
+    assert gap(old, agent.policy, 20) < 1e-9
+
+
+@double()
+def test_shrinking_around_the_core() -> None:
+    """What only the map around the core reads is useful; what only it writes is so, too."""
+    agent = case("vector", {"core_residual": True, "hidden_size": (5,)}, {}).agent()
+    old = agent.policy
+    heads = {"actor.0.weight": [2], "critic.0.weight": [2]}
+    core = {"encoders.0.core.rnn.weight_ih_l0": [0, 3], "encoders.0.core.rnn.weight_hh_l0": [2]}
+    drop(old, {**heads, **core, "encoders.0.skip.weight": [3]})
+    with torch.no_grad():
+        for weights in (
+            old.encoders[0].core.rnn.weight_ih_l0,
+            old.encoders[0].core.rnn.weight_hh_l0,
+        ):
+            weights.unflatten(0, (4, 4))[:, 0] = 0
+    shrink(agent, hidden_size=(4,), hidden_state_size=3)
+    assert gap(old, agent.policy, 20) < 1e-9
+
+
+@double()
+def test_shrinking_keeps_the_exploration_by_what_stays() -> None:
+    agent = case("vector", {}, {}, action="box", use_sde=True).agent()
+    old = agent.policy
+    drop(old, {"actor.2.weight": [1, 4], "critic.2.weight": [0, 5]})
+    before = old.head.log_std.detach().clone()
+    before[[1, 4]] = -40
+    old.head.log_std.data.copy_(before)
+    change(agent, agent.net_config.replace(head_config={"hidden_size": (4,)}))
+    assert torch.equal(agent.policy.head.log_std, before[[0, 2, 3, 5]])
+    assert gap(old, agent.policy, 20) < 1e-9
+
+
+def test_layer_norms_stay_with_their_units() -> None:
+    """Though widths that they normalise are left alone by mutations."""
+    encoder = {"hidden_size": (5,), **{k: v for k, v in NORMS.items() if k != "hidden_size"}}
+    agent = case("vector", encoder, {}, head={"layer_norm": True}).agent()
+    old = agent.policy
+    net = agent.net_config
+    shrink(agent, hidden_size=(3,), hidden_state_size=3)
+    change(agent, agent.net_config.replace(head_config=net.head_config.replace(hidden_size=(4,))))
+    new = agent.policy
+
+    def units(policy: ActorCritic) -> list[set[tuple[float, ...]]]:
+        encoder = policy.encoders[0]
+        found = []
+        for bias, norm in (
+            (encoder.mlp[0].bias, encoder.mlp[1]),
+            (encoder.core.rnn.bias_ih_l0[: policy.state_shapes[0][1]], encoder.norm),
+            (policy.actor[0].bias, policy.actor[1]),
+            (policy.critic[0].bias, policy.critic[1]),
+        ):
+            rows = torch.stack((bias, norm.weight, norm.bias), 1).tolist()
+            found.append({tuple(row) for row in rows})
+        return found
+
+    for few, all_of_them, count in zip(units(new), units(old), (3, 3, 4, 4), strict=True):
+        assert len(few) == count
+        assert few < all_of_them
+
+
+@torch.no_grad()
+def test_what_a_layer_norm_makes_small_is_of_little_use() -> None:
+    """Of two units the one stays that the core's louder output reads, though it is read less."""
+    encoder = {"core_residual": True, "core_layer_norm": True, "hidden_size": (2,)}
+    agent = case("vector", encoder, {}).agent()
+    part = agent.policy.encoders[0]
+    for weight in (agent.policy.actor[0].weight, agent.policy.critic[0].weight, part.mlp[0].weight):
+        weight.fill_(1)
+    for weight in (part.core.rnn.weight_ih_l0, part.skip.weight):
+        weight.zero_()
+    part.skip.weight[1, 0], part.norm.weight[1] = 10, 0.01
+    part.skip.weight[0, 1], part.norm.weight[0] = 1, 1
+    part.mlp[0].bias.copy_(torch.tensor([5.0, 7.0]))
+    shrink(agent, hidden_size=(1,))
+    assert agent.policy.encoders[0].mlp[0].bias.tolist() == [7]
+
+
 # --- the optimiser ------------------------------------------------------------------------------
 
 
@@ -574,6 +1031,42 @@ def test_moments_of_what_shrank_are_those_it_had() -> None:
             assert torch.equal(now[key].flatten(), past[key].flatten()[origin]), name
 
 
+def pretend_moments(agent: PPO) -> None:
+    """Adam's moments by which each weight is recognised."""
+    (vector,) = agent.optimizer.param_groups[0]["params"]
+    now = vector.detach().clone()
+    agent.optimizer.state[vector] = {
+        "step": torch.tensor(3.0),
+        "exp_avg": 2 * now,
+        "exp_avg_sq": now.square(),
+    }
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("grow", [True, False])
+def test_moments_of_any_network_follow_its_weights(name: str, grow: bool) -> None:
+    growth = CASES[name]
+    agent = agent_of(growth)
+    if not grow:
+        growth.grow(agent)
+        randomise(agent.policy, 1)
+    before = named_weights(agent.policy)
+    pretend_moments(agent)
+    change(agent, growth.large if grow else growth.small)
+    after = named_weights(agent.policy)
+    moments = split_adam_state(agent.optimizer.state_dict(), list(agent.policy.parameters()))
+    kept = 0
+    for (name, weight), each in zip(after.items(), moments, strict=True):
+        known = each["exp_avg"] != 0
+        assert grow or known.all(), name
+        kept += int(known.sum())
+        assert torch.equal(each["exp_avg"][known], 2 * weight[known]), name
+        assert torch.equal(each["exp_avg_sq"][known], weight[known].square()), name
+        assert float(each["step"]) == 3
+    sizes = [sum(w.numel() for w in weights.values()) for weights in (before, after)]
+    assert kept == min(sizes)
+
+
 def test_an_untrained_agent_begins_without_moments() -> None:
     agent = make_agent(env(), hidden_size=())
     change(agent, LARGER)
@@ -610,6 +1103,33 @@ def test_probability_ratios_are_one_after_a_change(
     torch.testing.assert_close(log_prob[active], agent.buffer.log_prob[active])
     torch.testing.assert_close(value[active], agent.buffer.value[active])
     assert agent.learn().updates > 0
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_network_goes_on_learning_and_is_saved(name: str, tmp_path: Path) -> None:
+    growth = CASES[name]
+    short = {"learn_step": 10, "batch_size": 8, "update_epochs": 3, "lr": 1e-2}
+    growth = replace(growth, config={**growth.config, **short})
+    agent = agent_of(growth)
+    vector = sampled(growth)
+    train(agent, vector)
+    for net in (growth.large, growth.small):
+        change(agent, net)
+        collect_rollouts_recurrent(agent, vector)
+        log_prob, value = replay(agent.policy, agent.buffer)
+        active = agent.buffer.active & agent.buffer.exists
+        expected = agent.buffer.log_prob[active], agent.buffer.value[active]
+        torch.testing.assert_close(log_prob[active], expected[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(value[active], expected[1], rtol=1e-4, atol=1e-4)
+        before = named_weights(agent.policy)
+        assert agent.learn().updates > 0
+        after = named_weights(agent.policy)
+        unmoved = [k for k in before if torch.equal(before[k], after[k])]
+        assert not unmoved
+        agent.save_checkpoint(tmp_path / "agent.pt")
+        other = PPO.load(tmp_path / "agent.pt", **growth.networks)
+        assert_same_weights(weights(agent), weights(other))
+        assert_same_weights(weights(agent), weights(agent.clone()))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

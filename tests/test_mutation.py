@@ -5,15 +5,20 @@ import re
 from collections import Counter
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from agents import make_team
 from envs import scripted
 from evolving import assert_same, individual, snapshot
+from gymnasium.spaces import Box, Dict, Discrete
+from helpers import double
 from multi_envs import scripted_makers
+from test_architecture import CASES, CONVOLUTIONS, VECTORS, agent_of, case, gap, sampled
 from torch import Tensor
 
 from recurrent_rl import (
+    PPO,
     Birth,
     HyperparameterConfig,
     Mutations,
@@ -261,7 +266,7 @@ def test_widths_stay_in_range_and_shrink_at_most_by_half(size: int, recurrent: b
             raise AssertionError(child.mut)
         before, after = int(found[2]), int(found[3])
         assert before == size
-        sites = {str(s): s.value for s in width_sites(child.net_config, recurrent)}
+        sites = {str(s): s.value for s in width_sites(child)}
         assert sites.pop(found[1]) == after, "not what it says"
         assert set(sites.values()) == {size}, "more than one was changed"
         if after > before:
@@ -292,7 +297,7 @@ def test_depth_stays_in_range(recurrent: bool) -> None:
     for _ in range(25):
         (before,) = agents
         agents = mutation.mutation(agents)
-        depths = [[s.value for s in depth_sites(a.net_config)] for a in (before, *agents)]
+        depths = [[s.value for s in depth_sites(a)] for a in (before, *agents)]
         values.add(tuple(depths[1]))
         changed = [b - a for a, b in zip(*depths, strict=True)]
         assert sorted(map(abs, changed)) == [0, 1]
@@ -323,6 +328,245 @@ def test_no_layer_to_change() -> None:
     (child,) = flat.mutation([agent])
     assert child.mut == "none (no layer to change)"
     assert_same(parameters(child), parameters(agent))
+
+
+# --- images, dictionaries, networks of one's own ------------------------------------------------
+
+
+LATENT = {"encoder.latent_dim"}
+CHANNELS = {f"encoder.cnn_config.channel_size[{i}]" for i in (0, 1)}
+SHAPED = {"cnn_config": CONVOLUTIONS}
+PLAIN = {"encoder.hidden_size[0]", "encoder.hidden_state_size", "head.hidden_size[0]"}
+SITES: dict[str, tuple[Any, set[str]]] = {
+    "vector": (case("vector", {}, {}), PLAIN),
+    "flattened image": (case("image", {"channel_size": (), "hidden_size": (4,)}, {}), PLAIN),
+    "image": (
+        case("image", SHAPED, {}),
+        {"encoder.hidden_state_size", "head.hidden_size[0]"} | LATENT | CHANNELS,
+    ),
+    "image, feed-forward": (
+        case("image", SHAPED, {}, recurrent=False),
+        {"encoder.hidden_size[0]", "head.hidden_size[0]"} | LATENT | CHANNELS,
+    ),
+    # The defaults give an image of 8 x 9 three convolutions.
+    "image by default": (
+        case("image", {}, {}),
+        {
+            "encoder.hidden_state_size",
+            "head.hidden_size[0]",
+            "encoder.cnn_config.channel_size[2]",
+        }
+        | LATENT
+        | CHANNELS,
+    ),
+    "vector's MLP": (
+        case("vector", VECTORS, {}),
+        PLAIN | LATENT | {"encoder.mlp_config.hidden_size[0]"},
+    ),
+    "MLP of a vector that is not there": (
+        case("image", {**VECTORS, "channel_size": (), "hidden_size": (4,)}, {}),
+        PLAIN,
+    ),
+    "normalised latents": (
+        case(
+            "images",
+            {
+                **SHAPED,
+                "vector_space_mlp": True,
+                "mlp_config": {"layer_norm": True},
+                "hidden_size": (4,),
+            },
+            {},
+        ),
+        PLAIN | CHANNELS,
+    ),
+    "normalised MLPs": (
+        case("vector", {"layer_norm": True}, {}, head={"layer_norm": True}),
+        {"encoder.hidden_state_size"},
+    ),
+    "normalised core": (
+        case("vector", {"core_layer_norm": True, "core_residual": True}, {}),
+        PLAIN - {"encoder.hidden_state_size"},
+    ),
+    "exploration by the actor's last layer": (
+        case("vector", {}, {}, head={"hidden_size": (5, 6)}, action="box", use_sde=True),
+        PLAIN,
+    ),
+    "exploration by the core": (
+        case("vector", {}, {}, head={"hidden_size": ()}, action="box", use_sde=True),
+        {"encoder.hidden_size[0]"},
+    ),
+    "exploration by the MLP": (
+        case(
+            "vector", {}, {}, head={"hidden_size": ()}, action="box", use_sde=True, recurrent=False
+        ),
+        {"encoder.hidden_size[0]"},
+    ),
+    "exploration by the latents": (
+        case(
+            "image",
+            {**SHAPED, "hidden_size": ()},
+            {},
+            head={"hidden_size": ()},
+            action="box",
+            use_sde=True,
+            recurrent=False,
+        ),
+        CHANNELS,
+    ),
+    "exploration by an own network": (
+        case(
+            "vector",
+            {},
+            {},
+            head={"hidden_size": ()},
+            action="box",
+            use_sde=True,
+            share_encoders=False,
+            own={"actor_network": (0, 3)},
+        ),
+        {"encoder.hidden_size[0]", "encoder.hidden_state_size"},
+    ),
+    "own network": (
+        case("vector", VECTORS, {}, own={"actor_network": (0, 3)}),
+        {"head.hidden_size[0]"},
+    ),
+    "own critic": (case("vector", {}, {}, own={"critic_network": (0, 3)}), PLAIN),
+}
+
+
+@pytest.mark.parametrize("name", SITES)
+def test_sites(name: str) -> None:
+    growth, expected = SITES[name]
+    agent = growth.agent()
+    sites = width_sites(agent)
+    assert {str(site) for site in sites} == expected
+    assert len(sites) == len(expected)
+    for site in sites:
+        assert site.set(agent.net_config, site.value + 3) != agent.net_config
+        unchanged = agent.build_policy(site.set(agent.net_config, site.value), agent.generator)
+        shapes = [[p.shape for p in net.parameters()] for net in (agent.policy, unchanged)]
+        assert shapes[0] == shapes[1]
+    depths = {str(site) for site in depth_sites(agent)}
+    of_encoder = set() if name == "own network" else {"encoder.residual_layers"}
+    assert depths == {"head.residual_layers"} | of_encoder
+
+
+GROWTHS = CASES | {f"{name} (sites)": growth for name, (growth, _) in SITES.items()}
+
+
+@pytest.mark.parametrize("name", GROWTHS)
+@double()
+def test_mutations_of_any_network_that_grow_it_change_no_output(name: str) -> None:
+    agent = agent_of(GROWTHS[name])
+    mutation = mutations("architecture", max_width=60)
+    grown = 0
+    for child in many(agent, mutation, 8):
+        if re.fullmatch(r"\S+ \d+ -> \d+", child.mut) is None:
+            assert child.mut == "none (no layer to change)"
+            assert not width_sites(child)
+        elif not child.lineage[-1].shrunk:
+            grown += 1
+            assert gap(agent.policy, child.policy, 12) < 1e-9, child.mut
+    assert grown
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_any_network_mutates_and_learns_for_generations(name: str) -> None:
+    growth = CASES[name]
+    agents = [agent_of(growth)]
+    agents[0].reconfigure(learn_step=8, update_epochs=1, lr=1e-2)
+    vector = sampled(growth)
+    mutation = Mutations(0, 3, 0.4, 1, 1, 0, min_width=2, max_width=80, rand_seed=1)
+    for _ in range(5):
+        agents = mutation.mutation(agents)
+        collect_rollouts_recurrent(agents[0], vector)
+        assert agents[0].learn().updates > 0
+
+
+def pictures(*sizes: int, **cnn: Any) -> PPO:
+    """An agent that sees images of some sizes."""
+    spaces = {f"{i}": Box(0, 255, (size, size, 3), np.uint8) for i, size in enumerate(sizes)}
+    net = {"encoder_config": {"hidden_state_size": 16, "cnn_config": cnn}}
+    return PPO(Dict(spaces), Discrete(3), net, seed=0)
+
+
+def test_a_changed_channel_is_written_with_all_that_goes_with_it() -> None:
+    agent = pictures(14, 18)  # of both, the defaults are the same
+    assert agent.net_config.encoder_config.cnn_config.channel_size is None
+    (site,) = [s for s in width_sites(agent) if str(s) == "encoder.cnn_config.channel_size[1]"]
+    net = site.set(agent.net_config, 40)
+    cnn = net.encoder_config.cnn_config
+    assert (cnn.channel_size, cnn.kernel_size, cnn.stride_size) == ((16, 40), (4, 3), (2, 2))
+    assert net.replace(encoder_config=agent.net_config.encoder_config) == agent.net_config
+    assert cnn.replace(channel_size=None, kernel_size=None, stride_size=None) == (
+        agent.net_config.encoder_config.cnn_config
+    )
+
+
+def test_channels_that_the_defaults_choose_by_image_stay() -> None:
+    assert not [s for s in width_sites(pictures(10, 40)) if s.is_channel]
+    chosen = pictures(10, 40, channel_size=(8,), kernel_size=(4,), stride_size=(2,))
+    assert [s.value for s in width_sites(chosen) if s.is_channel] == [8]
+
+
+@pytest.mark.parametrize("size", [3, 8, 16, 30, 60])
+def test_channels_count_double(size: int) -> None:
+    agent = pictures(10, channel_size=(size,), kernel_size=(4,), stride_size=(2,))
+    seen = set()
+    options: dict[str, Any] = {"min_width": 16, "max_width": 96}
+    for child in many(agent, mutations("architecture", 0, **options), 40):
+        if "channel_size" not in child.mut:
+            continue
+        before, after = (int(n) for n in re.findall(r" (\d+)", child.mut))
+        assert before == size
+        assert child.policy.encoders[0].cnns[0].convolutions[0].out_channels == after
+        assert abs(after - before) in (8, 16, 32) or after in (8, size // 2)
+        assert min(size, 8) <= after <= max(size, 48)
+        assert after >= size // 2
+        seen.add(after > before)
+    assert seen == {3: {True}, 8: {True}, 16: {True, False}, 30: {True, False}, 60: {False}}[size]
+
+
+def test_frozen_weights_of_an_own_network_stay() -> None:
+    growth = case("vector", {}, {}, own={"actor_network": (0, 3)})
+    agent = growth.agent()
+    agent.networks.actor.last.requires_grad_(False)  # type: ignore[union-attr]
+    agent = agent.clone()
+    (child,) = mutations("parameters").mutation([agent])
+    before, after = parameters(agent), parameters(child)
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    assert {name for name in same if "encoders" in name} == {
+        "0.encoders.0.network.last.weight",
+        "0.encoders.0.network.last.bias",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "paths"),
+    [
+        ("image", {"encoder.cnn_config", "head"}),
+        ("flattened image", {"encoder", "head"}),
+        ("vector's MLP", {"encoder.mlp_config", "encoder", "head"}),
+        ("normalised MLPs", {"encoder", "head"}),
+        ("own network", {"head"}),
+    ],
+)
+def test_activations_of_parts(name: str, paths: set[str]) -> None:
+    agent = SITES[name][0].agent()
+    found = set()
+    for child in many(agent, mutations("activation", activation_selection=["SiLU"]), 24):
+        path, chosen = re.fullmatch(r"(\S+)\.activation \w+ -> (\w+)", child.mut).groups()  # type: ignore[union-attr]
+        found.add(path)
+        config = child.net_config
+        for part in (
+            path.replace("encoder", "encoder_config").replace("head", "head_config").split(".")
+        ):
+            config = getattr(config, part)
+        assert config.activation == chosen == "SiLU"
+        assert "SiLU" in {type(m).__name__ for m in child.policy.modules()}
+        assert_same(parameters(child), parameters(agent))
+    assert found == paths
 
 
 # --- weights ------------------------------------------------------------------------------------
