@@ -3,6 +3,7 @@
     python benchmarks/learning.py Pendulum-v1                  # 5 seeds
     python benchmarks/learning.py simple_spread_v3             # several agents: IPPO
     python benchmarks/learning.py MiniGrid-MemoryS7-v0         # images; success in percent
+    python benchmarks/learning.py connect_four_v3              # masks; wins against chance
     python benchmarks/learning.py Pendulum-v1 --feed-forward   # the same without memory
     python benchmarks/learning.py Pendulum-v1 --set lr=3e-3 num_layers=2
 
@@ -34,6 +35,7 @@ from recurrent_rl import (
     make_multi_agent_vect_envs,
     make_vect_envs,
 )
+from recurrent_rl.config import CONVOLUTIONS
 from recurrent_rl.tuned import TunedSettings
 from wrappers import EarlyMessageWrapper
 
@@ -44,6 +46,7 @@ TARGETS = {
     "MountainCarContinuous-v0": 90.0,
     "LunarLander-v3": 150.0,
     "MiniGrid-MemoryS7-v0": 80.0,
+    "connect_four_v3": 95.0,
     "simple_speaker_listener_v4": -25.0,
     "simple_speaker_listener_v4-early": -25.0,
     "simple_spread_v3": -45.0,
@@ -56,6 +59,9 @@ HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
 
 def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
     """Build a vector of environments: without velocities, of images, or of several agents."""
+    if env_id.startswith("connect_four"):
+        module = importlib.import_module(f"pettingzoo.classic.{env_id}")
+        return make_multi_agent_vect_envs(module.env, num_envs, should_async_vector=False)
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
         module = importlib.import_module(f"mpe2.{name}")
@@ -77,10 +83,10 @@ def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
 
 
 def grid_world(env_id: str) -> gym.Env[Any, Any]:
-    """Build a MiniGrid environment that shows the picture, in one-hot cells, and the direction."""
+    """Build a MiniGrid environment that shows a picture, in one-hot cells, and the direction."""
     wrappers = importlib.import_module("minigrid.wrappers")
     env = wrappers.OneHotPartialObsWrapper(gym.make(env_id, disable_env_checker=True))
-    return FilterObservation(env, ["image", "direction"])
+    return FilterObservation(env, ["image", "direction"])  # not the mission, a text
 
 
 def build(settings: TunedSettings, env: Any, seed: int) -> PPO | IPPO:
@@ -92,8 +98,37 @@ def build(settings: TunedSettings, env: Any, seed: int) -> PPO | IPPO:
     return PPO(*spaces, seed=seed, **settings.agent_options())
 
 
+def against_chance(agent: IPPO, games: int, seed: int) -> np.ndarray:
+    """Outcomes of games against a player that picks any allowed move: 1, 0, and 0.5 for a draw.
+
+    In every second game the other one begins.
+    """
+    env = importlib.import_module("pettingzoo.classic.connect_four_v3").env()
+    random, outcomes = np.random.default_rng(seed), []
+    for game in range(games):
+        env.reset(seed=seed + game)
+        me = env.agents[game % 2]
+        state = {me: agent.get_initial_hidden_state()[me]}
+        reward = 0.0
+        for player in env.agent_iter():
+            seen, earned, terminated, truncated, _ = env.last()
+            if terminated or truncated:
+                reward = earned if player == me else reward
+                env.step(None)
+            elif player == me:
+                out = agent.get_action({me: seen}, state, deterministic=True)
+                state = out.hidden_state
+                env.step(int(out.action[me]))
+            else:
+                env.step(int(random.choice(np.flatnonzero(seen["action_mask"]))))
+        outcomes.append((1 + reward) / 2)
+    return np.array(outcomes)
+
+
 def evaluate(agent: PPO | IPPO, env: Any, episodes: int, seed: int) -> np.ndarray:
-    """Returns of deterministic episodes, summed over agents."""
+    """Returns of deterministic episodes, summed over agents; of games against chance."""
+    if isinstance(agent, IPPO) and agent.agent_ids == ["player_0", "player_1"]:
+        return against_chance(agent, episodes, seed)
     returns = agent.evaluate(env, episodes, seed=seed)
     return np.sum(list(returns.values()), axis=0) if isinstance(returns, dict) else returns
 
@@ -102,6 +137,8 @@ def score(env_id: str, returns: np.ndarray) -> float:
     """What is reported: the mean return, or the percentage of successes."""
     if env_id.startswith("MiniGrid"):  # who fails gets nothing
         return float(100 * (returns > 0).mean())
+    if env_id.startswith("connect_four"):
+        return float(100 * returns.mean())
     return float(returns.mean())
 
 
@@ -115,6 +152,8 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
             own[name] = value
         elif name in {f.name for f in dataclasses.fields(EncoderConfig)}:
             encoder[name] = value
+        elif name in CONVOLUTIONS:
+            encoder["cnn_config"] = {**encoder.get("cnn_config", {}), name: value}
         else:
             hyperparameters[name] = value
     net = {**settings.net_config, "encoder_config": encoder}

@@ -121,6 +121,7 @@ class Transfer:
             new.copy_(_taken(origin.to(new.device), old, new))
         if self.new.norm is not None and self.old.norm is not None:
             self.new.norm.load_state_dict(self.old.norm.state_dict())
+        self.new.image_norms.load_state_dict(self.old.image_norms.state_dict())
 
     def moments(self, old: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
         """Adam's moments for each new parameter, from those for each old one.

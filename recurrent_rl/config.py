@@ -377,8 +377,8 @@ class PPOConfig(_Config):
         share_encoders: one encoder for actor and critic; False gives each its own.
         previous_action: feed the last action to the policy as well.
         previous_reward: feed the last reward to the policy as well.
-        normalize_obs: standardise observations by running statistics that live in the policy; they
-            move between rollouts only and are saved with the weights.
+        normalize_obs: standardise numbers and images (pixel by pixel) by running statistics that
+            live in the policy; they move between rollouts only and are saved with the weights.
         normalize_images: divide images of bytes by 255.
         normalize_reward: divide rewards by the running deviation of the discounted return.
         reward_scale: multiply rewards by this before learning.

@@ -406,21 +406,8 @@ class AgentGroup:
         )
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
-        if self.policy.norm is not None:
-            self.policy.norm.update(self._numbers_seen())
+        self.policy.update_norms(self.buffer.obs, self.buffer.exists)
         return result
-
-    def _numbers_seen(self) -> torch.Tensor:
-        """Return the numbers of all observations of the rollout, [M, D]."""
-        assert self.buffer is not None
-        codec, parts = self.policy.codec, []
-        # In blocks of steps: images may lie beside the numbers, and take a lot of room.
-        for seen, exists in zip(
-            self.buffer.obs.split(64), self.buffer.exists.split(64), strict=True
-        ):
-            vector = codec.vector(seen.to(self.device))
-            parts.append(vector[..., : codec.continuous][exists.to(self.device)])
-        return torch.cat(parts)
 
     def _lr(self) -> float:
         config = self.config

@@ -569,8 +569,12 @@ class ActorCritic(nn.Module):
         widths = encoders[0].outputs, encoders[-1].outputs
         latents = heads.hidden_size[-1] if heads.hidden_size else widths[0]
         self.head: ActionHead = make_head(action_space, config, latents)
-        normalize = config.normalize_obs and self.codec.continuous > 0
-        self.norm = RunningNorm(self.codec.continuous) if normalize else None
+        normalize, numbers = config.normalize_obs, self.codec.continuous
+        self.norm = RunningNorm(numbers) if normalize and numbers else None
+        # Pixel by pixel: what never changes vanishes, and small things that do stand out.
+        self.image_norms = nn.ModuleList(
+            RunningNorm(math.prod(shape)) for shape in self.codec.image_shapes if normalize
+        )
         self.encoders = nn.ModuleList(encoders)
         self.actor, self.critic = (
             mlp(
@@ -606,15 +610,39 @@ class ActorCritic(nn.Module):
         return HiddenState([like.new_zeros(k, rows, h) for k, h in self.state_shapes], rows)
 
     def features(self, observation: Tensor) -> Features:
-        """Stored observations [..., *shape] to features [..., D], their numbers standardised."""
+        """Stored observations [..., *shape] to features [..., D], standardised if so configured."""
         x: Features = self.codec(observation)
-        if self.norm is None:
-            return x
-        numbers = self.codec.continuous
-        vector = self.norm(x.vector[..., :numbers])
-        if numbers < self.codec.features:
-            vector = torch.cat((vector, x.vector[..., numbers:]), -1)
-        return Features(vector, x.images)
+        vector, images = x
+        if self.norm is not None:
+            numbers = self.codec.continuous
+            vector = self.norm(x.vector[..., :numbers])
+            if numbers < self.codec.features:
+                vector = torch.cat((vector, x.vector[..., numbers:]), -1)
+        if self.image_norms:
+            pairs = zip(self.image_norms, images, strict=True)
+            images = tuple(norm(x.flatten(-3)).view(x.shape) for norm, x in pairs)
+        return Features(vector, images)
+
+    @torch.no_grad()
+    def update_norms(self, observation: Tensor, exists: Tensor) -> None:
+        """Take the observations of a rollout into the running statistics, if there are any.
+
+        Args:
+            observation: stored form, [T, N, *shape], on any device.
+            exists: those that are real, bool [T, N].
+
+        """
+        if self.norm is None and not self.image_norms:
+            return
+        device, numbers = next(self.parameters()).device, []
+        # In blocks of steps, since images as floats take a lot of room.
+        for seen, real in zip(observation.split(16), exists.split(16), strict=True):
+            x: Features = self.codec(seen[real].to(device))
+            numbers.append(x.vector[:, : self.codec.continuous])
+            for norm, image in zip(self.image_norms, x.images, strict=False):
+                cast(RunningNorm, norm).update(image.flatten(1))
+        if self.norm is not None:
+            self.norm.update(torch.cat(numbers))
 
     def _with_inputs(
         self, observation: Tensor, tensors: Sequence[Tensor]

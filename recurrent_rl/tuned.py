@@ -15,9 +15,10 @@ class TunedSettings:
     """What a training run on one environment starts from.
 
     Attributes:
-        env_id: a Gymnasium id: wrap the environment in ``MaskVelocityWrapper`` (MiniGrid's in its
-            ``OneHotPartialObsWrapper``, and leave the mission out); or the name of one of mpe2's:
-            with "-early" wrap it in ``EarlyMessageWrapper``.
+        env_id: a Gymnasium id: wrap the environment in ``MaskVelocityWrapper`` (but MiniGrid's in
+            its ``OneHotPartialObsWrapper``, and leave the mission out with Gymnasium's
+            ``FilterObservation``); or the name of one of PettingZoo's or of mpe2's: with "-early"
+            wrap it in ``EarlyMessageWrapper``.
         num_envs: E, environments in the vector.
         total_steps: environment steps of the whole training, summed over environments.
         net_config: as ``PPO`` or ``IPPO`` takes it.
@@ -128,19 +129,13 @@ TUNED = {
         TunedSettings(
             env_id="MiniGrid-MemoryS7-v0",
             num_envs=16,
-            total_steps=2_000_000,
+            total_steps=500_000,
             net_config={
                 "encoder_config": {
-                    "cnn_config": {
-                        "channel_size": [16, 32],
-                        "kernel_size": [2, 3],
-                        "stride_size": [1, 2],
-                        "channels_last": True,  # 7 x 7 cells of 20 bits
-                    },
-                    "latent_dim": 64,
+                    "cnn_config": {"channel_size": []},  # 7 x 7 cells: an MLP does better
+                    "hidden_size": [64],
                     "hidden_state_size": 64,
                     "max_seq_len": 64,
-                    "forget_bias": 2.0,
                 },
                 "head_config": {"hidden_size": [64]},
             },
@@ -150,9 +145,36 @@ TUNED = {
                 "update_epochs": 4,
                 "lr": 1e-3,
                 "lr_schedule": "linear",
-                "gamma": 0.99,
-                "ent_coef": 0.02,
-                "normalize_images": False,  # its bits are 0 and 1
+                "ent_coef": 0.01,
+                "normalize_images": False,
+                # Whether there is a key or a ball somewhere is a bit or two among a thousand;
+                # standardised, those that never change vanish, and these stand out.
+                "normalize_obs": True,
+            },
+        ),
+        TunedSettings(
+            env_id="connect_four_v3",
+            num_envs=16,
+            total_steps=200_000,
+            net_config={
+                "encoder_config": {
+                    "cnn_config": {
+                        "channel_size": [32, 32],
+                        "kernel_size": [4, 2],
+                        "stride_size": [1, 1],
+                    },
+                    "hidden_state_size": 64,
+                    "max_seq_len": 48,  # turns of both
+                },
+                "head_config": {"hidden_size": [64]},
+            },
+            hyperparameters={
+                "learn_step": 128,
+                "batch_size": 512,
+                "update_epochs": 4,
+                "lr": 1e-3,
+                "lr_schedule": "linear",
+                "ent_coef": 0.01,
                 "normalize_reward": False,
             },
         ),

@@ -166,3 +166,37 @@ class Repeat(gym.Env[Any, Any]):
         self.time += 1
         reward = float(right) / (self.length - self.k)
         return int(self.bits[self.time]), reward, False, self.time == self.length, {}
+
+
+class Copy(gym.Env[Any, Any]):
+    """Shows a code once, which must be given back as an action k steps later.
+
+    The reward is the share of components that are right; chance gives what it gives.
+    """
+
+    def __init__(self, code: gym.spaces.MultiDiscrete | gym.spaces.MultiBinary, k: int = 6) -> None:
+        self.k, self.action_space = k, code
+        parts = {"code": code, "shown": Discrete(2), "asked": Discrete(2)}
+        self.observation_space = gym.spaces.Dict(parts)
+
+    def _observation(self) -> Any:
+        start = getattr(self.action_space, "start", 0)
+        blank = np.zeros(self.action_space.shape, self.action_space.dtype) + start
+        code = self.code if self.time == 0 else blank.astype(self.action_space.dtype)
+        return {"code": code, "shown": int(self.time == 0), "asked": int(self.time == self.k)}
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
+        super().reset(seed=seed)
+        self.time = 0
+        if isinstance(self.action_space, gym.spaces.MultiDiscrete):
+            code = self.action_space.start + self.np_random.integers(self.action_space.nvec)
+        else:
+            code = self.np_random.integers(2, size=self.action_space.shape)
+        self.code = code.astype(self.action_space.dtype)
+        return self._observation(), {}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        asked = self.time == self.k
+        self.time += 1
+        reward = float(np.mean(action == self.code)) if asked else 0.0
+        return self._observation(), reward, asked, False, {}

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import Box, Dict, Discrete, Text
 from hypothesis import given
 from hypothesis import strategies as st
 from multi_envs import Episode, ScriptedParallel, TurnTaking
@@ -136,20 +136,32 @@ class TestDescribe:
             (None, r"parallel or AEC environment, got NoneType"),
             (Told, r"parallel or AEC environment, got type"),
             (gym.make("CartPole-v1"), r"got TimeLimit; .*PPO and make_vect_envs"),
-            (Told({}, action=MultiBinary(2)), r"an action space .* got MultiBinary\(2\) .*'a'"),
-            (
-                Told({}, observation={"a": NUMBERS, "b": MultiBinary(2)}),
-                r"an observation space Box or Discrete.* got MultiBinary\(2\) for agent 'b'",
-            ),
-            (
-                Told({}, observation=Dict(observation=NUMBERS, other=NUMBERS)),
-                r"an observation space .* got Dict\(",
-            ),
         ],
     )
     def test_wrong_kind(self, env: Any, message: str) -> None:
         with pytest.raises(TypeError, match=r"^env: expected .*" + message):
             describe(env)
+
+    @pytest.mark.parametrize(
+        ("spaces", "message"),
+        [
+            (
+                {"action": Text(2)},
+                r"^action_space: expected Discrete, MultiDiscrete, .*got Text\(.*\(agent 'a'\)$",
+            ),
+            (
+                {"observation": {"a": NUMBERS, "b": Text(2)}},
+                r"^observation_space: expected Box, Discrete, .*got Text\(.*\(agent 'b'\)$",
+            ),
+            (
+                {"observation": Dict(observation=NUMBERS, other=Dict(deep=Text(2)))},
+                r"^observation_space\['other'\]\['deep'\]: expected .*got Text\(.*\(agent 'a'\)$",
+            ),
+        ],
+    )
+    def test_unsupported_spaces(self, spaces: dict[str, Any], message: str) -> None:
+        with pytest.raises(TypeError, match=message):
+            describe(Told({}, **spaces))
 
     @pytest.mark.parametrize(
         ("env", "message"),

@@ -11,7 +11,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recurrent_rl.config import Activation, EncoderConfig, HeadConfig, NetConfig, PPOConfig, Range
+from recurrent_rl.config import (
+    Activation,
+    CnnConfig,
+    EncoderConfig,
+    HeadConfig,
+    MlpConfig,
+    NetConfig,
+    PPOConfig,
+    Range,
+    default_convolutions,
+)
 
 # What no field of a kind takes. A bool is no number, nor is a number a bool; text is neither.
 NOT_INT = [True, False, 1.5, 2.0, "3", math.nan, math.inf, [1], (1,), {}, np.float64(3), np.True_]
@@ -45,19 +55,40 @@ def required(kind: tuple[list[Any], ...]) -> tuple[list[Any], ...]:
 
 # Each field: values of the wrong type, values out of range, values that are fine.
 FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
+    CnnConfig: {
+        # One without the others is an error of its own; () flattens, whatever the others are.
+        "channel_size": (*WIDTHS[:2], [[], None]),
+        "kernel_size": (*WIDTHS[:2], [None]),
+        "stride_size": (*WIDTHS[:2], [None]),
+        "activation": ACTIVATION,
+        "channels_last": OPTIONAL_BOOL,
+    },
+    MlpConfig: {
+        "hidden_size": required(WIDTHS),
+        "activation": ACTIVATION,
+        "layer_norm": BOOL,
+    },
     EncoderConfig: {
         "hidden_size": optional(WIDTHS),
         "activation": ACTIVATION,
+        "layer_norm": BOOL,
+        "latent_dim": required(COUNT),
+        "cnn_config": ([None, 3, "conv", [], MlpConfig()], [], [{}, CnnConfig(activation="ELU")]),
+        "mlp_config": ([None, 3, "Tanh", [], CnnConfig()], [], [{}, MlpConfig((3,), "ReLU")]),
+        "vector_space_mlp": BOOL,
         "cell": ([], ["LSTM", "rnn", "", None, 3], ["lstm", "gru"]),
         "hidden_state_size": required(COUNT),
         "num_layers": required(COUNT),
-        "max_seq_len": required(COUNT),
         "residual_layers": (required(COUNT)[0], [-1], [0, 1, 10]),
+        "core_residual": BOOL,
+        "core_layer_norm": BOOL,
+        "max_seq_len": required(COUNT),
         "forget_bias": (NOT_FLOAT, [-10.5, 11, *NOT_FINITE], [-10, 0, 1.5, 10]),
     },
     HeadConfig: {
         "hidden_size": required(WIDTHS),
         "activation": ACTIVATION,
+        "layer_norm": BOOL,
         "residual_layers": (required(COUNT)[0], [-1], [0, 1, 10]),
     },
     NetConfig: {
@@ -86,10 +117,14 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "previous_action": BOOL,
         "previous_reward": BOOL,
         "normalize_obs": BOOL,
+        "normalize_images": BOOL,
         "normalize_reward": BOOL,
         "reward_scale": required(POSITIVE),
         "action_std_init": required(POSITIVE),
         "squash_output": OPTIONAL_BOOL,
+        "state_dependent_std": BOOL,
+        "use_sde": BOOL,
+        "sde_sample_freq": (required(COUNT)[0], [0, -1, 65], [1, 4, 64]),
         "ortho_init": BOOL,
         "burn_in": (required(COUNT)[0], [-1], [0, 1, 10]),
         "refresh_hidden_state": BOOL,
@@ -134,7 +169,7 @@ def test_a_value_within_range_is_taken(cls: type, name: str, value: Any) -> None
     taken = getattr(config, name)
     if isinstance(value, dict):
         assert taken == getattr(cls(), name)
-    elif name == "hidden_size" and value is not None:
+    elif isinstance(taken, tuple):
         assert taken == tuple(value)
         assert all(type(width) is int for width in taken)
     else:
@@ -187,6 +222,86 @@ def test_errors_in_nested_dictionaries_name_the_inner_field() -> None:
         NetConfig.from_dict({"head_config": {"hidden_size": [64, 0]}})
 
 
+def test_convolutions_may_stand_beside_the_encoders_own_options() -> None:
+    layers = {"channel_size": [8, 16], "kernel_size": [3, 2], "stride_size": [2, 1]}
+    cnn = CnnConfig((8, 16), (3, 2), (2, 1))
+    assert EncoderConfig.from_dict(layers) == EncoderConfig(cnn_config=cnn)
+    assert EncoderConfig.from_dict({"cnn_config": layers}) == EncoderConfig(cnn_config=cnn)
+    red = dataclasses.replace(cnn, activation="ELU")
+    for given_ in ({"activation": "ELU"}, CnnConfig(activation="ELU")):
+        short = EncoderConfig.from_dict({**layers, "cnn_config": given_, "num_layers": 2})
+        assert short == EncoderConfig(cnn_config=red, num_layers=2)
+    net = NetConfig.from_dict({"encoder_config": {**layers, "latent_dim": 7}})
+    assert net.encoder_config == EncoderConfig(cnn_config=cnn, latent_dim=7)
+    assert EncoderConfig(latent_dim=7).replace(**layers) == net.encoder_config
+
+
+def test_convolutions_given_twice_are_an_error() -> None:
+    layers = {"channel_size": [8], "kernel_size": [3], "stride_size": [2]}
+    for cnn in (layers, CnnConfig((8,), (3,), (2,))):
+        with pytest.raises(ValueError, match="expected channel_size in cnn_config or beside it"):
+            EncoderConfig.from_dict({**layers, "cnn_config": cnn})
+    with pytest.raises(TypeError, match=r"EncoderConfig\.cnn_config: expected a dictionary or Cnn"):
+        EncoderConfig.from_dict({**layers, "cnn_config": 3})
+    with pytest.raises(ValueError, match=r"CnnConfig\.kernel_size\[0\]: .* got 0"):
+        EncoderConfig.from_dict({**layers, "kernel_size": [0]})
+    with pytest.raises(ValueError, match=r"did you mean 'kernel_size'\?"):
+        EncoderConfig.from_dict({"kernel_sizes": [3]})
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        {"channel_size": (8,)},
+        {"kernel_size": (8,)},
+        {"channel_size": (8, 8), "kernel_size": (3, 3)},
+        {"channel_size": (8, 8), "kernel_size": (3, 3), "stride_size": (1,)},
+    ],
+)
+def test_convolutions_need_all_three_of_their_sizes(sizes: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"^CnnConfig: expected channel_size, kernel_size and str"):
+        CnnConfig(**sizes)
+    with pytest.raises(ValueError, match=r"^CnnConfig: expected channel_size, kernel_size and str"):
+        EncoderConfig.from_dict(sizes)
+
+
+@pytest.mark.parametrize("size", [*range(1, 50), 84, 200])
+def test_default_convolutions_fit_images_of_any_size(size: int) -> None:
+    layers = CnnConfig().layers(size, size + 3)
+    assert layers == default_convolutions(size) == CnnConfig().layers(size + 3, size)
+    for _, kernel, stride in layers:
+        assert kernel <= size
+        size = (size - kernel) // stride + 1
+    assert size >= 1
+
+
+def test_a_kernel_larger_than_what_it_reads_is_an_error_that_says_how_large_that_is() -> None:
+    config = CnnConfig((8, 8), (3, 3), (2, 1))
+    assert config.layers(7, 9) == ((8, 3, 2), (8, 3, 1))
+    with pytest.raises(ValueError, match=r"kernel_size\[1\]: expected at most 2, .* 6 x 9, got 3"):
+        config.layers(6, 9)
+    assert CnnConfig(()).layers(6, 9) == ()
+
+
+@pytest.mark.parametrize(
+    ("recurrent", "images", "expected"),
+    [
+        (True, False, (64,)),
+        (False, False, (64, 64)),
+        (True, True, ()),
+        (False, True, (64,)),
+    ],
+)
+def test_default_widths(recurrent: bool, images: bool, expected: tuple[int, ...]) -> None:
+    assert EncoderConfig().widths(recurrent, images) == expected
+    assert EncoderConfig(hidden_size=(3,)).widths(recurrent, images) == (3,)
+
+
+def test_two_kinds_of_deviation_that_depends_on_the_state_exclude_each_other() -> None:
+    with pytest.raises(ValueError, match="expected one of use_sde and state_dependent_std"):
+        PPOConfig(use_sde=True, state_dependent_std=True)
+
+
 def test_a_schedule_needs_its_horizon() -> None:
     with pytest.raises(ValueError, match=r"PPOConfig\.total_steps: .*lr_schedule='linear'"):
         PPOConfig(lr_schedule="linear")
@@ -197,9 +312,10 @@ def test_a_schedule_needs_its_horizon() -> None:
 
 
 def values_of(cls: type) -> st.SearchStrategy[dict[str, Any]]:
-    """Any choice of valid values for some of the fields."""
+    """Any choice of valid values for some of the fields, that go together."""
     fields = {name: st.sampled_from(kind[2]) for name, kind in FIELDS[cls].items()}
-    return st.fixed_dictionaries({}, optional=fields)
+    values = st.fixed_dictionaries({}, optional=fields)
+    return values.filter(lambda v: not (v.get("use_sde") and v.get("state_dependent_std")))
 
 
 @pytest.mark.parametrize("cls", CONFIGS)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from agents import assert_same_weights, make_agent, make_team, team_weights, weights
 from envs import Scripted, scripted
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import Box, Dict, Discrete, Text
 from multi_envs import RecallTeam, ScriptedParallel, TurnTaking, scripted_makers
 
 from recurrent_rl import (
@@ -152,8 +152,16 @@ class TestConstructor:
                 ValueError,
                 r"^action_spaces: expected the agents \['a', 'b'\], .*unknown: \['b', 'c'\]",
             ),
-            (([MultiBinary(2)], [CHOICE], ["a"]), TypeError, r"^observation_space: expected Box"),
-            (([VECTOR], [MultiBinary(2)], ["a"]), TypeError, r"^action_space: expected Discrete"),
+            (
+                ([Text(2)], [CHOICE], ["a"]),
+                TypeError,
+                r"^observation_space: expected Box, Disc.*Text",
+            ),
+            (
+                ([VECTOR], [Text(2)], ["a"]),
+                TypeError,
+                r"^action_space: expected Discrete, Multi.*Te",
+            ),
         ],
     )
     def test_wrong_spaces(self, arguments: Any, error: Any, message: str) -> None:
@@ -278,14 +286,16 @@ class TestConstructor:
 
     def test_repr(self) -> None:
         agent = make_team(vector(STAYING, **MIXED), num_layers=2)
-        first, bob, fred = repr(agent).splitlines()
-        assert first == "IPPO(0 steps)"
-        assert bob.startswith(
-            "  bob x 2: Box(-1.0, 1.0, (3,), float32) -> Discrete(3, start=1), lstm(2"
-        )
-        assert fred.startswith("  fred x 1: Discrete(5, start=2) -> Box(")
+        text = repr(agent)
+        assert text.startswith("IPPO after 0 steps\n  bob x 2, ")
+        bob, fred = text.split("\n  fred x 1, ")
+        assert "\n    sees      numbers [3]\n" in bob
+        assert "LSTM 2 x 5" in bob
+        assert "-> Discrete(3, start=1) " in bob
+        assert "\n    sees      5 choices\n" in fred
+        assert "-> Box(" in fred
         size = sum(p.numel() for p in agent.trainees["fred"].policy.parameters())
-        assert f"{size:,} parameters" in fred
+        assert fred.startswith(f"{size:,} parameters\n")
 
     @pytest.mark.parametrize("name", ["bob_2", "bob", ""])
     def test_group_of_an_unknown_agent(self, name: str) -> None:

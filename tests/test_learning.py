@@ -4,14 +4,15 @@ One thread and fixed seeds: the numbers are the same in every run on one machine
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import pytest
-from envs import Recall, Repeat
+from envs import Copy, Recall, Repeat
 from multi_envs import RecallTeam
 from pettingzoo.utils import parallel_to_aec
 
+from benchmarks.probes import FORMS, run
 from recurrent_rl import (
     IPPO,
     PPO,
@@ -106,6 +107,52 @@ class TestRepeatTheObservationOf4StepsAgo:
         # 400 episodes have 8,000 answers, whose mean deviates by 0.006; five times that.
         result = trained_return(Repeat, 30_000, recurrent=False, **REPEAT)
         assert result == pytest.approx(0.5, abs=0.03)
+
+
+class TestProbesWithEveryEncoder:
+    """The probes of ``benchmarks/probes.py``; chance is one half."""
+
+    @pytest.mark.parametrize("name", FORMS)
+    def test_first_observation_after_16_steps(self, name: str) -> None:
+        # Three seeds of three answer all 200 questions right after 4,000 to 18,000 steps (training
+        # ends as soon as they do). Without memory, 200 tosses of a coin deviate by 0.035.
+        form = FORMS[name]
+        right, reached, _ = run("recall-16", form, 0, 40_000 if form.recurrent else 10_000)
+        if form.recurrent:
+            assert right >= 0.99
+        else:
+            assert reached is None
+            assert right == pytest.approx(0.5, abs=0.15)
+
+    @pytest.mark.parametrize(("steps", "most"), [(64, 60_000), (256, 300_000)])
+    def test_first_observation_after_longer(self, steps: int, most: int) -> None:
+        # Right after 19,000 and 90,000 steps.
+        assert run(f"recall-{steps}", FORMS["vector-lstm"], 0, most)[0] >= 0.99
+
+
+class TestCopyACode:
+    """A code of several components, seen 6 steps before it must be copied."""
+
+    # Each component is right by chance in 1 of 3 cases, and each bit in 1 of 2.
+    CODES: ClassVar = {
+        "choices": (gym.spaces.MultiDiscrete([3, 3, 3], start=[1, 0, -1]), 1 / 3),
+        "bits": (gym.spaces.MultiBinary(4), 1 / 2),
+    }
+
+    @pytest.mark.parametrize("code", CODES)
+    def test_recurrent_solves_it(self, code: str) -> None:
+        space, _ = self.CODES[code]
+        assert trained_return(lambda: Copy(space, 6), 60_000, learn_step=64, **self.OPTIONS) > 0.95
+
+    @pytest.mark.parametrize("code", CODES)
+    def test_feed_forward_stays_at_chance(self, code: str) -> None:
+        space, chance = self.CODES[code]
+        # 400 episodes of 3 or 4 components deviate by 0.014; five times that.
+        options = {**self.OPTIONS, "recurrent": False}
+        result = trained_return(lambda: Copy(space, 6), 10_000, learn_step=64, **options)
+        assert result == pytest.approx(chance, abs=0.07)
+
+    OPTIONS: ClassVar[dict[str, Any]] = {"gamma": 0.0}
 
 
 def trained_team(

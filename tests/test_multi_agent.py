@@ -19,7 +19,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from envs import Scripted
-from gymnasium.spaces import Box, Discrete, MultiBinary
+from gymnasium.spaces import Box, Discrete, Text
 from multi_envs import ScriptedParallel, TurnTaking, scripted_makers
 from pettingzoo import ParallelEnv
 
@@ -572,9 +572,9 @@ class TestBuilding:
     def test_unsupported_space(self, kind: Any) -> None:
         class Strange(ScriptedParallel):
             def action_space(self, agent: str) -> gym.Space[Any]:
-                return MultiBinary(2)
+                return Text(2)
 
-        with pytest.raises(TypeError, match=r"^env: expected an action space Box or .*'bob_0'"):
+        with pytest.raises(TypeError, match=r"^action_space: expected Discrete, .*'bob_0'"):
             kind([lambda: Strange([SHORT])])
 
     @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from recurrent_rl.networks import (
     share_memory_of,
     split_adam_state,
 )
+from recurrent_rl.observations import ObservationCodec
 from recurrent_rl.recurrent import HiddenState
 
 # --- layers and their first weights -----------------------------------------------------------
@@ -349,8 +350,9 @@ def test_extra_inputs_reach_the_features(
 ) -> None:
     encoder_config = {"hidden_size": widths, "hidden_state_size": 5}
     net = NetConfig.from_dict({"encoder_config": encoder_config})
-    encoder = Encoder(3, extra, net, recurrent)
-    x, more = torch.randn(4, 3), torch.randn(4, extra) if extra else None
+    codec = ObservationCodec(OBSERVATIONS["vector"])
+    encoder = Encoder(codec, extra, net, recurrent)
+    x, more = codec(torch.randn(4, 3)), torch.randn(4, extra) if extra else None
     state = tuple(torch.zeros(k, 4, h) for k, h in encoder.shapes)
     y, after = encoder.step(x, more, state)
     assert y.shape == (4, encoder.outputs)
@@ -621,7 +623,7 @@ def test_observations_are_standardised_inside_the_policy() -> None:
     assert policy.norm is not None
     x = 50 + 10 * torch.randn(500, 3)
     policy.norm.update(x)
-    features = policy.features(x)
+    features = policy.features(x).vector
     torch.testing.assert_close(features.mean(0), torch.zeros(3), rtol=0, atol=1e-3)
     assert {"norm.mean", "norm.variance", "norm.count"} <= set(policy.state_dict())
     assert make_policy().norm is None
@@ -630,14 +632,14 @@ def test_observations_are_standardised_inside_the_policy() -> None:
 def test_discrete_observations_are_one_hot_counted_from_their_start() -> None:
     policy = make_policy(observation="index", normalize_obs=True)
     assert policy.norm is None, "there is nothing to standardise in an index"
-    assert policy.features(torch.tensor([2, 5])).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
+    assert policy.features(torch.tensor([2, 5])).vector.tolist() == [[1, 0, 0, 0], [0, 0, 0, 1]]
 
 
 def test_unsupported_spaces_are_named_with_what_is_supported() -> None:
-    image, net, config = gym.spaces.Box(0, 255, (3, 8, 8), np.uint8), NetConfig(), PPOConfig()
-    with pytest.raises(TypeError, match=r"observation_space: expected .*, got Box.*Flatten"):
-        ActorCritic(image, ACTIONS["discrete"], net, config)
-    with pytest.raises(TypeError, match=r"action_space: expected Discrete and Box, got Text"):
+    text, net, config = gym.spaces.Text(3), NetConfig(), PPOConfig()
+    with pytest.raises(TypeError, match=r"observation_space: expected Box, .*, got Text.*Filter"):
+        ActorCritic(text, ACTIONS["discrete"], net, config)
+    with pytest.raises(TypeError, match=r"action_space: expected Discrete, .* Box, got Text"):
         ActorCritic(OBSERVATIONS["vector"], gym.spaces.Text(3), net, config)
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from agents import assert_same_rollout, assert_same_weights, make_agent, rollout, weights
 from envs import Scripted, scripted
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import Box, Dict, Discrete, Sequence, Text, Tuple
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 import recurrent_rl
@@ -53,7 +53,7 @@ class TestConstructor:
 
     def test_repr(self) -> None:
         text = repr(agent_for(num_layers=2))
-        assert "lstm(2 x 5)" in text
+        assert "LSTM 2 x 5" in text
         assert "feed-forward" in repr(agent_for(recurrent=False))
         size = sum(p.numel() for p in agent_for().policy.parameters())
         assert f"{size:,} parameters" in repr(agent_for())
@@ -84,12 +84,18 @@ class TestConstructor:
                 r"EncoderConfig\.hidden_state_size: expected int, got 2\.5",
             ),
             (
-                {"observation_space": Box(0, 255, (4, 4, 3), np.uint8)},
+                {"observation_space": Text(3)},
                 TypeError,
-                r"^observation_space: expected Box .* no uint8 images.*FlattenObservation",
+                r"^observation_space: expected Box, .* Dict and Tuple of these, got Text\(",
             ),
-            ({"observation_space": Dict(a=VECTOR)}, TypeError, r"^observation_space: expected Box"),
-            ({"action_space": MultiBinary(2)}, TypeError, r"^action_space: .*got MultiBinary\(2\)"),
+            (
+                {"observation_space": Dict(a=Tuple([VECTOR, Sequence(VECTOR)]))},
+                TypeError,
+                r"^observation_space\['a'\]\[1\]: expected Box.*got Sequence\(",
+            ),
+            ({"observation_space": Dict()}, TypeError, r"^observation_space: .*at least one part"),
+            ({"action_space": Text(2)}, TypeError, r"^action_space: expected .*MultiBinary.*Text"),
+            ({"action_space": Dict(a=CHOICE)}, TypeError, r"^action_space: expected .*got Dict\("),
             (
                 {"action_space": Box(-np.inf, np.inf, (1,)), "squash_output": True},
                 ValueError,
@@ -328,7 +334,12 @@ def bad(**arguments: Any) -> dict[str, Any]:
         ({"previous_reward": True}, bad(reward=[0, np.nan]), ValueError, r"^reward: .*finite"),
         ({"previous_reward": True}, bad(reward=np.inf), ValueError, r"^reward: .*finite"),
         ({"previous_reward": True}, bad(reward="much"), ValueError, r"^reward: .*finite numbers"),
-        ({}, bad(action_mask=[1, 0, 1]), ValueError, r"^action_mask: .*\[2, 3\], got shape \[3\]"),
+        (
+            {},
+            bad(action_mask=[1, 0, 1]),
+            ValueError,
+            r"^action_mask: .*\[2, 3\] for .* shape \[3\]",
+        ),
         ({}, bad(action_mask=np.ones((2, 4))), ValueError, r"^action_mask: .*got shape \[2, 4\]"),
         (
             {},
@@ -340,7 +351,7 @@ def bad(**arguments: Any) -> dict[str, Any]:
             {"action": RANGE},
             bad(action_mask=np.ones((2, 2))),
             ValueError,
-            r"^action_mask: expected none for this action space, got",
+            r"^action_mask: expected none for Box\(.*\), got shape \[2, 2\]",
         ),
     ],
 )
@@ -518,7 +529,7 @@ class TestObservationNormalisation:
         assert norm.count == len(every)
         expected = (every - every.mean(0)) / every.std(0, unbiased=False)
         torch.testing.assert_close(
-            agent.policy.features(torch.cat(seen)), expected.float(), rtol=1e-4, atol=1e-5
+            agent.policy.features(torch.cat(seen)).vector, expected.float(), rtol=1e-4, atol=1e-5
         )
 
     def test_frozen_but_for_learning(self) -> None:

@@ -1,19 +1,34 @@
-"""Tests of `recurrent_rl.spaces`: observations checked, spaces compared, saved and rebuilt."""
+"""Tests of `recurrent_rl.spaces`: masks and actions; spaces compared, saved and rebuilt."""
 
-import math
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
-import torch
-from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from gymnasium.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    Graph,
+    MultiBinary,
+    MultiDiscrete,
+    Sequence,
+    Text,
+    Tuple,
+)
+from hypothesis import given
+from spaces_of import observation_spaces, parts_of, samples
 
+from recurrent_rl import checkpoint
 from recurrent_rl.spaces import (
-    ObservationCodec,
-    array_form,
+    action_features,
+    action_form,
+    allows_something,
     check_action,
+    choices,
+    flat_mask,
     mask_size,
+    part_mask,
     same_space,
     space_from_dict,
     space_to_dict,
@@ -22,94 +37,50 @@ from recurrent_rl.spaces import (
 
 VECTOR = Box(-1.0, np.array([1.0, 2.0, np.inf]), dtype=np.float32)
 INDEX = Discrete(4, start=-2)
+SEVERAL = MultiDiscrete([[2, 3], [1, 4]], start=[[0, -1], [5, 2]])
+BITS = MultiBinary([2, 3])
+OTHERS = [Text(3), Graph(VECTOR, INDEX), Sequence(VECTOR)]
+
+# --- spaces as such -----------------------------------------------------------------------------
 
 
-def test_how_observations_are_stored() -> None:
-    vector, index = ObservationCodec(VECTOR), ObservationCodec(INDEX)
-    assert (vector.shape, vector.dtype, vector.features) == ((3,), torch.float32, 3)
-    assert (index.shape, index.dtype, index.features) == ((), torch.int64, 4)
-    x = torch.randn(5, 2, 3)
-    assert vector.encode(x) is x
-    encoded = index.encode(torch.tensor([[-2, 1], [0, -1]]))
-    assert encoded.shape == (2, 2, 4)
-    assert encoded.argmax(-1).tolist() == [[0, 3], [2, 1]]
-    assert (encoded.sum(-1) == 1).all()
+@given(observation_spaces())
+def test_spaces_survive_a_round_trip(space: gym.Space[Any]) -> None:
+    again = space_from_dict(space_to_dict(space))
+    assert again == space
+    observation = samples(space, ())
+    pairs = zip(parts_of(space, observation), parts_of(again, observation), strict=True)
+    for (ours, _), (theirs, _) in pairs:
+        assert ours == theirs
+        assert ours.dtype == theirs.dtype
+    assert same_space(space, again, bounds=True)
 
 
 @pytest.mark.parametrize(
     "space",
-    [Box(0, 255, (8, 8, 3), np.uint8), gym.spaces.MultiBinary(3), gym.spaces.Text(3)],
-)
-def test_other_observation_spaces_are_refused_with_advice(space: gym.Space[Any]) -> None:
-    with pytest.raises(TypeError, match=r"observation_space: expected .*FlattenObservation"):
-        ObservationCodec(space)
-
-
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (4, 1, 2)])
-@pytest.mark.parametrize("leading", [(), (5,), (5, 2)])
-def test_boxes_of_any_shape_become_vectors(shape: Any, leading: Any) -> None:
-    codec, size = ObservationCodec(Box(-1, 1, shape)), int(np.prod(shape))
-    assert (codec.shape, codec.features) == (shape, size)
-    x = torch.randn((*leading, *shape))
-    encoded = codec.encode(x)
-    assert encoded.shape == (*leading, size)
-    assert torch.equal(encoded.flatten(), x.flatten())
-
-
-@pytest.mark.parametrize(
-    ("space", "observation"),
     [
-        (VECTOR, np.zeros((2, 3))),
-        (VECTOR, [[0, 1, 2], [3, 4, 5]]),
-        (VECTOR, np.zeros((2, 3), dtype=bool)),
-        (INDEX, np.array([-2, 1])),
-        (INDEX, [0, 0]),
+        Box(0, 9, (1,), dtype=np.int64),
+        MultiDiscrete([2, 3], dtype=np.int32),
+        MultiBinary(3),
+        MultiBinary([3]),
+        Dict(z=VECTOR, a=Tuple([SEVERAL, Dict(deep=BITS)])),
     ],
 )
-def test_good_observations_pass(space: gym.Space[Any], observation: Any) -> None:
-    checked = ObservationCodec(space).check(observation, 2)
-    np.testing.assert_array_equal(checked, observation)
-
-
-@pytest.mark.parametrize("observation", [np.zeros(3), np.zeros((3, 2)), np.zeros((2, 3, 1))])
-def test_a_wrong_shape_is_named_with_the_one_expected(observation: Any) -> None:
-    with pytest.raises(ValueError, match=r"observation: expected shape \[N, ...\] = \[2, 3\], got"):
-        ObservationCodec(VECTOR).check(observation, 2)
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_not_finite_is_named_with_its_row(bad: float) -> None:
-    observation = np.zeros((4, 3), dtype=np.float32)
-    observation[2, 1] = bad
-    with pytest.raises(ValueError, match=r"observation: expected finite numbers, .* in row 2"):
-        ObservationCodec(VECTOR).check(observation, 4)
-
-
-@pytest.mark.parametrize("observation", [np.array([["a"] * 3] * 2), np.full((2, 3), None)])
-def test_what_is_no_number_is_a_type_error(observation: Any) -> None:
-    with pytest.raises(TypeError, match="observation: expected numbers"):
-        ObservationCodec(VECTOR).check(observation, 2)
-
-
-@pytest.mark.parametrize("observation", [[-3, 0], [0, 2], [0.0, 1.0]])
-def test_an_index_outside_its_space_is_an_error(observation: list[float]) -> None:
-    with pytest.raises(ValueError, match=r"observation: expected integers in \[-2, 1\], got"):
-        ObservationCodec(INDEX).check(observation, 2)
-
-
-@pytest.mark.parametrize(
-    "space", [VECTOR, INDEX, Box(-2, 2, (2, 3), dtype=np.float64), Box(0, 9, (1,), dtype=np.int64)]
-)
-def test_spaces_survive_a_round_trip(space: gym.Space[Any]) -> None:
-    again = space_from_dict(space_to_dict(space))
+def test_spaces_survive_a_file(space: gym.Space[Any], tmp_path: Any) -> None:
+    checkpoint.save({"space": space_to_dict(space)}, tmp_path / "space.pt")
+    again = space_from_dict(checkpoint.load(tmp_path / "space.pt")["space"])
     assert again == space
     assert again.dtype == space.dtype
 
 
-def test_spaces_that_cannot_be_saved_or_rebuilt_are_errors() -> None:
-    with pytest.raises(TypeError, match="space: expected Box or Discrete, got Text"):
-        space_to_dict(gym.spaces.Text(3))
-    with pytest.raises(ValueError, match="expected the kind Box or Discrete, got 'Text'"):
+@pytest.mark.parametrize("space", OTHERS)
+def test_spaces_that_cannot_be_saved_or_rebuilt_are_errors(space: gym.Space[Any]) -> None:
+    expected = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+    for nested in (space, Dict(a=VECTOR, b=Tuple([space]))):
+        kind = type(space).__name__
+        with pytest.raises(TypeError, match=f"^space: expected {expected}, got {kind}"):
+            space_to_dict(nested)
+    with pytest.raises(ValueError, match=f"expected a kind out of {expected}, got 'Text'"):
         space_from_dict({"kind": "Text"})
 
 
@@ -120,6 +91,35 @@ def test_spaces_whose_data_fit_the_same_networks() -> None:
     assert same_space(Discrete(3), Discrete(3))
     assert not same_space(Discrete(3), Discrete(4))
     assert not same_space(Discrete(3), Discrete(3, start=1))
+    assert same_space(SEVERAL, MultiDiscrete(SEVERAL.nvec, start=SEVERAL.start))
+    assert not same_space(SEVERAL, MultiDiscrete(SEVERAL.nvec))
+    assert same_space(BITS, MultiBinary((2, 3)))
+    assert not same_space(BITS, MultiBinary(6))
+
+
+def test_bytes_are_not_other_integers() -> None:
+    # Both are unsigned, but only bytes are stored as such, and images of them scaled.
+    byte, short = (Box(0, 200, (3, 4, 4), dtype) for dtype in (np.uint8, np.uint16))
+    assert same_space(byte, Box(0, 255, (3, 4, 4), np.uint8))
+    assert not same_space(byte, short)
+    assert same_space(Box(-1, 1, (2,), np.float32), Box(-1, 1, (2,), np.float64))
+
+
+def test_nested_spaces_are_compared_part_by_part() -> None:
+    ours = Dict(a=Box(-1, 1, (3,)), b=Tuple([INDEX, BITS]))
+    assert same_space(ours, Dict(b=Tuple([INDEX, BITS]), a=Box(-2, 2, (3,))))
+    for theirs in (
+        Dict(a=Box(-1, 1, (2,)), b=Tuple([INDEX, BITS])),
+        Dict(a=Box(-1, 1, (3,)), b=Tuple([BITS, INDEX])),
+        Dict(a=Box(-1, 1, (3,)), b=Tuple([INDEX])),
+        Dict(a=Box(-1, 1, (3,)), c=Tuple([INDEX, BITS])),
+        Dict(a=Box(-1, 1, (3,)), b=Tuple([INDEX, BITS]), c=INDEX),
+        Dict(a=Box(-1, 1, (3,))),
+        Tuple([Box(-1, 1, (3,)), Tuple([INDEX, BITS])]),
+        Box(-1, 1, (3,)),
+    ):
+        assert not same_space(ours, theirs)
+        assert not same_space(theirs, ours)
 
 
 def test_bounds_count_for_actions_and_not_for_observations() -> None:
@@ -132,18 +132,82 @@ def test_bounds_count_for_actions_and_not_for_observations() -> None:
     assert not same_space(ours, Box(-1, 1, (2,), dtype=np.int64))
 
 
-def test_the_mask_is_split_off_an_observation_that_has_one() -> None:
-    mask = Box(0, 1, (4,), np.int8)
-    assert without_mask(Dict(observation=VECTOR, action_mask=mask)) == (VECTOR, True)
-    others = (
-        VECTOR,
-        INDEX,
-        Dict(observation=VECTOR),
-        Dict(observation=VECTOR, action_mask=mask, more=VECTOR),
-        Dict(position=VECTOR, action_mask=mask),
+# --- masks --------------------------------------------------------------------------------------
+
+
+def test_masks_are_for_choices() -> None:
+    assert (choices(INDEX), mask_size(Discrete(4, start=3))) == ((4,), 4)
+    assert (choices(SEVERAL), mask_size(SEVERAL)) == ((2, 3, 1, 4), 10)
+    for space in (VECTOR, BITS):
+        assert (choices(space), mask_size(space)) == ((), 0)
+
+
+def test_masks_of_components_are_joined() -> None:
+    parts = (np.array([[1, 0], [0, 1]], np.int8), np.array([[1, 1, 0], [0, 0, 1]], np.int8))
+    joined = flat_mask(parts)
+    assert joined.dtype == bool
+    assert joined.astype(int).tolist() == [[1, 0, 1, 1, 0], [0, 1, 0, 0, 1]]
+    assert flat_mask(joined) is not None
+    assert np.array_equal(flat_mask(joined.astype(np.float32)), joined)
+    assert flat_mask(([True], [False, True])).tolist() == [True, False, True]
+
+
+def test_every_component_needs_something_allowed() -> None:
+    mask = np.array(
+        [
+            [1, 0, 0, 1, 0, 1],
+            [1, 1, 1, 1, 1, 0],  # nothing in the last
+            [0, 0, 1, 1, 1, 1],  # in the first
+            [1, 1, 0, 0, 0, 1],  # in the second
+        ],
+        dtype=bool,
     )
-    for space in others:
-        assert without_mask(space) == (space, False)
+    assert allows_something(mask, (2, 3, 1)).tolist() == [True, False, False, False]
+    assert allows_something(mask[None], (6,)).tolist() == [[True] * 4]
+    assert not allows_something(np.zeros(3, bool), (3,))
+
+
+MASK = Box(0, 1, (4,), np.int8)
+
+
+@pytest.mark.parametrize(
+    ("space", "rest"),
+    [
+        (Dict(observation=VECTOR, action_mask=MASK), VECTOR),
+        (Dict(position=VECTOR, action_mask=MASK), Dict(position=VECTOR)),
+        (
+            Dict(observation=VECTOR, action_mask=MASK, more=VECTOR),
+            Dict(observation=VECTOR, more=VECTOR),
+        ),
+        (Dict(observation=Dict(a=VECTOR), action_mask=MultiBinary(4)), Dict(a=VECTOR)),
+    ],
+)
+def test_the_mask_is_split_off_an_observation_that_has_one(space: Any, rest: Any) -> None:
+    for action in (INDEX, SEVERAL):
+        assert without_mask(space, action) == (rest, True)
+    for action in (VECTOR, BITS):  # there it is an observation like any other
+        assert without_mask(space, action) == (space, False)
+
+
+@pytest.mark.parametrize(
+    "space", [VECTOR, INDEX, Dict(observation=VECTOR), Dict(action_mask=MASK), Tuple([MASK])]
+)
+def test_observations_without_a_mask_are_left_as_they_are(space: Any) -> None:
+    assert without_mask(space, INDEX) == (space, False)
+
+
+def test_observations_are_split_like_their_spaces() -> None:
+    x, mask = np.ones(3), np.ones(4, np.int8)
+    assert part_mask({"observation": x, "action_mask": mask}) == (x, mask)
+    others = {"observation": x, "more": x, "action_mask": mask}
+    rest, own = part_mask(others)
+    assert rest["observation"] is rest["more"] is x
+    assert own is mask
+    for value in (x, {"observation": x}, {"a": x}, (x, mask), 3):
+        assert part_mask(value) == (value, None)
+
+
+# --- actions ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,20 +218,28 @@ def test_the_mask_is_split_off_an_observation_that_has_one() -> None:
         (Box(0, 9, (), np.int8), (), np.int8, 0),
         (Discrete(5), (), np.int64, 0),
         (INDEX, (), np.int64, -2),
+        (SEVERAL, (2, 2), np.int64, [[0, -1], [5, 2]]),
+        (BITS, (2, 3), np.int8, 0),
     ],
 )
-def test_how_elements_are_stored_in_arrays(space: Any, shape: Any, dtype: Any, blank: int) -> None:
-    assert array_form(space) == (shape, np.dtype(dtype), blank)
+def test_how_actions_are_stored_in_arrays(space: Any, shape: Any, dtype: Any, blank: Any) -> None:
+    ours = action_form(space)
+    assert ours[:2] == (shape, np.dtype(dtype))
+    assert np.array_equal(ours[2], blank)
 
 
-def test_arrays_hold_no_other_spaces() -> None:
-    with pytest.raises(TypeError, match=r"^space: expected Box or Discrete, got MultiBinary\(3\)"):
-        array_form(MultiBinary(3))
+@pytest.mark.parametrize(
+    ("space", "width"), [(VECTOR, 3), (INDEX, 4), (SEVERAL, 10), (BITS, 6), (Box(0, 1, ()), 1)]
+)
+def test_width_of_actions_as_inputs(space: Any, width: int) -> None:
+    assert action_features(space) == width
 
 
-def test_masks_are_for_choices() -> None:
-    assert mask_size(Discrete(4, start=3)) == 4
-    assert mask_size(VECTOR) == 0
+@pytest.mark.parametrize("space", [*OTHERS, Dict(a=INDEX), Tuple([INDEX])])
+def test_other_actions_are_refused(space: gym.Space[Any]) -> None:
+    message = r"^action_space: expected Discrete, MultiDiscrete, MultiBinary and Box, got "
+    with pytest.raises(TypeError, match=message + type(space).__name__):
+        action_form(space)
 
 
 PAIR = Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
@@ -184,6 +256,8 @@ PAIR = Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
         (INDEX, np.int8(1), 1),
         (INDEX, np.array([1.0]), 1),
         (PAIR, [0.5, 5], [0.5, 5]),
+        (SEVERAL, [[1, 1], [5, 5]], [[1, 1], [5, 5]]),
+        (BITS, np.eye(2, 3), [[1, 0, 0], [0, 1, 0]]),
         (PAIR, np.array([-1.0, 0.0]), [-1, 0]),
     ],
     ids=repr,
@@ -205,6 +279,9 @@ def test_good_actions_from_outside(space: Any, action: Any, expected: Any) -> No
         (INDEX, [], r"^expected one value of"),
         (INDEX, 0.5, r"^expected whole numbers of Discrete\(4, start=-2\), got 0\.5"),
         (INDEX, np.array([np.nan]), r"^expected whole numbers of"),
+        (SEVERAL, [[2, 1], [5, 5]], r"(?s)^expected an action in MultiDisc.*, got \[\[2, 1\], \["),
+        (SEVERAL, [0, 0, 5, 5], r"^expected shape \[2, 2\] of MultiDiscrete"),
+        (BITS, [[0, 1, 2]] * 2, r"^expected an action in MultiBinary"),
         (PAIR, 1.0, r"^expected shape \[2\] of Box.*, got 1\.0"),
         (PAIR, [1.0], r"^expected shape \[2\] of Box"),
         (PAIR, [[1.0, 2.0]], r"^expected shape \[2\] of Box"),

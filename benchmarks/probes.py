@@ -1,7 +1,7 @@
 """Probes of memory: recall the first observation, repeat an earlier one, with every encoder.
 
-    python benchmarks/memory.py                      # all, with and without memory, 3 seeds
-    python benchmarks/memory.py --probes recall-256 --encoders vector-lstm --seeds 0
+    python benchmarks/probes.py                      # all, with and without memory, 3 seeds
+    python benchmarks/probes.py --probes recall-256 --encoders vector-lstm --seeds 0
 
 Prints the share of right answers over 200 deterministic episodes, mean and range over the seeds,
 and the steps after which training had reached 99%. Chance is 50%.
@@ -102,11 +102,12 @@ MOST_STEPS["repeat-4"] = 300_000
 def agent_for(probe: str, form: Form, env: Any, seed: int) -> PPO:
     """Build the agent; settings depend on how far back it must remember, and on nothing else."""
     k = int(probe.partition("-")[2])
+    recall = probe.startswith("recall")
     encoder = {
         "hidden_state_size": 32,
-        "max_seq_len": max(k + 1, 24),
+        "max_seq_len": max(k + 1, 32),
         # Gates that stay open for about as long as must be remembered.
-        "forget_bias": float(np.log(k)) if probe.startswith("recall") else 1.0,
+        "forget_bias": float(np.log(k)) if recall else 0.0,
         **({"latent_dim": 32} if form.observation != "vector" else {}),
         **form.encoder,
     }
@@ -114,10 +115,10 @@ def agent_for(probe: str, form: Form, env: Any, seed: int) -> PPO:
         env.single_observation_space,
         env.single_action_space,
         {"encoder_config": encoder, "head_config": {"hidden_size": [32]}},
-        learn_step=max(k + 1, 24),
+        learn_step=k + 1 if recall else 96,
         batch_size=max(4 * (k + 1), 256),
-        update_epochs=4,
-        lr=3e-3,
+        update_epochs=4 if recall else 8,
+        lr=1e-3 if recall else 3e-3,
         gamma=0.0,  # an answer is judged at once
         normalize_reward=False,
         recurrent=form.recurrent,
@@ -131,7 +132,8 @@ def run(probe: str, form: Form, seed: int, most: int) -> tuple[float, int | None
     def make() -> gym.Env[Any, Any]:
         return Probe(probe, form.observation)
 
-    env = make_vect_envs(make_env=make, num_envs=32, should_async_vector=False)
+    num_envs = 32 if probe.startswith("recall") else 16
+    env = make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
     tests = make_vect_envs(make_env=make, num_envs=50, should_async_vector=False)
     agent = agent_for(probe, form, env, seed)
     begin, reached = time.perf_counter(), None
