@@ -113,7 +113,7 @@ class Agent(ABC):
         """Rebuild what ``_to_data`` described, around modules like those it was built with."""
 
     @abstractmethod
-    def _own_networks(self) -> dict[str, Any]:
+    def own_networks(self) -> dict[str, Any]:
         """Return the user's own modules that this agent was built with, as ``load`` takes them."""
 
     @property
@@ -154,9 +154,18 @@ class Agent(ABC):
         return {"algorithm": type(self).__name__, **self._to_data()}
 
     @classmethod
-    def from_checkpoint(cls, data: dict[str, Any], device: torch.device | str = "cpu") -> Self:
-        """Build the agent that ``to_checkpoint`` described; it shares no tensors with that."""
-        return cls._from_data(data, device)
+    def from_checkpoint(
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+    ) -> Self:
+        """Build the agent that ``to_checkpoint`` described; it shares no tensors with that.
+
+        Args:
+            data: from ``to_checkpoint``.
+            device: of the policy.
+            networks: from ``own_networks``.
+
+        """
+        return cls._from_data(data, device, **networks)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Become the agent that was saved, hyper-parameters included.
@@ -170,7 +179,7 @@ class Agent(ABC):
                 this agent is as before.
 
         """
-        other = type(self).load(path, self.device, **self._own_networks())
+        other = type(self).load(path, self.device, **self.own_networks())
         for name in self._fixed:
             ours, theirs = getattr(self, name), getattr(other, name)
             if ours != theirs:
@@ -236,7 +245,7 @@ class Agent(ABC):
     def clone(self) -> Self:
         """Return an independent copy that has not collected anything yet."""
         data = copy.deepcopy(self._to_data())
-        other = type(self)._from_data(data, self.device, **self._own_networks())
+        other = type(self)._from_data(data, self.device, **self.own_networks())
         for group in other.groups:
             group.carry = None
         return other

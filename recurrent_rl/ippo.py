@@ -511,7 +511,7 @@ class IPPO(Agent):
             **self._histories(),
         }
 
-    def _own_networks(self) -> dict[str, Any]:
+    def own_networks(self) -> dict[str, Any]:
         return {
             f"{part}_network": {
                 name: module

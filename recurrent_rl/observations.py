@@ -189,7 +189,7 @@ class ObservationLayout:
 
         """
         if not self.nested:
-            return np.asarray(observation)
+            return as_stored(self.leaves[0], np.asarray(observation))
         stored = np.zeros((*lead, *self.shape), self.array_dtype)
         both = self.sections(stored)
         try:
@@ -203,7 +203,8 @@ class ObservationLayout:
                         f"{leaf.name}: expected shape {[*lead, *leaf.shape]}, got "
                         f"{list(array.shape)}"
                     )
-                both[in_bytes][..., begin:end] = array.reshape((*lead, leaf.size))
+                flat = as_stored(leaf, array).reshape((*lead, leaf.size))
+                both[in_bytes][..., begin:end] = flat
         except (KeyError, IndexError, TypeError) as error:
             raise TypeError(
                 f"observation: expected {' and '.join(leaf.name for leaf in self.leaves)} as in "
@@ -230,7 +231,7 @@ class ObservationLayout:
         """
         if not self.nested:
             check_leaf(self.leaves[0], np.asarray(observation), rows)
-            return np.asarray(observation)
+            return as_stored(self.leaves[0], np.asarray(observation))
         stored = self.pack(observation, (rows,))
         self.check_stored(stored, rows)
         return stored
@@ -269,6 +270,28 @@ class ObservationLayout:
         if isinstance(observation, tuple):
             return tuple(self._map(function, part) for part in observation)
         return function(observation)
+
+
+def as_stored(leaf: Leaf, array: Array) -> Array:
+    """Return observations that lose nothing when they are stored, or raise ValueError.
+
+    What is stored in bytes would otherwise be cut down to them in silence.
+    """
+    if not leaf.kind.startswith("b") or array.dtype in (leaf.dtype, np.bool_, np.uint8):
+        return array
+    least, most = (0, 1) if leaf.kind == "bits" else (0, 255)
+    if array.dtype.kind not in "fiu" or ((array < least) | (array > most) | (array % 1 != 0)).any():
+        raise ValueError(
+            f"{leaf.name}: expected whole numbers in [{least}, {most}], as in {leaf.space}, got "
+            f"{array.dtype} {_range(array)}; is it scaled already? Then say so in the space"
+        )
+    return array.astype(leaf.dtype)
+
+
+def _range(array: Array) -> str:
+    if array.dtype.kind not in "fiu" or not array.size:
+        return ""
+    return f"from {array.min():g} to {array.max():g}"
 
 
 def check_leaf(leaf: Leaf, array: Array, rows: int) -> None:

@@ -84,8 +84,7 @@ def create_population(
         num_envs: of the vector environment, at least 1. Not needed here, as rollouts fit any number
             of environments; accepted because scripts pass it.
         device: of the policies.
-        actor_network: as ``PPO`` or ``IPPO`` takes it; such a population trains in this process
-            only, and cannot be resumed.
+        actor_network: as ``PPO`` or ``IPPO`` takes it.
         critic_network: likewise.
         seed: of the whole population; None takes fresh entropy.
         spread: the first agent starts from INIT_HP's values, the others from values spread over
@@ -162,18 +161,28 @@ def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def population_from_data(
-    data: Sequence[dict[str, Any]], device: torch.device | str = "cpu"
+    data: Sequence[dict[str, Any]], device: torch.device | str = "cpu", **networks: Any
 ) -> list[Any]:
     """Rebuild agents from what their ``to_checkpoint`` gave."""
-    return [ALGORITHMS[each["algorithm"]].from_checkpoint(each, device) for each in data]
+    return [
+        ALGORITHMS[each["algorithm"]].from_checkpoint(each, device, **networks) for each in data
+    ]
 
 
-def load_population(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> list[Any]:
+def load_population(
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    actor_network: Any = None,
+    critic_network: Any = None,
+) -> list[Any]:
     """Load all agents of a checkpoint that a training function has written.
 
     Args:
         path: its ``checkpoint_path``.
         device: of the policies.
+        actor_network: as ``create_population`` was given it.
+        critic_network: likewise.
 
     Raises:
         FileNotFoundError: no such file.
@@ -187,7 +196,12 @@ def load_population(path: str | os.PathLike[str], device: torch.device | str = "
             f"with {data.get('algorithm')}.load"
         )
     try:
-        return population_from_data(data["population"], device)
+        return population_from_data(
+            data["population"],
+            device,
+            actor_network=actor_network,
+            critic_network=critic_network,
+        )
     except Exception as error:  # whatever the wrong part does to the code that reads it
         raise checkpoint.CheckpointError(
             f"{path}: the parts do not fit together: {error}"

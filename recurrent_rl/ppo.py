@@ -232,7 +232,7 @@ class PPO(AgentGroup, Agent):
 
     # --- saving -----------------------------------------------------------------------------
 
-    def _own_networks(self) -> dict[str, Any]:
+    def own_networks(self) -> dict[str, Any]:
         return {f"{name}_network": module for name, module in self.networks._asdict().items()}
 
     def _to_data(self) -> dict[str, Any]:

@@ -188,18 +188,18 @@ class RowCollector:
         if stored is None:
             if seen.action_mask is not None and self.policy.head.mask_size:
                 raise ValueError(
-                    f"info['action_mask']: expected none, as at reset, got one at step {t}; put it "
-                    f"into the info of reset() and of step()"
+                    f"action_mask: expected none, as at reset, got one at step {t}; give "
+                    f"it in reset() and in every step()"
                 )
             return None
         if seen.action_mask is None:
             raise ValueError(
-                f"info['action_mask']: expected one at every step, as at reset, got none at step "
-                f"{t}; put it into the info of reset() and of step()"
+                f"action_mask: expected one at every step, as at reset, got none at step "
+                f"{t}; give it in reset() and in every step()"
             )
         if seen.action_mask.shape != stored.shape[1:]:
             raise ValueError(
-                f"info['action_mask']: expected shape [N, n] = {list(stored.shape[1:])}, got "
+                f"action_mask: expected shape [N, n] = {list(stored.shape[1:])}, got "
                 f"{list(seen.action_mask.shape)}"
             )
         possible = allows_something(seen.action_mask, self.choices)
@@ -208,7 +208,7 @@ class RowCollector:
         if not possible.all():
             row = int(np.flatnonzero(~possible)[0])
             raise ValueError(
-                f"info['action_mask']: expected at least one allowed action, got none from "
+                f"action_mask: expected at least one allowed action, got none from "
                 f"{self.name(row)} at step {t} of this rollout"
             )
         stored[t] = torch.from_numpy(seen.action_mask)

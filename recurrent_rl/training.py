@@ -283,11 +283,14 @@ class _State:
         return {"population": [agent.to_checkpoint() for agent in self.population], "run": plain}
 
     @classmethod
-    def from_data(cls, data: dict[str, Any], device: torch.device) -> "_State":
-        """Rebuild what ``to_data`` described."""
+    def from_data(
+        cls, data: dict[str, Any], device: torch.device, networks: Mapping[str, Any]
+    ) -> "_State":
+        """Rebuild what ``to_data`` described, around the user's own modules."""
         run = dict(data["run"])
         run["reports"] = [None if r is None else Report(**r) for r in run["reports"]]
-        return cls(population=population_from_data(data["population"], device), **run)
+        population = population_from_data(data["population"], device, **networks)
+        return cls(population=population, **run)
 
 
 class _Run:
@@ -335,10 +338,10 @@ class _Run:
             CheckpointError: of something else, or of another number of individuals.
 
         """
-        device = self.state.population[0].device
+        first = self.state.population[0]
         data = files.load(path)
         try:
-            state = _State.from_data(data, device)
+            state = _State.from_data(data, first.device, first.own_networks())
         except Exception as error:  # whatever the wrong part does to the code that reads it
             raise CheckpointError(
                 f"{path}: expected a checkpoint of a training run: {error!r}"
@@ -419,7 +422,14 @@ class _Run:
             last,
         )
         jobs = [
-            Job(i, type(agent), agent.to_checkpoint(), str(agent.device), plan)
+            Job(
+                i,
+                type(agent),
+                agent.to_checkpoint(),
+                str(agent.device),
+                plan,
+                agent.own_networks(),
+            )
             for i, agent in enumerate(state.population)
             if state.reports[i] is None
         ]

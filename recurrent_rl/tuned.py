@@ -129,7 +129,7 @@ TUNED = {
         TunedSettings(
             env_id="MiniGrid-MemoryS7-v0",
             num_envs=16,
-            total_steps=500_000,
+            total_steps=1_000_000,
             net_config={
                 "encoder_config": {
                     "cnn_config": {"channel_size": []},  # 7 x 7 cells: an MLP does better
@@ -145,7 +145,7 @@ TUNED = {
                 "update_epochs": 4,
                 "lr": 1e-3,
                 "lr_schedule": "linear",
-                "ent_coef": 0.01,
+                "ent_coef": 0.03,
                 "normalize_images": False,
                 # Whether there is a key or a ball somewhere is a bit or two among a thousand;
                 # standardised, those that never change vanish, and these stand out.

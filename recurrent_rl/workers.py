@@ -36,6 +36,7 @@ class Job:
         data: the individual's.
         device: of its policies.
         plan: the generation's.
+        networks: the user's own modules in it.
 
     """
 
@@ -44,6 +45,7 @@ class Job:
     data: dict[str, Any]
     device: str
     plan: Plan
+    networks: dict[str, Any]
 
 
 # Place in the population, the individual, and its report.
@@ -73,7 +75,7 @@ class Alone:
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
-                agent = job.kind.from_checkpoint(job.data, job.device)
+                agent = job.kind.from_checkpoint(job.data, job.device, **job.networks)
                 report = live(agent, self.env, job.plan, progress)
             finally:
                 torch.set_num_threads(before)
@@ -125,7 +127,8 @@ class Workers:
             while waiting and free:
                 connection, job = free.pop(0), waiting.pop()
                 with contextlib.suppress(ConnectionError):  # reading from it says why
-                    connection.send((job.kind, packed(job.data), job.device, job.plan))
+                    networks = CloudpickleWrapper(job.networks)  # type: ignore[arg-type]
+                    connection.send((job.kind, packed(job.data), job.device, job.plan, networks))
                 busy[connection] = job
             for connection in cast(list[Connection], wait(list(busy))):
                 what, *content = self._receive(connection)
@@ -135,7 +138,8 @@ class Workers:
                 job = busy.pop(connection)
                 free.append(connection)
                 data, report = content
-                yield job.place, job.kind.from_checkpoint(unpacked(data), job.device), report
+                agent = job.kind.from_checkpoint(unpacked(data), job.device, **job.networks)
+                yield job.place, agent, report
 
     def _receive(self, connection: Connection) -> tuple[Any, ...]:
         try:
@@ -203,8 +207,8 @@ def _work(
                 f"{env.num_envs}"
             )
         while True:
-            kind, data, device, plan = _next_job(connection, parent)
-            agent = kind.from_checkpoint(unpacked(data), device)
+            kind, data, device, plan, networks = _next_job(connection, parent)
+            agent = kind.from_checkpoint(unpacked(data), device, **networks.fn)
             report = live(agent, env, plan, lambda *news: _told(connection, "progress", *news))
             _told(connection, "done", packed(agent.to_checkpoint()), report)
     except _ParentGoneError:

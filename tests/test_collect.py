@@ -715,7 +715,7 @@ class MaskFault(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
 def test_bad_mask(mask: Any, message: str) -> None:
     env = MaskFault(scripted(["300t", "300t"], masked=True), mask)
     agent = make_agent(env)
-    with pytest.raises(ValueError, match=r"^info\['action_mask'\]: .*" + message):
+    with pytest.raises(ValueError, match=r"^action_mask: .*" + message):
         collect_rollouts_recurrent(agent, env)
     assert starts_afresh(agent, env)
 
