@@ -22,6 +22,7 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+import pettingzoo
 import torch
 from gymnasium.wrappers import FilterObservation
 
@@ -60,8 +61,7 @@ HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
 def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
     """Build a vector of environments: without velocities, of images, or of several agents."""
     if env_id.startswith("connect_four"):
-        module = importlib.import_module(f"pettingzoo.classic.{env_id}")
-        return make_multi_agent_vect_envs(module.env, num_envs, should_async_vector=False)
+        return make_multi_agent_vect_envs(connect_four, num_envs, should_async_vector=False)
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
         module = importlib.import_module(f"mpe2.{name}")
@@ -80,6 +80,11 @@ def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
         return MaskVelocityWrapper(gym.make(env_id, disable_env_checker=True))
 
     return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
+
+
+def connect_four() -> Any:
+    """Build PettingZoo's game; an illegal move would lose it."""
+    return pettingzoo.make("aec", "classic/connect_four-v3")
 
 
 def grid_world(env_id: str) -> gym.Env[Any, Any]:
@@ -103,7 +108,7 @@ def against_chance(agent: IPPO, games: int, seed: int) -> np.ndarray:
 
     In every second game the other one begins.
     """
-    env = importlib.import_module("pettingzoo.classic.connect_four_v3").env()
+    env = connect_four()
     random, outcomes = np.random.default_rng(seed), []
     for game in range(games):
         env.reset(seed=seed + game)

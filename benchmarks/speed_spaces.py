@@ -28,10 +28,9 @@ from gymnasium.vector.utils import batch_space
 from torch import nn
 
 from recurrent_rl import PPO, collect_rollouts_recurrent
-from recurrent_rl.learner import evaluate
 from recurrent_rl.networks import Cnn
 
-MASKS = {  # the same 12 numbers, in other structures
+STRUCTURES = {  # the same 12 numbers, in other structures
     "one vector": lambda box: box(12),
     "Dict of 4": lambda box: spaces.Dict(
         {"position": box(3), "velocity": box(3), "goal": box(2), "touch": box(4)}
@@ -81,7 +80,7 @@ def seconds(work: Callable[[], object]) -> float:
 def dicts(rounds: int) -> None:
     """Collection and learning, 8 x 128, batch 256, 4 epochs, one LSTM 64, free environments."""
     agents = {}
-    for name, build in MASKS.items():
+    for name, build in STRUCTURES.items():
         env = Canned(build(lambda n: spaces.Box(-1, 1, (n,))), 8)
         agents[name] = (PPO(env.single_observation_space, env.single_action_space, seed=0), env)
     collecting: dict[str, list[float]] = {name: [] for name in agents}
@@ -158,11 +157,6 @@ def convolve(rounds: int) -> None:
         update_epochs=1,
     )
     collect_rollouts_recurrent(agent, env)
-    buffer, policy = agent.buffer, agent.policy
-    assert buffer is not None
-    cuts = buffer.sequences()
-    batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
-    evaluate(policy, batch, torch.device("cpu"))
     cnn = Cnn((3, 7, 7), agent.net_config.encoder_config.cnn_config, 128)
     lstm = nn.LSTM(128, 64)
     pictures = torch.rand(512, 3, 7, 7)
