@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -30,6 +31,7 @@ from torch import nn
 from recurrent_rl import PPO, collect_rollouts_recurrent
 from recurrent_rl.networks import Cnn
 
+HERE = Path(__file__).parent
 STRUCTURES = {  # the same 12 numbers, in other structures
     "one vector": lambda box: box(12),
     "Dict of 4": lambda box: spaces.Dict(
@@ -117,7 +119,10 @@ def images(_: int) -> None:
     """Peak memory of learning from 84 x 84 x 4 bytes, in a process of its own for each T."""
     for steps in (32, 128, 512):
         text = f"from speed_spaces import peak; peak({steps})"
-        subprocess.run([sys.executable, "-c", text], check=True, cwd="benchmarks")
+        done = subprocess.run(
+            [sys.executable, "-c", text], check=True, cwd=HERE, capture_output=True, text=True
+        )
+        print(done.stdout, end="", flush=True)
 
 
 def peak(steps: int) -> None:
@@ -184,12 +189,13 @@ def main() -> None:
     parts = {"dicts": 15, "images": 1, "convolve": 9}
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
+    parser.add_argument("--rounds", type=int, help="instead of each part's own number")
     options = parser.parse_args()
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, one torch thread")
     for name, rounds in parts.items():
         if not options.parts or name in options.parts:
-            globals()[name](rounds)
+            globals()[name](options.rounds or rounds)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from agents import (
     team_weights,
     weights,
 )
-from envs import scripted
+from envs import Recall, scripted
+from evolving import assert_same, snapshot
 from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from masked_envs import Masked
@@ -29,9 +30,15 @@ from recurrent_rl import (
     IPPO,
     PPO,
     CheckpointError,
+    Mutations,
     SyncMultiAgentVectorEnv,
+    TournamentSelection,
     checkpoint,
     collect_rollouts_recurrent,
+    create_population,
+    load_population,
+    make_vect_envs,
+    train_on_policy,
 )
 from recurrent_rl.learner import replay
 from recurrent_rl.networks import CustomEncoder
@@ -533,3 +540,67 @@ def test_its_first_weights_are_left_alone() -> None:
     assert_same_weights(agent.policy.encoders[0].network.state_dict(), network.state_dict())
     randomise(agent.policy, 0)
     assert not torch.equal(agent.policy.encoders[0].network.rnn.bias_hh_l0, network.rnn.bias_hh_l0)
+
+
+# --- in populations ---------------------------------------------------------------------------
+
+
+def own_population(env: Any) -> list[PPO]:
+    """Two agents around an LSTM of their own, with seeds."""
+    torch.manual_seed(0)  # of the module, which is taken as it is
+    settings = {**LEARNING, "learn_step": 16, "max_grad_norm": 1.0}
+    return create_population(
+        "PPO",
+        env.single_observation_space,
+        env.single_action_space,
+        {"head_config": {"hidden_size": [6]}, "encoder_config": {"max_seq_len": 8}},
+        INIT_HP={name.upper(): value for name, value in settings.items()},
+        population_size=2,
+        actor_network=Remembering(inputs=2),
+        seed=3,
+    )
+
+
+def evolve(env: Any, pop: list[PPO], max_steps: int, **options: Any) -> list[PPO]:
+    """Two generations of 64 steps, whose mutations change widths (of the heads: all there is)."""
+    found, _ = train_on_policy(
+        env,
+        "Recall",
+        "PPO",
+        pop,
+        max_steps=max_steps,
+        evo_steps=64,
+        eval_loop=1,
+        tournament=TournamentSelection(2, True, 2, 1, rand_seed=0),
+        mutation=Mutations(0, 1, 0, 0, 0, 0, min_width=2, rand_seed=0),
+        save_elite=False,
+        verbose=False,
+        **options,
+    )
+    return found
+
+
+def test_populations_train_mutate_resume_and_load(tmp_path: Path) -> None:
+    """In this process, in two, and after a stop: the same agents, around the same module."""
+    env = make_vect_envs(make_env=Recall, num_envs=2, should_async_vector=False)
+    pop = own_population(env)
+    start = snapshot(pop[0])
+    whole = evolve(env, pop, 128)
+    assert isinstance(whole[1].policy.encoders[0], CustomEncoder)
+    assert any("head.hidden_size" in agent.mut for agent in whole)
+    assert not torch.equal(
+        whole[1].policy.state_dict()["encoders.0.network.rnn.weight_ih_l0"],
+        start["policy"]["encoders.0.network.rnn.weight_ih_l0"],
+    ), "it has not been trained"
+    for theirs, ours in zip(evolve(env, own_population(env), 128, workers=2), whole, strict=True):
+        assert_same(snapshot(theirs), snapshot(ours))
+
+    path = tmp_path / "population.pt"
+    evolve(env, own_population(env), 64, checkpoint_path=path)
+    resumed = evolve(env, own_population(env), 128, resume=path)
+    assert len(resumed) == 2
+    assert all(agent.steps[-1] >= 128 for agent in resumed)
+    loaded = load_population(path, actor_network=Remembering(inputs=2))
+    assert all(isinstance(agent.policy.encoders[0], CustomEncoder) for agent in loaded)
+    with pytest.raises(CheckpointError, match="actor_network: expected a module"):
+        load_population(path)

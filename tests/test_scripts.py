@@ -100,6 +100,21 @@ def test_learning_benchmark_trains_several_agents(tmp_path, env_id):
     assert "final: -" in out
 
 
+def test_probes_report_who_remembers(tmp_path):
+    script = str(ROOT / "benchmarks" / "probes.py")
+    options = ("--probes", "recall-16", "--encoders", "vector-lstm", "vector-none", "--seeds", "0")
+    remembering, forgetting = run(tmp_path, script, *options).splitlines()[-2:]
+    assert remembering.startswith("| recall-16 | vector-lstm | 100.0% | 100.0% |")
+    assert "| never |" in forgetting
+
+
+def test_benchmark_of_spaces_runs(tmp_path):
+    script = str(ROOT / "benchmarks" / "speed_spaces.py")
+    out = run(tmp_path, script, "dicts", "convolve", "--rounds", "1")
+    assert "dicts:" in out
+    assert "convolve:" in out
+
+
 @pytest.mark.parametrize("part", ["memory", "resets"])
 def test_speed_benchmark_runs(tmp_path, part):
     assert part + ":" in run(tmp_path, str(ROOT / "benchmarks" / "speed.py"), part)
