@@ -282,6 +282,11 @@ class EnvRows(ABC):
                 f"got {unknown}; name everybody there may ever be in possible_agents"
             )
         allowed = {} if self._mask_method is None else self._mask_method()
+        if not isinstance(allowed, Mapping):
+            raise TypeError(
+                f"action_masks(): expected a dictionary by agent, got "
+                f"{type(allowed).__name__} from environment {e}"
+            )
         for block in self.table.blocks:
             before = block.exists[e].tolist()
             block.start[e] = block.exists[e] = block.forced[e] = False

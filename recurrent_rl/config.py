@@ -379,7 +379,7 @@ class PPOConfig(_Config):
         previous_reward: feed the last reward to the policy as well.
         normalize_obs: standardise numbers and images (pixel by pixel) by running statistics that
             live in the policy; they move between rollouts only and are saved with the weights.
-        normalize_images: divide images of bytes by 255.
+        normalize_images: divide images of bytes (two or three dimensions) by 255.
         normalize_reward: divide rewards by the running deviation of the discounted return.
         reward_scale: multiply rewards by this before learning.
         action_std_init: initial standard deviation of Box actions [half ranges of the space when
@@ -391,7 +391,8 @@ class PPOConfig(_Config):
         use_sde: generalised state-dependent exploration: Box actions deviate by a random linear
             function of what the actor's last layer reads, which is drawn anew every
             ``sde_sample_freq`` steps, so that exploration is smooth in time.
-        sde_sample_freq: steps for which such a function holds; at most 64 [environment steps].
+        sde_sample_freq: steps for which such a function holds [environment steps]. A rollout draws
+            new ones at each 64th step as well, and ``get_action`` at each call.
         ortho_init: orthogonal initial weights with the customary PPO gains, else PyTorch's own.
         burn_in: steps replayed without gradient in front of each training sequence that continues
             an episode, so that its first state is fresh [environment steps]. Below max_seq_len.

@@ -146,7 +146,7 @@ class AgentGroup:
                 net_config,
                 self.config,
                 self.size * self.identify,
-                *(copy.deepcopy(network) for network in self.networks),
+                *(_copied(network) for network in self.networks),
             )
         return policy.to(self.device)
 
@@ -471,6 +471,11 @@ class AgentGroup:
         )
         group.restore(data)
         return group
+
+
+def _copied(network: nn.Module | None) -> nn.Module | None:
+    # On the CPU, wherever it is: there policies are built and tried out.
+    return copy.deepcopy(network).cpu() if isinstance(network, nn.Module) else network
 
 
 def check_networks(data: dict[str, Any], networks: Networks) -> None:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol, cast
 import gymnasium as gym
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from recurrent_rl.config import CnnConfig, NetConfig, PPOConfig
 from recurrent_rl.distributions import ActionHead, make_head
@@ -371,7 +373,9 @@ class SequenceNetwork(Protocol):
 
     It is a ``torch.nn.Module`` that takes the place of an encoder: the heads, which ``head_config``
     describes, read what it gives. It knows nothing of episodes: where one starts, and where a row
-    pauses, is the policy's business.
+    pauses, is the policy's business. What it gives may depend on a row's own past alone, not on
+    other rows or on chance, or the learner would not find what collection saw: BatchNorm and
+    Dropout are refused.
     """
 
     def initial_state(self, rows: int) -> Sequence[Tensor]:
@@ -422,15 +426,8 @@ class CustomEncoder(nn.Module):
 
         """
         super().__init__()
-        if not isinstance(network, nn.Module) or not hasattr(network, "initial_state"):
-            raise TypeError(
-                f"{name}: expected a torch.nn.Module with initial_state(rows) and "
-                f"forward(observation, extra, state), as recurrent_rl.SequenceNetwork describes, "
-                f"got {type(network).__name__}"
-            )
+        _check_own(network, name)
         self.network = network
-        training = network.training
-        network.eval()  # or this trial would move what a BatchNorm has seen
         with torch.no_grad():
             state = tuple(network.initial_state(1))  # type: ignore[operator]
             if any(x.ndim != 3 or x.shape[1] != 1 or bool(x.any()) for x in state):
@@ -454,7 +451,6 @@ class CustomEncoder(nn.Module):
                     f"{name}: expected forward to give [L, S, ...] and a state like that of "
                     f"initial_state, got {list(given.shape)} and {shapes} from one step of one row"
                 )
-        network.train(training)
         self.outputs = int(given.shape[2])
 
     def step(
@@ -481,6 +477,35 @@ class CustomEncoder(nn.Module):
             return self.forward(part, None if extra is None else extra[:steps, which], before)
 
         return run_by_length(some, length, state)[1]
+
+
+def _check_own(network: nn.Module, name: str) -> None:
+    """Refuse what a policy cannot work with.
+
+    Raises:
+        TypeError: it is no module, has not the two methods, or has parameters of another dtype.
+        ValueError: it has layers whose output depends on other rows or on chance.
+
+    """
+    if not isinstance(network, nn.Module) or not hasattr(network, "initial_state"):
+        raise TypeError(
+            f"{name}: expected a torch.nn.Module with initial_state(rows) and "
+            f"forward(observation, extra, state), as recurrent_rl.SequenceNetwork describes, "
+            f"got {type(network).__name__}"
+        )
+    for part, module in network.named_modules():
+        dropout = getattr(module, "dropout", 0) if isinstance(module, nn.RNNBase) else 0
+        if isinstance(module, _BatchNorm | _DropoutNd) or dropout:
+            raise ValueError(
+                f"{name}: expected layers whose output depends on a row's own past alone, got "
+                f"{module} at {part!r}; use LayerNorm, or leave it out"
+            )
+    for part, parameter in network.named_parameters():
+        if parameter.dtype != torch.get_default_dtype():
+            raise TypeError(
+                f"{name}: expected parameters of {torch.get_default_dtype()}, got "
+                f"{parameter.dtype} at {part!r}"
+            )
 
 
 def tree(function: Any, value: Any) -> Any:
@@ -612,7 +637,9 @@ class ActorCritic(nn.Module):
 
     def features(self, observation: Tensor) -> Features:
         """Stored observations [..., *shape] to features [..., D], standardised if so configured."""
-        x: Features = self.codec(observation)
+        x = self.codec.forward(observation)  # not through Module's call: 3 us, at each step
+        if self.norm is None and not self.image_norms:
+            return x
         vector, images = x
         if self.norm is not None:
             numbers = self.codec.continuous

@@ -89,7 +89,7 @@ def leaves_of(space: gym.Space[Any], path: Path = ()) -> Iterator[Leaf]:
             yield from leaves_of(part, (*path, i))
     elif isinstance(space, spaces.Box):
         in_bytes, dtype = space.dtype == np.uint8, np.dtype(space.dtype)
-        if len(space.shape) == 3:
+        if len(space.shape) == 3 or (in_bytes and len(space.shape) == 2):  # a grey image
             yield Leaf(path, space, "byte picture" if in_bytes else "picture", space.shape, dtype)
         else:
             yield Leaf(path, space, "bytes" if in_bytes else "numbers", space.shape, dtype)
@@ -241,10 +241,6 @@ class ObservationLayout:
         for leaf, part in zip(self.leaves, self._parts(stored), strict=True):
             check_leaf(leaf, part, rows)
 
-    def is_finite(self, stored: Array) -> bool:
-        """Whether all numbers of stored observations [..., *shape] are finite."""
-        return all(np.isfinite(part).all() for part in self._parts(stored))
-
     def batched(self, observation: Any) -> tuple[Any, int, bool]:
         """Give a single observation a leading axis.
 
@@ -257,27 +253,59 @@ class ObservationLayout:
         try:
             for key in leaf.path:
                 value = value[key]
-        except (KeyError, IndexError, TypeError):
+            array = np.asarray(value)
+            if array.ndim == len(leaf.shape):
+                return _with_axis(self.space, observation), 1, True
+        except (KeyError, IndexError, TypeError, ValueError):
             return observation, 1, False  # ``check`` will say what is wrong
-        array = np.asarray(value)
-        if array.ndim == len(leaf.shape):
-            return self._map(lambda part: np.asarray(part)[None], observation), 1, True
         return observation, len(array) if array.ndim else 1, False
 
-    def _map(self, function: Any, observation: Any) -> Any:
-        if isinstance(observation, Mapping):
-            return {key: self._map(function, part) for key, part in observation.items()}
-        if isinstance(observation, tuple):
-            return tuple(self._map(function, part) for part in observation)
-        return function(observation)
+    def fault(self, stored: Array) -> tuple[str, str, str] | None:
+        """Say what is wrong with one stored observation [*shape].
+
+        Returns:
+            name of the part, what was expected of it, what it is; None if nothing is wrong.
+
+        """
+        for leaf, part in zip(self.leaves, self._parts(stored), strict=True):
+            try:
+                check_leaf(leaf, part[None], 1)
+            except ValueError:
+                finite = bool(np.isfinite(part).all())
+                expected = f"choices of {leaf.space}" if finite else "finite numbers"
+                shown = part.tolist() if part.size <= 20 else np.array2string(part, threshold=20)
+                return leaf.name.removeprefix("observation"), expected, str(shown)
+        return None
+
+
+def _with_axis(space: gym.Space[Any], observation: Any) -> Any:
+    """Give each part of an observation a leading axis."""
+    if isinstance(space, spaces.Dict):
+        # What is missing, ``check`` will name.
+        parts = {key: part for key, part in space.spaces.items() if key in observation}
+        return {key: _with_axis(part, observation[key]) for key, part in parts.items()}
+    if isinstance(space, spaces.Tuple):
+        pairs = zip(space.spaces, observation, strict=True)
+        return tuple(_with_axis(part, value) for part, value in pairs)
+    return np.asarray(observation)[None]
 
 
 def as_stored(leaf: Leaf, array: Array) -> Array:
     """Return observations that lose nothing when they are stored, or raise ValueError.
 
-    What is stored in bytes would otherwise be cut down to them in silence.
+    What is stored as bytes or whole numbers would otherwise be cut down to these in silence.
     """
-    if not leaf.kind.startswith("b") or array.dtype in (leaf.dtype, np.bool_, np.uint8):
+    if array.dtype == np.bool_ or (array.dtype == leaf.dtype and leaf.kind != "bits"):
+        return array
+    if not leaf.kind.startswith("b"):
+        # Whole numbers are kept as such in places, where a fraction or a NaN would vanish.
+        if leaf.dtype.kind in "iu" and array.dtype.kind == "f" and (array % 1 != 0).any():
+            if leaf.kind == "index":
+                raise _not_an_index(leaf, array)
+            raise ValueError(
+                f"{leaf.name}: expected whole numbers, as in {leaf.space}, got {array.dtype} "
+                f"{_range(array)}"
+            )
         return array
     least, most = (0, 1) if leaf.kind == "bits" else (0, 255)
     if array.dtype.kind not in "fiu" or ((array < least) | (array > most) | (array % 1 != 0)).any():
@@ -310,17 +338,15 @@ def check_leaf(leaf: Leaf, array: Array, rows: int) -> None:
         low, high = (bound.reshape(leaf.shape) for bound in leaf.bounds)
         whole = array.dtype.kind != "f" or (bool(leaf.path) and not (array % 1).any())
         if not whole or ((array < low) | (array > high)).any():
-            raise ValueError(
-                f"{leaf.name}: expected integers in [{_plain(low)}, {_plain(high)}], got "
-                f"{array.tolist()}"
-            )
+            raise _not_an_index(leaf, array)
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         row = int(np.argwhere(~np.isfinite(array))[0][0])
         raise ValueError(f"{leaf.name}: expected finite numbers, got {array[row]} in row {row}")
 
 
-def _plain(bound: Array) -> Any:
-    return bound.tolist()
+def _not_an_index(leaf: Leaf, array: Array) -> ValueError:
+    low, high = (bound.reshape(leaf.shape).tolist() for bound in leaf.bounds)
+    return ValueError(f"{leaf.name}: expected integers in [{low}, {high}], got {array.tolist()}")
 
 
 def nest(space: gym.Space[Any], by_path: Mapping[Path, Any], path: Path = ()) -> Any:
@@ -399,6 +425,9 @@ class ObservationCodec(nn.Module):
         self._low, self._high = torch.from_numpy(low), torch.from_numpy(high)
         size = {kind: sum(x.size for x in leaves if x.kind == kind) for kind in KINDS}
         self._size = size
+        first = leaves[0]
+        # The usual case, which can do without all that follows.
+        self._plain = not self.layout.nested and first.kind == "numbers" and len(self.shape) == 1
         self.continuous = size["numbers"] + size["bytes"]
         self.features = self.continuous + size["bits"] + int(counts.sum())
         self._pictures = [
@@ -407,11 +436,13 @@ class ObservationCodec(nn.Module):
             if leaf.kind.endswith("picture")
         ]
         self.image_shapes = [
-            (leaf.shape[2], *leaf.shape[:2]) if last else leaf.shape
+            (leaf.shape[2], *leaf.shape[:2]) if last else (1, *leaf.shape)[-3:]
             for leaf, _, last in self._pictures
         ]
 
     def _last(self, shape: Sequence[int]) -> bool:
+        if len(shape) == 2:
+            return False
         if self.channels_last is not None:
             return self.channels_last
         if (shape[0] == shape[1]) != (shape[1] == shape[2]):  # a square image
@@ -420,6 +451,8 @@ class ObservationCodec(nn.Module):
 
     def forward(self, stored: Tensor) -> Features:
         """Turn stored observations [..., *shape] into features of the default float type."""
+        if self._plain and stored.dtype == torch.get_default_dtype():
+            return Features(stored)
         sections = self._sections(stored)
         return Features(self._vector(*sections), self._images(*sections))
 
@@ -455,6 +488,8 @@ class ObservationCodec(nn.Module):
             x = x.to(torch.get_default_dtype())
             if of_bytes and self.normalize_images:
                 x = x * (1 / 255)
+            if len(leaf.shape) == 2:
+                x = x.unsqueeze(-3)
             images.append(x.movedim(-1, -3) if last else x)
         return tuple(images)
 
@@ -503,4 +538,6 @@ class ObservationCodec(nn.Module):
         if self._size["index"]:
             index = numbers[..., self._size["numbers"] : self._size["numbers"] + len(self._low)]
             wrong |= ((index < self._low) | (index > self._high)).any(-1)
+            if index.dtype.is_floating_point:
+                wrong |= (index != index.round()).any(-1)
         return wrong

@@ -84,7 +84,7 @@ def create_population(
         num_envs: of the vector environment, at least 1. Not needed here, as rollouts fit any number
             of environments; accepted because scripts pass it.
         device: of the policies.
-        actor_network: as ``PPO`` or ``IPPO`` takes it.
+        actor_network: as ``PPO`` or ``IPPO`` takes it; all start from its weights.
         critic_network: likewise.
         seed: of the whole population; None takes fresh entropy.
         spread: the first agent starts from INIT_HP's values, the others from values spread over

@@ -316,7 +316,9 @@ class RowCollector:
     def check_finite(self, steps: int, observation: Tensor) -> None:
         """Raise ValueError if the first ``steps`` steps, or what was seen next, make no sense."""
         buffer = self.buffer
-        for begin, seen in ((0, buffer.obs[:steps]), (steps, observation[None])):
+        blocks = buffer.obs[:steps].split(BLOCK) if steps else ()
+        begins = (*range(0, steps, BLOCK), steps)
+        for begin, seen in zip(begins, (*blocks, observation[None]), strict=True):
             invalid = self.policy.codec.invalid(seen)
             if bool(invalid.any()):
                 t, row = invalid.nonzero()[0].tolist()
@@ -328,18 +330,14 @@ class RowCollector:
             finite = torch.isfinite(values)
             if not bool(finite.all()):
                 t, row = finite.logical_not().nonzero()[0, :2].tolist()
-                raise self._not_finite(name, values[t, row].tolist(), row, t)
+                raise self._wrong(name, "finite numbers", values[t, row].item(), row, t)
 
     def _invalid(self, name: str, stored: Tensor, row: int, t: int) -> ValueError:
         """Say what is wrong with an observation [*shape]."""
-        layout = self.policy.codec.layout
-        value = _plain(layout.unpack(stored.numpy()))
-        if layout.is_finite(stored.numpy()):
-            return self._wrong(name, f"choices of {layout.space}", value, row, t)
-        return self._not_finite(name, value, row, t)
-
-    def _not_finite(self, name: str, value: Any, row: int, t: int) -> ValueError:
-        return self._wrong(name, "finite numbers", value, row, t)
+        fault = self.policy.codec.layout.fault(stored.numpy())
+        assert fault is not None
+        part, expected, got = fault
+        return self._wrong(name + part, expected, got, row, t)
 
     def _wrong(self, name: str, expected: str, value: Any, row: int, t: int) -> ValueError:
         return ValueError(
@@ -357,15 +355,6 @@ class RowCollector:
         total = reverse_scan(buffer.reward.flip(0), before.flip(0), self.discounted).flip(0)
         self.discounted = total[-1] * (factor[-1] > 0)
         return total
-
-
-def _plain(value: Any) -> Any:
-    """Return nested arrays as nested lists, for a message."""
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, tuple):
-        return tuple(_plain(part) for part in value)
-    return value.tolist()
 
 
 def forced_actions(

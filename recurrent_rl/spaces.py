@@ -40,12 +40,22 @@ def flat_mask(mask: Any) -> Array:
     """Return masks as bool [..., n]: those of a MultiDiscrete space's components are joined.
 
     Args:
-        mask: an array, or a tuple of one for each component, as Gymnasium's spaces take it.
+        mask: an array, or a (nested) tuple of one for each component, as Gymnasium's spaces take
+            it.
+
+    Raises:
+        ValueError: it is neither.
 
     """
     if isinstance(mask, tuple):
-        mask = np.concatenate([np.asarray(part) for part in mask], axis=-1)
-    return np.asarray(mask).astype(bool)
+        return np.concatenate([flat_mask(part) for part in mask], axis=-1)
+    try:
+        return np.asarray(mask).astype(bool)
+    except ValueError:
+        raise ValueError(
+            f"action_mask: expected an array, or a tuple with an array for each component of a "
+            f"MultiDiscrete action, got {mask!r}"
+        ) from None
 
 
 def allows_something(mask: Array, sizes: Sequence[int]) -> Array:

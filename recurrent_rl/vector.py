@@ -4,7 +4,8 @@ Letters: E environments, A agents in a group, N = E * A rows, row e * A + a. A G
 environment is one group of one agent: N = E.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import gymnasium as gym
@@ -169,6 +170,9 @@ class GymRows:
         observation, reward, terminated, truncated, info = self.env.step(actions[0])
         ended = terminated | truncated
         observation, mask = self._seen(observation, info)
+        if mask is None and ended.all() and before[0].action_mask is not None:
+            # In final states nobody is asked, so nobody need say what is allowed.
+            mask = np.ones_like(before[0].action_mask)
         if self.final_is_next:
             return [self._next_step(observation, reward, terminated, truncated, mask, before[0])]
         final_rows, final, start = NO_ROWS, None, None
@@ -213,10 +217,12 @@ class GymRows:
                 f"autoreset mode SAME_STEP promises, got none from {type(self.env).__name__}; is "
                 f"the declared mode right?"
             )
-        finals = [info["final_obs"][i] for i in rows]
-        if self._mask_inside:
-            finals = [part_mask(final)[0] for final in finals]
-        return np.stack([self._layout.pack(final) for final in finals])
+        finals = info["final_obs"]
+        if isinstance(finals, Mapping | tuple):  # of arrays, as observations are
+            whole = part_mask(finals)[0] if self._mask_inside else finals
+            return self._layout.pack(whole, (self.num_envs,))[rows]
+        each = [part_mask(finals[i])[0] if self._mask_inside else finals[i] for i in rows]
+        return np.stack([self._layout.pack(final) for final in each])
 
     def _seen(self, observation: Any, info: dict[str, Any]) -> tuple[Array, Array | None]:
         """Return what is seen and what is allowed, [N, *shape] and bool [N, n] or None."""
@@ -224,47 +230,61 @@ class GymRows:
         if self._mask_inside:
             observation, inside = part_mask(observation)
         stored = self._layout.pack(observation, (self.num_envs,))
-        mask = self._mask_of_info(info)
-        if mask is not None:
-            return stored, mask
-        if inside is not None:
-            return stored, flat_mask(inside)
-        if self._mask_method is not None:
-            return stored, np.stack([flat_mask(mask) for mask in self._mask_method()])
-        return stored, None
+        return stored, self._mask(info, inside)
 
-    def _mask_of_info(self, info: dict[str, Any]) -> Array | None:
-        mask, declared = info.get("action_mask"), info.get("_action_mask")
-        if mask is None:
-            return None
-        given = np.array([one is not None for one in mask])
-        if declared is not None:
-            given &= declared
-        if not given.any():
-            return None
+    def _mask(self, info: dict[str, Any], inside: Any) -> Array | None:
+        """Return what is allowed, bool [N, n]; each row's mask from where it is found first."""
+        stated = info.get("action_mask")
+        if stated is None:
+            return self._mask_beside_info(inside)
         if not choices(self._action_space):
             raise ValueError(
                 f"info['action_mask']: expected none for {self._action_space}, as masks make sense "
                 f"for Discrete and MultiDiscrete actions only; take it out of the info"
             )
-        masks = np.stack([flat_mask(mask[i]) for i in np.flatnonzero(given)])
+        given = np.array([mask is not None for mask in stated]) & info.get("_action_mask", True)
+        if not given.any():
+            return self._mask_beside_info(inside)
+        masks = np.stack([flat_mask(stated[i]) for i in np.flatnonzero(given)])
         if given.all():
             return masks
-        # Who gives none allows everything.
-        full = np.ones((len(given), masks.shape[1]), dtype=bool)
-        full[given] = masks
-        return full
+        others = self._mask_beside_info(inside)
+        if others is None:  # who gives none allows everything
+            others = np.ones((self.num_envs, masks.shape[1]), dtype=bool)
+        others[given] = masks
+        return others
+
+    def _mask_beside_info(self, inside: Any) -> Array | None:
+        if inside is not None:
+            return flat_mask(inside)
+        if self._mask_method is not None:
+            return np.stack([flat_mask(mask) for mask in self._mask_method()])
+        return None
 
 
 def _mask_method(env: Any) -> Callable[[], Any] | None:
-    """Return the method that gives each environment's action mask, or None."""
-    own = getattr(env, "action_masks", None)
-    if callable(own):
-        return own  # type: ignore[no-any-return]
-    call = getattr(env, "call", None)  # of Gymnasium's own vectors
-    if call is None or not all(call("has_wrapper_attr", "action_masks")):
-        return None
-    return lambda: call("action_masks")
+    """Return the method that gives each environment's action mask, or None.
+
+    Raises:
+        ValueError: only some of the environments have one.
+
+    """
+    layer = env
+    while layer is not None:  # wrappers of vectors do not pass on what they do not know
+        own, call = getattr(layer, "action_masks", None), getattr(layer, "call", None)
+        if callable(own):
+            return own  # type: ignore[no-any-return]
+        if callable(call):  # Gymnasium's own vectors
+            has = list(call("has_wrapper_attr", "action_masks"))
+            if any(has) and not all(has):
+                raise ValueError(
+                    f"env: expected a method action_masks() in all environments or in none, got "
+                    f"none in {[i for i, there in enumerate(has) if not there]}; let it return "
+                    f"ones where everything is allowed"
+                )
+            return functools.partial(call, "action_masks") if all(has) else None
+        layer = getattr(layer, "env", None)
+    return None
 
 
 def make_vect_envs(

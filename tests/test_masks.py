@@ -29,6 +29,7 @@ from recurrent_rl import (
     collect_rollouts_recurrent,
 )
 from recurrent_rl.learner import ppo_loss, replay
+from recurrent_rl.spaces import flat_mask
 from recurrent_rl.vector import GymRows
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
@@ -333,6 +334,87 @@ def test_a_method_behind_wrappers_is_found() -> None:
         assert observed.action_mask.shape == (2, 4)
 
 
+def test_a_method_behind_wrappers_of_the_vector_is_found() -> None:
+    """Those do not pass on what they do not know."""
+    env = gym.wrappers.vector.RecordEpisodeStatistics(vector(source="method"))
+    agent = make_agent(env)
+    collect_rollouts_recurrent(agent, env)
+    assert agent.buffer is not None
+    assert agent.buffer.action_mask is not None
+    agent.evaluate(env, 4)
+
+
+@pytest.mark.parametrize("other", ["beside", "method"])
+def test_each_row_takes_what_it_finds_first(other: str) -> None:
+    """An info that speaks of one environment leaves the others what else they say."""
+
+    class Alternating(Masked):
+        """Has its mask in every second info only."""
+
+        def _info(self) -> dict[str, Any]:
+            if (self.clock + self.index) % 2:
+                return {}
+            parts = self.parts()
+            return {"action_mask": np.concatenate(parts)}
+
+        def reset(self, **options: Any) -> Any:
+            observation, _ = super().reset(**options)
+            return observation, self._info()
+
+        def step(self, action: Any) -> Any:
+            *rest, _ = super().step(action)
+            return (*rest, self._info())
+
+    def maker(i: int) -> Any:
+        return lambda: Alternating(SCRIPTS[i], i, source=other, action="multi")
+
+    env = SyncVectorEnv([maker(0), maker(1)], autoreset_mode=SAME)
+    agent = make_agent(env, learn_step=20)
+    collect_rollouts_recurrent(agent, env)
+    assert agent.buffer is not None
+    assert agent.buffer.action_mask is not None
+    for i in range(2):
+        masks = expected_masks("multi", i, SCRIPTS[i], 20, False)
+        np.testing.assert_array_equal(agent.buffer.action_mask[:, i], masks)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("count", [1, 2])
+def test_final_states_need_no_mask(mode: AutoresetMode, count: int) -> None:
+    class Silent(Masked):
+        """Says nothing about states in which nobody is asked."""
+
+        def step(self, action: Any) -> Any:
+            *rest, info = super().step(action)
+            return (*rest, {} if rest[2] or rest[3] else info)
+
+    def maker(i: int) -> Any:
+        return lambda: Silent("3t 2l", i)
+
+    env = SyncVectorEnv([maker(i) for i in range(count)], autoreset_mode=mode)
+    agent = make_agent(env, learn_step=12)
+    collect_rollouts_recurrent(agent, env)
+    assert agent.buffer is not None
+    assert agent.buffer.action_mask is not None
+    active = agent.buffer.active
+    assert not agent.buffer.action_mask[active].all(-1).any()
+
+
+def test_masks_that_are_none() -> None:
+    with pytest.raises(ValueError, match=r"^action_mask: expected an array, or a tuple"):
+        flat_mask([[1, 0], [1, 0, 1]])
+    nested = (np.array([1, 0]), (np.array([1]), np.array([0, 1])))
+    assert flat_mask(nested).tolist() == [True, False, True, False, True]
+
+
+def test_a_method_of_a_team_that_gives_no_dictionary() -> None:
+    env = team_of(SyncMultiAgentVectorEnv, source=None, action="multi")
+    env.envs[0].action_masks = lambda: np.ones(9)
+    env = SyncMultiAgentVectorEnv([lambda: env.envs[0]])
+    with pytest.raises(TypeError, match=r"^action_masks\(\): expected a dictionary by agent"):
+        env.reset()
+
+
 def test_a_method_of_the_vector_itself() -> None:
     class WithMasks(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
         def action_masks(self) -> Any:
@@ -346,10 +428,10 @@ def test_a_method_of_the_vector_itself() -> None:
     assert_obeyed(agent, "discrete")
 
 
-def test_a_method_of_some_environments_only_is_none() -> None:
+def test_a_method_of_some_environments_only_is_an_error() -> None:
     env = vector(SAME, SyncVectorEnv, {"source": "method"}, {"source": None})
-    (observed,) = GymRows(env).reset()
-    assert observed.action_mask is None
+    with pytest.raises(ValueError, match=r"^env: expected a method .*none in \[1\]"):
+        GymRows(env)
 
 
 # --- acting -------------------------------------------------------------------------------------

@@ -542,6 +542,28 @@ def test_its_first_weights_are_left_alone() -> None:
     assert not torch.equal(agent.policy.encoders[0].network.rnn.bias_hh_l0, network.rnn.bias_hh_l0)
 
 
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (nn.Dropout(0.1), r"Dropout\(p=0.1, .* at 'read.1'"),
+        (nn.BatchNorm1d(5), r"BatchNorm1d\(5"),
+        (nn.LSTM(3, 5, num_layers=2, dropout=0.2), r"LSTM\(3, 5"),
+    ],
+)
+def test_layers_that_depend_on_chance_or_on_others_are_refused(
+    layer: nn.Module, message: str
+) -> None:
+    network = Remembering()
+    network.read = nn.Sequential(nn.Linear(3, 5), layer)
+    with pytest.raises(ValueError, match=rf"^actor_network: expected layers whose .* {message}"):
+        PPO(VECTOR, CHOICE, actor_network=network)
+
+
+def test_parameters_of_another_dtype_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"^critic_network: expected parameters of torch.float32"):
+        PPO(VECTOR, CHOICE, critic_network=Remembering().double())
+
+
 # --- in populations ---------------------------------------------------------------------------
 
 
