@@ -11,6 +11,7 @@ from recurrent_rl.config import (
     NetConfig,
     PPOConfig,
 )
+from recurrent_rl.encoders import SequenceNetwork
 from recurrent_rl.group import ActionOutput, AgentGroup
 from recurrent_rl.hpo import HyperparameterConfig, RLParameter
 from recurrent_rl.ippo import IPPO
@@ -24,7 +25,6 @@ from recurrent_rl.multi_agent import (
 )
 from recurrent_rl.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.mutation import Mutations
-from recurrent_rl.networks import SequenceNetwork
 from recurrent_rl.population import create_population, load_population
 from recurrent_rl.ppo import PPO
 from recurrent_rl.recurrent import HiddenState, RecurrentCore

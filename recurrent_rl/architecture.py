@@ -27,15 +27,9 @@ from torch import Tensor, nn
 
 from recurrent_rl.config import NetConfig
 from recurrent_rl.distributions import SdeHead
+from recurrent_rl.encoders import Cnn, CustomEncoder, Encoder, ResidualBlock
 from recurrent_rl.group import AgentGroup
-from recurrent_rl.networks import (
-    ActorCritic,
-    Cnn,
-    CustomEncoder,
-    Encoder,
-    ResidualBlock,
-    split_adam_state,
-)
+from recurrent_rl.networks import ActorCritic, split_adam_state
 from recurrent_rl.recurrent import HiddenState, RecurrentCore
 
 FRESH, ZERO = -1, -2

@@ -10,8 +10,8 @@ import torch
 from recurrent_rl.agent import Agent
 from recurrent_rl.architecture import morph
 from recurrent_rl.config import CONVOLUTIONS, Activation, NetConfig
+from recurrent_rl.encoders import Encoder
 from recurrent_rl.group import AgentGroup
-from recurrent_rl.networks import Encoder
 from recurrent_rl.randomness import Random
 
 AnyAgent = TypeVar("AnyAgent", bound=Agent)

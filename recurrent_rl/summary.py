@@ -6,7 +6,8 @@ from typing import cast
 from torch import nn
 
 from recurrent_rl.config import CnnConfig, NetConfig
-from recurrent_rl.networks import ActorCritic, Cnn, CustomEncoder, Encoder
+from recurrent_rl.encoders import Cnn, CustomEncoder, Encoder
+from recurrent_rl.networks import ActorCritic
 from recurrent_rl.observations import ObservationLayout
 
 

@@ -16,14 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from recurrent_rl.config import NetConfig, PPOConfig
+from recurrent_rl.encoders import Encoder, ResidualBlock, mlp, orthogonal_init
 from recurrent_rl.networks import (
     ActorCritic,
-    Encoder,
-    ResidualBlock,
     RunningNorm,
     adam_state_for,
-    mlp,
-    orthogonal_init,
     share_memory_of,
     split_adam_state,
 )

@@ -40,8 +40,8 @@ from recurrent_rl import (
     make_vect_envs,
     train_on_policy,
 )
+from recurrent_rl.encoders import CustomEncoder
 from recurrent_rl.learner import replay
-from recurrent_rl.networks import CustomEncoder
 
 VECTOR, CHOICE = Box(-1, 1, (3,)), Discrete(3, start=1)
 COMING = {"bob_0": [(0, 5, "t")], "fred_0": [(1, 3, "l")], "bob_1": [(0, 1, "l"), (3, 5, "b")]}
