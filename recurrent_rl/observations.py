@@ -6,7 +6,8 @@ Of a Dict or a Tuple the *leaves* are laid one after the other into a flat recor
 indices as float32, then bytes and bits. If it has both, the record is one of bytes, which begins
 with those of the numbers.
 
-Letters: ... any leading axes, N rows, D features, C channels, H height, W width.
+Letters: ... any leading axes, N rows, D features, C channels, H height, W width, B bytes or numbers
+of a record.
 """
 
 import math
@@ -134,10 +135,13 @@ class ObservationLayout:
         first = self.leaves[0]
         if not self.nested:
             self.shape, self.array_dtype = first.shape, first.dtype
-            by_kind = {"bytes": torch.uint8, "bits": torch.int8, "index": torch.int64}
-            self.dtype = by_kind.get(first.kind.removesuffix(" picture"), torch.float32)
-            if first.kind == "byte picture":
-                self.dtype = torch.uint8
+            by_kind: dict[Kind, torch.dtype] = {
+                "index": torch.int64,
+                "bytes": torch.uint8,
+                "bits": torch.int8,
+                "byte picture": torch.uint8,
+            }
+            self.dtype = by_kind.get(first.kind, torch.float32)
         elif self.bytes:
             # Rounded up: numbers can be seen in bytes only where their size divides all strides.
             size = self.numbers * NUMBER + self.bytes
