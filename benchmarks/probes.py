@@ -100,9 +100,14 @@ MOST_STEPS["repeat-4"] = 300_000
 
 
 def agent_for(probe: str, form: Form, env: Any, seed: int) -> PPO:
-    """Build the agent; settings depend on how far back it must remember, and on nothing else."""
+    """Build the agent; settings depend on how far back it must remember, and lr on the encoder."""
     k = int(probe.partition("-")[2])
     recall = probe.startswith("recall")
+    # A GRU's gate that keeps for long lets little in, and what a Dict says at each step of a long
+    # wait fills an LSTM's memory: both take longer steps to get away from that.
+    bold = (
+        not recall or form.encoder.get("cell") == "gru" or (k > 64 and form.observation == "dict")
+    )
     encoder = {
         "hidden_state_size": 32,
         "max_seq_len": max(k + 1, 32),
@@ -118,8 +123,7 @@ def agent_for(probe: str, form: Form, env: Any, seed: int) -> PPO:
         learn_step=k + 1 if recall else 96,
         batch_size=max(4 * (k + 1), 256),
         update_epochs=4 if recall else 8,
-        # A GRU's gate that stays open lets little in: it takes longer steps.
-        lr=1e-3 if recall and form.encoder.get("cell") != "gru" else 3e-3,
+        lr=3e-3 if bold else 1e-3,
         gamma=0.0,  # an answer is judged at once
         normalize_reward=False,
         recurrent=form.recurrent,

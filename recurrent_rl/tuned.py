@@ -117,7 +117,7 @@ TUNED = {
             },
             hyperparameters={
                 "learn_step": 256,
-                "batch_size": 512,
+                "batch_size": 1024,
                 "update_epochs": 10,
                 "lr": 1e-3,
                 "lr_schedule": "linear",
