@@ -105,9 +105,8 @@ def agent_for(probe: str, form: Form, env: Any, seed: int) -> PPO:
     recall = probe.startswith("recall")
     # A GRU's gate that keeps for long lets little in, and what a Dict says at each step of a long
     # wait fills an LSTM's memory: both take longer steps to get away from that.
-    bold = (
-        not recall or form.encoder.get("cell") == "gru" or (k > 64 and form.observation == "dict")
-    )
+    hard = form.observation == "dict" or form.encoder.get("core_layer_norm", False)
+    bold = not recall or form.encoder.get("cell") == "gru" or (k > 64 and hard)
     encoder = {
         "hidden_state_size": 32,
         "max_seq_len": max(k + 1, 32),
