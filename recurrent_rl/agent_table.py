@@ -18,7 +18,6 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.spaces import Discrete
 from pettingzoo import AECEnv, ParallelEnv
 
 from recurrent_rl.observations import ObservationLayout
@@ -112,6 +111,7 @@ class AgentBlock:
         forced: the environment has chosen the action, bool.
         forced_action: that one.
         mask: allowed actions, bool [E, A, n]; n = 0 where masks make no sense.
+        is_number: an action is a plain number.
         masked: the environment gives masks to some of them, bool [E].
         action: to be taken next.
         reward: of the last step.
@@ -133,6 +133,7 @@ class AgentBlock:
         self.layout = ObservationLayout(first.observation)
         action_shape, action_dtype, _ = action_form(first.action)
         self.mask_size = mask_size(first.action)
+        self.is_number = self.mask_size > 0 and not action_shape  # Discrete
         size = (num_envs, len(same))
         self.observation = allocate((*size, *self.layout.shape), self.layout.array_dtype)
         self.final = allocate((*size, *self.layout.shape), self.layout.array_dtype)
@@ -354,8 +355,8 @@ class EnvRows(ABC):
         block, i = self.table.place[agent]
         source = block.forced_action if block.forced[self.index, i] else block.action
         value = source[self.index, i]
-        # A number for Discrete, but an array for a Box, even for one without dimensions.
-        return value if isinstance(block.action_space, Discrete) else np.array(value)
+        # An array for a Box, even for one without dimensions.
+        return value if block.is_number else np.array(value)
 
 
 class ParallelRows(EnvRows):

@@ -137,6 +137,10 @@ def _checked_scalar(where: str, value: Any, kind: type) -> Any:
     raise TypeError(f"{where}: expected {kind.__name__}, got {value!r} ({type(value).__name__})")
 
 
+# What describes convolutions; in dictionaries they may stand beside the encoder's own options.
+CONVOLUTIONS = ("channel_size", "kernel_size", "stride_size")
+
+
 @dataclass(frozen=True)
 class CnnConfig(_Config):
     """From an image to a vector: convolutions, each with an activation.
@@ -162,13 +166,10 @@ class CnnConfig(_Config):
     def __post_init__(self) -> None:
         """Check single fields, then that the lists are of one length."""
         super().__post_init__()
-        sizes = {
-            name: getattr(self, name) for name in ("channel_size", "kernel_size", "stride_size")
-        }
-        if (
-            len({None if size is None else len(size) for size in sizes.values()}) > 1
-            and sizes["channel_size"] != ()
-        ):
+        sizes = {name: getattr(self, name) for name in CONVOLUTIONS}
+        if self.channel_size == ():  # no convolution needs no numbers
+            sizes = {name: size or () for name, size in sizes.items()}
+        if len({None if size is None else len(size) for size in sizes.values()}) > 1:
             raise ValueError(
                 f"{type(self).__name__}: expected channel_size, kernel_size and stride_size of the "
                 f"same length, one number for each convolution, or none of them, got {sizes}"
@@ -188,7 +189,7 @@ class CnnConfig(_Config):
         if self.channel_size is None:
             return default_convolutions(min(height, width))
         kernels, strides = self.kernel_size or (), self.stride_size or ()
-        layers = tuple(zip(self.channel_size, kernels, strides, strict=False))
+        layers = tuple(zip(self.channel_size, kernels, strides, strict=True))
         size = min(height, width)
         for i, (_, kernel, stride) in enumerate(layers):
             if kernel > size:
@@ -318,10 +319,6 @@ class EncoderConfig(_Config):
         if self.hidden_size is not None:
             return self.hidden_size
         return (64,) * (2 - recurrent - images)
-
-
-# Of an image's encoder: in dictionaries they may stand beside the encoder's own options.
-CONVOLUTIONS = ("channel_size", "kernel_size", "stride_size")
 
 
 @dataclass(frozen=True)

@@ -169,13 +169,7 @@ class IPPO(Agent):
         self.device, self.seed = torch.device(device), seed
         configs = self._net_configs(net_config)
         config = PPOConfig.from_dict(hyperparameters)
-        networks = {
-            name: Networks(
-                self._network_of(name, "actor_network", actor_network),
-                self._network_of(name, "critic_network", critic_network),
-            )
-            for name in self.grouped_agents
-        }
+        networks = _by_group(list(self.grouped_agents), actor_network, critic_network)
         self.trainees = {
             name: AgentGroup(
                 self.observation_spaces[agents[0]],
@@ -222,14 +216,6 @@ class IPPO(Agent):
                         f"agent {first!r} and {spaces[agent]} of agent {agent!r}; agents that "
                         f"share a policy need equal spaces: name other groups with groups="
                     )
-
-    def _network_of(self, group: str, what: str, given: OwnNetworks) -> nn.Module | None:
-        if not isinstance(given, Mapping):
-            return given
-        for name in given:
-            if name not in self.grouped_agents:
-                raise ValueError(unknown_name(what, name, list(self.grouped_agents)))
-        return given.get(group)
 
     def _net_configs(
         self, net_config: Mapping[str, Any] | NetConfig | None
@@ -529,10 +515,7 @@ class IPPO(Agent):
         actor_network: OwnNetworks = None,
         critic_network: OwnNetworks = None,
     ) -> Self:
-        networks = {
-            name: Networks(_of_group(actor_network, name), _of_group(critic_network, name))
-            for name in data["groups"]
-        }
+        networks = _by_group(list(data["groups"]), actor_network, critic_network)
         groups = {
             name: AgentGroup.from_data(d, device, networks[name])
             for name, d in data["groups"].items()
@@ -555,8 +538,18 @@ class IPPO(Agent):
         return agent
 
 
-def _of_group(networks: OwnNetworks, group: str) -> nn.Module | None:
-    return networks.get(group) if isinstance(networks, Mapping) else networks
+def _by_group(
+    groups: Sequence[str], actor: OwnNetworks, critic: OwnNetworks
+) -> dict[str, Networks]:
+    """Deal the user's own modules out; ValueError for one of a group that there is not."""
+    given = []
+    for what, modules in (("actor_network", actor), ("critic_network", critic)):
+        each = modules if isinstance(modules, Mapping) else dict.fromkeys(groups, modules)
+        for name in each:
+            if name not in groups:
+                raise ValueError(unknown_name(what, name, list(groups)))
+        given.append(each)
+    return {name: Networks(*(each.get(name) for each in given)) for name in groups}
 
 
 def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

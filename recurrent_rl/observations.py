@@ -13,7 +13,7 @@ of a record.
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import gymnasium as gym
 import numpy as np
@@ -25,11 +25,12 @@ from recurrent_rl.spaces import SUPPORTED_OBSERVATIONS, Array
 
 Path = tuple[str | int, ...]
 
-# What a leaf is to a network, in the order of a record: the first three are stored as numbers, the
-# others as bytes.
+# What a leaf is to a network, in the order of a record: numbers first, then what is in bytes.
 Kind = Literal["numbers", "index", "picture", "bytes", "bits", "byte picture"]
-KINDS: tuple[Kind, ...] = ("numbers", "index", "picture", "bytes", "bits", "byte picture")
+KINDS: tuple[Kind, ...] = get_args(Kind)
+IN_BYTES: tuple[Kind, ...] = ("bytes", "bits", "byte picture")
 NUMBER = 4  # bytes of a float32
+EXACT = 2**24  # whole numbers up to here are exact in float32
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class Leaf:
     def size(self) -> int:
         """Numbers in it."""
         return math.prod(self.shape)
+
+    @property
+    def in_bytes(self) -> bool:
+        """Whether a record has it among its bytes rather than its numbers."""
+        return self.kind in IN_BYTES
 
     @property
     def name(self) -> str:
@@ -122,16 +128,23 @@ class ObservationLayout:
     """
 
     def __init__(self, space: gym.Space[Any]) -> None:
-        """Raise TypeError, saying what is supported, for any other space."""
+        """See how a space's observations are to be kept.
+
+        Raises:
+            TypeError: it is not supported; the message says which are.
+            ValueError: a Dict or Tuple has choices beyond what float32 tells apart.
+
+        """
         found = list(leaves_of(space))
         if not found:
             raise TypeError(f"observation_space: expected at least one part, got {space}")
         self.space = space
         self.leaves = sorted(found, key=lambda leaf: KINDS.index(leaf.kind))
         self.nested = isinstance(space, spaces.Dict | spaces.Tuple)
-        numbers = [leaf for leaf in self.leaves if KINDS.index(leaf.kind) < 3]
-        self.numbers = sum(leaf.size for leaf in numbers)
-        self.bytes = sum(leaf.size for leaf in self.leaves) - self.numbers
+        self.numbers, self.bytes = (
+            sum(leaf.size for leaf in self.leaves if leaf.in_bytes == in_bytes)
+            for in_bytes in (False, True)
+        )
         first = self.leaves[0]
         if not self.nested:
             self.shape, self.array_dtype = first.shape, first.dtype
@@ -154,10 +167,19 @@ class ObservationLayout:
         self.places: list[tuple[bool, int, int]] = []
         ends = [0, 0]
         for leaf in self.leaves:
-            in_bytes = KINDS.index(leaf.kind) >= 3
-            begin, ends[in_bytes] = ends[in_bytes], ends[in_bytes] + leaf.size
-            self.places.append((in_bytes, begin, ends[in_bytes]))
+            begin, ends[leaf.in_bytes] = ends[leaf.in_bytes], ends[leaf.in_bytes] + leaf.size
+            self.places.append((leaf.in_bytes, begin, ends[leaf.in_bytes]))
+        if self.nested:
+            self._check_exact()
         self.blank = self._blank()
+
+    def _check_exact(self) -> None:
+        for leaf in self.leaves:
+            if leaf.kind == "index" and max(np.abs(bound).max() for bound in leaf.bounds) > EXACT:
+                raise ValueError(
+                    f"{leaf.name}: expected choices between -2^24 and 2^24 within a Dict or Tuple, "
+                    f"whose numbers are kept as float32, got {leaf.space}; let them start at 0"
+                )
 
     def _blank(self) -> Array:
         blank = np.zeros(self.shape, self.array_dtype)
@@ -460,10 +482,6 @@ class ObservationCodec(nn.Module):
         sections = self._sections(stored)
         return Features(self._vector(*sections), self._images(*sections))
 
-    def vector(self, stored: Tensor) -> Tensor:
-        """Turn stored observations [..., *shape] into the features' vectors [..., D] only."""
-        return self._vector(*self._sections(stored))
-
     def _sections(self, stored: Tensor) -> tuple[Tensor, Tensor]:
         flat = stored
         if len(self.shape) != 1:
@@ -479,11 +497,15 @@ class ObservationCodec(nn.Module):
         if in_vector := size["bytes"] + size["bits"]:
             parts.append(in_bytes[..., :in_vector].to(dtype))
         if size["index"]:
-            index = numbers[..., size["numbers"] : size["numbers"] + size["index"]]
+            index = self._index(numbers)
             parts.append((index.index_select(-1, self.component) == self.choice).to(dtype))
         if not parts:
             return numbers[..., :0].to(dtype)
         return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+
+    def _index(self, numbers: Tensor) -> Tensor:
+        begin = self._size["numbers"]
+        return numbers[..., begin : begin + self._size["index"]]
 
     def _images(self, numbers: Tensor, in_bytes: Tensor) -> tuple[Tensor, ...]:
         lead, images = numbers.shape[:-1], []
@@ -540,7 +562,7 @@ class ObservationCodec(nn.Module):
         if numbers.dtype.is_floating_point:
             wrong |= ~torch.isfinite(numbers).all(-1)
         if self._size["index"]:
-            index = numbers[..., self._size["numbers"] : self._size["numbers"] + len(self._low)]
+            index = self._index(numbers)
             wrong |= ((index < self._low) | (index > self._high)).any(-1)
             if index.dtype.is_floating_point:
                 wrong |= (index != index.round()).any(-1)

@@ -242,10 +242,15 @@ class GymRows:
                 f"info['action_mask']: expected none for {self._action_space}, as masks make sense "
                 f"for Discrete and MultiDiscrete actions only; take it out of the info"
             )
-        given = np.array([mask is not None for mask in stated]) & info.get("_action_mask", True)
+        given = np.broadcast_to(info.get("_action_mask", True), self.num_envs)
+        if isinstance(stated, np.ndarray) and stated.dtype != object:
+            masks: Array = flat_mask(stated)[given]
+        else:  # tuples, or None here and there
+            given = given & [mask is not None for mask in stated]
+            rows = np.flatnonzero(given)
+            masks = np.stack([flat_mask(stated[i]) for i in rows]) if len(rows) else np.empty(0)
         if not given.any():
             return self._mask_beside_info(inside)
-        masks = np.stack([flat_mask(stated[i]) for i in np.flatnonzero(given)])
         if given.all():
             return masks
         others = self._mask_beside_info(inside)
