@@ -1,39 +1,41 @@
 """Recurrent reinforcement learning: agents that remember, exact and fast."""
 
-from recurrent_rl.agent import Birth
+from recurrent_rl.acting.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
+from recurrent_rl.acting.group import ActionOutput, AgentGroup
+from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
+from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.individual import Birth
+from recurrent_rl.algorithms.ippo import IPPO
+from recurrent_rl.algorithms.ppo import PPO
+from recurrent_rl.algorithms.ppo_update import Diagnostics
+from recurrent_rl.algorithms.search_space import HyperparameterConfig, RLParameter
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.checkpoint import CheckpointError
-from recurrent_rl.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
-from recurrent_rl.config import (
-    CnnConfig,
-    EncoderConfig,
-    HeadConfig,
-    MlpConfig,
-    NetConfig,
-    PPOConfig,
-)
-from recurrent_rl.encoders import SequenceNetwork
-from recurrent_rl.group import ActionOutput, AgentGroup
-from recurrent_rl.hpo import HyperparameterConfig, RLParameter
-from recurrent_rl.ippo import IPPO
-from recurrent_rl.learner import Diagnostics
-from recurrent_rl.metrics import MetricsLogger
-from recurrent_rl.multi_agent import (
+from recurrent_rl.envs.gymnasium_vector import make_vect_envs
+from recurrent_rl.envs.multi_agent_vector import (
     AsyncMultiAgentVectorEnv,
     MultiAgentVectorEnv,
     SyncMultiAgentVectorEnv,
     make_multi_agent_vect_envs,
 )
-from recurrent_rl.multi_agent_acting import MultiAgentActionOutput
-from recurrent_rl.mutation import Mutations
-from recurrent_rl.population import create_population, load_population
-from recurrent_rl.ppo import PPO
-from recurrent_rl.recurrent import HiddenState, RecurrentCore
-from recurrent_rl.rollout import SequenceRolloutBuffer
-from recurrent_rl.tournament import TournamentSelection
-from recurrent_rl.training import train_multi_agent_on_policy, train_on_policy
+from recurrent_rl.evolution.mutation import Mutations
+from recurrent_rl.evolution.population import create_population, load_population
+from recurrent_rl.evolution.tournament import TournamentSelection
+from recurrent_rl.evolution.training import train_multi_agent_on_policy, train_on_policy
+from recurrent_rl.metrics import MetricsLogger
+from recurrent_rl.networks.configs import (
+    CnnConfig,
+    EncoderConfig,
+    HeadConfig,
+    MlpConfig,
+    NetConfig,
+)
+from recurrent_rl.networks.custom import SequenceNetwork
+from recurrent_rl.recurrent.core import RecurrentCore
+from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.tuned import TunedSettings, load_tuned
-from recurrent_rl.vector import make_vect_envs
-from wrappers import MaskVelocityWrapper
+from recurrent_rl.wrappers.early_message import EarlyMessageWrapper
+from recurrent_rl.wrappers.mask_velocity import MaskVelocityWrapper
 
 __version__ = "0.1.0"
 
@@ -47,6 +49,7 @@ __all__ = [
     "CheckpointError",
     "CnnConfig",
     "Diagnostics",
+    "EarlyMessageWrapper",
     "EncoderConfig",
     "HeadConfig",
     "HiddenState",

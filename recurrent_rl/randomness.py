@@ -35,7 +35,7 @@ def peek(generator: torch.Generator, high: int) -> int:
     return int(torch.randint(high, (), generator=copy))
 
 
-class Random:
+class RandomStream:
     """Whoever draws from a stream of its own that goes into checkpoints.
 
     Attributes:

@@ -1,13 +1,14 @@
-"""Gymnasium and PettingZoo wrappers that turn environments into memory tasks.
+"""The wrappers of ``recurrent_rl.wrappers`` under the name that the project began with.
 
-A package of its own: it imports Gymnasium, PettingZoo and NumPy only, so it works without
-``recurrent_rl``.
-
-* ``MaskVelocityWrapper`` - Hides the velocities, so that they must be inferred from past positions
-* ``EarlyMessageWrapper`` - Hides messages but the first, so that listeners must remember them
+Nothing in ``recurrent_rl`` imports it: many projects have a ``wrappers.py`` of their own, which
+then goes before this one.
 """
 
-from wrappers.early_message import MESSAGE_INDICES, EarlyMessageWrapper
-from wrappers.mask_velocity import VELOCITY_INDICES, MaskVelocityWrapper
+from recurrent_rl.wrappers import (
+    MESSAGE_INDICES,
+    VELOCITY_INDICES,
+    EarlyMessageWrapper,
+    MaskVelocityWrapper,
+)
 
 __all__ = ["MESSAGE_INDICES", "VELOCITY_INDICES", "EarlyMessageWrapper", "MaskVelocityWrapper"]

@@ -1,0 +1,1 @@
+"""Policies that act in environments: one rule of memory, for collecting, testing and using."""

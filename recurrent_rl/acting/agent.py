@@ -1,0 +1,102 @@
+"""What collection and testing ask of an agent, and what they ask of those who record."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from recurrent_rl.acting.carry import Collection
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.acting.player import Player, Turn
+from recurrent_rl.envs.rows import Observed, Outcome, RowSource
+
+
+class Recorder(ABC):
+    """Keeps what an algorithm wants of one group's steps."""
+
+    @abstractmethod
+    def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
+        """Keep what is seen at step t.
+
+        Returns:
+            observation: in stored form, [N, *shape], on the policy's device.
+            mask: allowed actions, bool [N, mask_size], on the policy's device, or None.
+
+        """
+
+    @abstractmethod
+    def acted(self, t: int, seen: Observed, turn: Turn) -> None:
+        """Keep how the player acted upon it."""
+
+    @abstractmethod
+    def outcome(self, t: int, outcome: Outcome) -> None:
+        """Keep what it led to."""
+
+    @abstractmethod
+    def finish(self, seen: Observed) -> None:
+        """Check what was kept, and complete it by what is seen next.
+
+        Raises:
+            ValueError: numbers that make no sense; names environment and step.
+
+        """
+
+    @abstractmethod
+    def check(self, steps: int) -> None:
+        """Raise as ``finish`` does if what was seen in the first ``steps`` steps makes no sense."""
+
+
+class ActingAgent(ABC):
+    """One group of agents or several, which act together in environments.
+
+    Attributes:
+        collection: where it stopped.
+
+    """
+
+    collection: Collection
+
+    @property
+    @abstractmethod
+    def groups(self) -> Sequence[AgentGroup]:
+        """The groups of agents that share a policy."""
+
+    @property
+    @abstractmethod
+    def learn_step(self) -> int:
+        """T, steps per environment in a rollout."""
+
+    @abstractmethod
+    def rows_of(self, env: Any) -> RowSource:
+        """See an environment as rows of this agent's groups.
+
+        Raises:
+            TypeError: it is of another kind.
+            ValueError: its spaces or agents are not this agent's.
+
+        """
+
+    @abstractmethod
+    def start_rollout(
+        self,
+        steps: int,
+        players: Sequence[Player],
+        seen: Sequence[Observed],
+        rows: RowSource,
+        continued: bool,
+    ) -> Sequence[Recorder]:
+        """Return a recorder for each group, for T steps; until they end there is nothing to learn.
+
+        Args:
+            steps: T.
+            players: who will act, by group.
+            seen: what they see first, by group.
+            rows: the environments.
+            continued: they go on where the last rollout ended.
+
+        """
+
+    @abstractmethod
+    def end_rollout(self, steps: int) -> None:
+        """Note that the recorders are done, after so many environment steps."""

@@ -1,0 +1,127 @@
+"""Where collection stopped, so that it can continue there.
+
+Letters: N rows (environment, agent).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.envs.rows import Observed
+from recurrent_rl.envs.usage import is_marked, mark
+from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.spaces.array import Array
+
+
+@dataclass
+class Carry:
+    """Where one group's collection stopped, so that the next call continues there.
+
+    Attributes:
+        observed: what the policy sees next.
+        state: the hidden state before it; zeroing by ``observed.start`` may still be to come.
+        reward: the last reward, [N], for policies that see it.
+        episode_return: so far, [N].
+        episode_length: so far, [N] [environment steps].
+        policy: whose memory this is.
+
+    """
+
+    observed: Observed
+    state: HiddenState
+    reward: torch.Tensor
+    episode_return: Array
+    episode_length: Array
+    policy: ActorCritic
+
+    @classmethod
+    def fresh(cls, group: AgentGroup, observed: Observed) -> "Carry":
+        """Return the start of a collection, at what is seen first."""
+        rows = len(observed.observation)
+        return cls(
+            observed,
+            group.policy.initial_state(rows),
+            torch.zeros(rows, device=group.device),
+            np.zeros(rows),
+            np.zeros(rows, dtype=np.int64),
+            group.policy,
+        )
+
+    def to_data(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        return {
+            "observed": [None if x is None else torch.from_numpy(x) for x in self.observed],
+            "state": list(self.state.tensors),
+            "rows": self.state.rows,
+            "reward": self.reward,
+            "episode_return": torch.from_numpy(self.episode_return),
+            "episode_length": torch.from_numpy(self.episode_length),
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any], policy: ActorCritic) -> "Carry":
+        """Rebuild what ``to_data`` described, sharing no memory with it."""
+        arrays = (None if x is None else x.cpu().numpy().copy() for x in data["observed"])
+        return cls(
+            Observed(*arrays),  # type: ignore[arg-type]
+            HiddenState(data["state"], data["rows"]).to(policy.device).clone(),
+            data["reward"].to(policy.device, copy=True),
+            data["episode_return"].cpu().numpy().copy(),
+            data["episode_length"].cpu().numpy().copy(),
+            policy,
+        )
+
+
+class Collection:
+    """Where one agent's collection stopped, and in which environments.
+
+    It goes on there if the same innermost environments come again and nothing else has used them
+    since (see ``envs.usage``); otherwise it starts afresh.
+
+    Attributes:
+        carries: by group; None where there is nothing to continue from: before the first rollout,
+            and after one that failed.
+
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to continue from."""
+        self.carries: list[Carry] | None = None
+        self._mark = object()
+
+    def forget(self) -> None:
+        """Start afresh next time."""
+        self.carries = None
+
+    def stop(self, env: Any, carries: Sequence[Carry]) -> None:
+        """Note where collection has stopped."""
+        self.carries, self._mark = list(carries), object()
+        mark(env, self._mark)
+
+    def of(self, groups: Sequence[AgentGroup]) -> list[Carry] | None:
+        """Return the carries, if they are of the policies that these groups have now."""
+        known = self.carries or []
+        fits = [carry.policy for carry in known] == [group.policy for group in groups]
+        return known if fits else None
+
+    def is_latest(self, env: Any) -> bool:
+        """Whether nothing else has used the environment since."""
+        return is_marked(env, self._mark)
+
+    def to_data(self) -> list[dict[str, Any]] | None:
+        """Tensors and plain values, for a checkpoint."""
+        return None if self.carries is None else [carry.to_data() for carry in self.carries]
+
+    def restore(
+        self, data: Sequence[Mapping[str, Any]] | None, groups: Sequence[AgentGroup]
+    ) -> None:
+        """Take over what ``to_data`` described; continue there with ``reset=False`` only."""
+        self.carries, self._mark = None, object()
+        if data is not None:
+            pairs = zip(data, groups, strict=True)
+            self.carries = [Carry.from_data(each, group.policy) for each, group in pairs]

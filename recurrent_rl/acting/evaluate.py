@@ -1,0 +1,104 @@
+"""Running episodes without learning.
+
+Letters: E environments, A agents in a group, N = E * A rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurrent_rl.acting.agent import ActingAgent
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.acting.player import as_tensor
+from recurrent_rl.envs.rows import Observed, Outcome, RowSource
+from recurrent_rl.envs.usage import mark
+from recurrent_rl.randomness import derived_seed
+from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.masks import check_mask
+
+
+@torch.no_grad()
+def play_episodes(
+    agent: ActingAgent,
+    env: Any,
+    episodes: int,
+    *,
+    max_steps: int | None,
+    deterministic: bool,
+    seed: int | None,
+) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return the undiscounted returns of at least ``episodes`` episodes, [episodes, A] by group.
+
+    See ``PPO.evaluate``.
+    """
+    for name, count in (("episodes", episodes), ("max_steps", max_steps)):
+        if count is not None and count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
+    rows = agent.rows_of(env)
+    mark(rows.env, None)
+    returns: list[list[Array]] = []
+    for i in range(-(-episodes // rows.num_envs)):
+        observed = rows.reset(_seed_of_round(seed, i))
+        parts = [
+            _Part(group, seen, deterministic)
+            for group, seen in zip(agent.groups, observed, strict=True)
+        ]
+        _play(rows, parts, max_steps)
+        returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
+    return [np.concatenate(each) for each in zip(*returns, strict=True)]
+
+
+class _Part:
+    """One group's rows in one episode."""
+
+    def __init__(self, group: AgentGroup, seen: Observed, deterministic: bool) -> None:
+        rows = len(seen.observation)
+        self.group, self.seen, self.deterministic = group, seen, deterministic
+        self.player, self.total = group.player(rows), np.zeros(rows)
+
+    def act(self, playing: Array) -> Array:
+        """Choose the rows' actions; ``playing`` says whose episode goes on, bool [N]."""
+        seen, policy, rows = self.seen, self.player.policy, len(playing)
+        policy.codec.layout.check_stored(seen.observation, rows)
+        mask, noise = None, None
+        if seen.action_mask is not None:
+            # In a final state nothing may be allowed; who is not asked there may do anything.
+            asked = playing if seen.active is None else playing & seen.active
+            allowed = check_mask(seen.action_mask, self.group.action_space, rows, asked=asked)
+            mask = torch.from_numpy(allowed).to(self.player.device)
+        if not self.deterministic:
+            drawn = policy.action_head.distribution.noise((rows,), self.group.generator)
+            noise = drawn.to(self.player.device)
+        turn = self.player.act(seen, as_tensor(policy, seen.observation), noise, mask)
+        return policy.actions.to_env(turn.acted.action)
+
+    def take(self, outcome: Outcome, observed: Observed, playing: Array) -> None:
+        """Take in what a step led to, and what is seen next."""
+        score = outcome.reward if outcome.score is None else outcome.score
+        self.total += np.where(playing, score, 0)
+        self.player.hear(outcome.reward, self.seen.exists)
+        self.seen = observed
+
+
+def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> None:
+    """Play one episode in every environment; the returns are the parts'."""
+    playing = np.ones(rows.num_envs, dtype=bool)
+    steps = 0
+    while playing.any() and (max_steps is None or steps < max_steps):
+        of_rows = [playing.repeat(part.group.size) for part in parts]
+        actions = [part.act(going) for part, going in zip(parts, of_rows, strict=True)]
+        stepped = rows.step(actions, [part.seen for part in parts])
+        for part, going, (outcome, observed) in zip(parts, of_rows, stepped, strict=True):
+            part.take(outcome, observed, going)
+        ended = outcome.terminated | outcome.truncated if outcome.ended is None else outcome.ended
+        playing &= ~ended[:: parts[-1].group.size]
+        steps += 1
+
+
+def _seed_of_round(seed: int | None, number: int) -> int | None:
+    """Each round has its own: how often environments reset in the last depends on the policy."""
+    if seed is None or number == 0:
+        return seed
+    return derived_seed(seed, number, bits=31)

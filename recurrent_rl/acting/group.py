@@ -1,0 +1,310 @@
+"""Agents that share one policy.
+
+``PPO`` has one group of one, nameless agent; ``IPPO`` has a group for each kind of agent.
+
+Letters: N rows, A agents in the group; of whole environments, row e * A + a is agent a's.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.acting.player import Player, as_tensor
+from recurrent_rl.envs.rows import Observed
+from recurrent_rl.networks.configs import NetConfig, PolicyConfig
+from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
+from recurrent_rl.networks.summary import parameter_count, summary
+from recurrent_rl.randomness import derived_seed, peek, seeded
+from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.masks import check_mask, without_mask
+from recurrent_rl.spaces.serialization import space_from_dict, space_to_dict
+
+
+class ActionOutput(NamedTuple):
+    """What ``get_action`` returns.
+
+    Attributes:
+        action: as the environment takes it, [N, *shape].
+        log_prob: of the sampled (unclipped) action, [N].
+        entropy: of the policy [nats], [N].
+        value: V of the observation and what was remembered, [N].
+        hidden_state: after this step; give it to the next call.
+
+    """
+
+    action: Array
+    log_prob: Array
+    entropy: Array
+    value: Array
+    hidden_state: HiddenState
+
+
+class AgentGroup:
+    """A policy, and the agents that share it.
+
+    Attributes:
+        observation_space: of one agent.
+        action_space: likewise.
+        agents: names of the agents, [A]; () for the one, nameless agent of ``PPO``.
+        size: A.
+        config: what is built into the policy.
+        net_config: network shapes.
+        custom_networks: the user's own modules that the policy was built around copies of.
+        identify: the policy sees which of the agents it acts for.
+        policy: the network.
+        generator: of actions, and of all else that is drawn for this group.
+        reward_scale: multiplies the rewards that the policy sees.
+
+    """
+
+    def __init__(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        net_config: NetConfig,
+        config: PolicyConfig,
+        *,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        agents: Sequence[str] = (),
+        identify: bool = False,
+        custom_networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
+    ) -> None:
+        """Build an untrained policy.
+
+        Args:
+            observation_space: of one agent: Box, Discrete, MultiDiscrete, MultiBinary, or Dict or
+                Tuple of these; an action mask within it is split off.
+            action_space: of one agent: Discrete, MultiDiscrete, MultiBinary or Box.
+            net_config: network shapes.
+            config: what is built into the policy.
+            device: of the policy.
+            seed: of weights, actions and shuffling; None takes fresh entropy.
+            agents: their names.
+            identify: show the policy which of the agents it acts for, as a one-hot input.
+            custom_networks: modules of one's own in the encoders' places; they are copied.
+
+        Raises:
+            TypeError: a space of the wrong kind.
+            ValueError: options that do not fit the spaces.
+
+        """
+        self.config, self.net_config = config, net_config
+        self.observation_space, _ = without_mask(observation_space, action_space)
+        self.action_space, self.custom_networks = action_space, custom_networks
+        self.device, self.seed = torch.device(device), seed
+        self.agents, self.size = tuple(agents), max(len(agents), 1)
+        self.generator = seeded(seed)
+        self.identify, self.reward_scale = identify, 1.0
+        self.policy = self.build_policy(net_config, self.generator)
+
+    def build_policy(self, net_config: NetConfig, generator: torch.Generator) -> ActorCritic:
+        """Return an untrained policy for this group's spaces; its weights are drawn here."""
+        with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            policy = ActorCritic(
+                self.observation_space,
+                self.action_space,
+                net_config,
+                self.config,
+                self.size * self.identify,
+                CustomNetworks(*(_copied(network) for network in self.custom_networks)),
+            )
+        return policy.to(self.device)
+
+    def next_seed(self) -> int | None:
+        """Return a seed for environments, or None if the group was given none."""
+        if self.seed is None:
+            return None
+        return int(torch.randint(2**31, (), generator=self.generator))
+
+    def reseed(self, number: int) -> None:
+        """Go on with a random stream of one's own, which follows from the present one's state."""
+        self.generator.manual_seed(derived_seed(peek(self.generator, 2**62), number))
+
+    def describe(self, title: str) -> str:
+        """Title and size, what is seen and done, and the networks, a line each."""
+        first = f"{title}, {parameter_count(self.policy):,} parameters"
+        lines = summary(self.policy, self.net_config, self.action_space)
+        return "\n  ".join([first, *lines])
+
+    # --- acting -----------------------------------------------------------------------------
+
+    def identity(self, agent: Array) -> Tensor | None:
+        """Which agent each of N rows is (an index, [N]), one-hot [N, A]; None if unseen."""
+        if not self.policy.extra.identities:
+            return None
+        return torch.eye(self.size, device=self.device)[torch.from_numpy(agent).to(self.device)]
+
+    def player(
+        self,
+        rows: int,
+        state: HiddenState | None = None,
+        reward: Tensor | None = None,
+        agent: Array | None = None,
+    ) -> Player:
+        """Return a player for N rows.
+
+        Args:
+            rows: N.
+            state: what they remember; None: nothing.
+            reward: their last rewards, scaled, [N]; None: zeros.
+            agent: index of each row's agent, int [N]; None: row e * A + a is agent a.
+
+        """
+        return Player(
+            self.policy,
+            self.policy.initial_state(rows) if state is None else state,
+            reward,
+            identity=self.identity(np.arange(rows) % self.size if agent is None else agent),
+            reward_scale=self.reward_scale,
+        )
+
+    @torch.no_grad()
+    def choose(
+        self,
+        seen: Observed,
+        hidden_state: HiddenState | None,
+        *,
+        deterministic: bool = False,
+        reward: Any = None,
+        agent: Array | None = None,
+    ) -> ActionOutput:
+        """Choose actions for any rows.
+
+        Args:
+            seen: by N rows; actions that are forced are returned as they are.
+            hidden_state: of N rows; None for a policy that keeps none.
+            deterministic: the most likely action instead of a sample.
+            reward: the last rewards, [N], for policies that see them.
+            agent: index of each row's agent, int [N]; None: row e * A + a is agent a.
+
+        Raises:
+            TypeError: not numbers, or no HiddenState.
+            ValueError: wrong shapes, numbers that are not finite, a state of the wrong size or
+                from another kind of agent, a missing state or reward.
+
+        """
+        policy, rows = self.policy, len(seen.observation)
+        policy.codec.layout.check_stored(seen.observation, rows)
+        state = self.check_state(hidden_state, rows)
+        player = self.player(rows, state, self._check_reward(reward, rows), agent)
+        mask = None
+        if seen.action_mask is not None:
+            asked = None if seen.active is None else seen.active
+            allowed = check_mask(seen.action_mask, self.action_space, rows, asked=asked)
+            mask = torch.as_tensor(allowed, device=self.device)
+        distribution = policy.action_head.distribution
+        noise = None
+        if not deterministic:
+            noise = distribution.noise((rows,), self.generator).to(self.device)
+        acted = player.act(seen, as_tensor(policy, seen.observation), noise, mask).acted
+        action = policy.actions.to_env(acted.action)
+        if seen.forced is not None and seen.forced_action is not None:
+            action[seen.forced] = seen.forced_action[seen.forced]  # as given, without rounding
+        return ActionOutput(
+            action,
+            distribution.log_prob(acted.dist_params, acted.action).numpy(force=True),
+            distribution.entropy(acted.dist_params).numpy(force=True),
+            policy.value_of(acted.critic_features).numpy(force=True),
+            player.state,
+        )
+
+    def check_state(self, state: HiddenState | None, rows: int) -> HiddenState:
+        """Return a state that fits N rows of this policy, or say what is wrong with it."""
+        shapes = self.policy.state_shapes
+        if state is None:
+            if shapes:
+                raise ValueError(
+                    f"hidden_state: expected one, as this policy remembers; begin an episode with "
+                    f"agent.get_initial_hidden_state({rows}) and pass on what get_action returns"
+                )
+            return self.policy.initial_state(rows)
+        if not isinstance(state, HiddenState):
+            raise TypeError(f"hidden_state: expected a HiddenState, got {type(state).__name__}")
+        expected = [(k, rows, h) for k, h in shapes]
+        if state.rows != rows or [tuple(x.shape) for x in state.tensors] != expected:
+            raise ValueError(
+                f"hidden_state: expected {rows} rows and tensors [K, N, H] = {expected}, got "
+                f"{state}; is it another agent's, or of another number of environments?"
+            )
+        return state
+
+    def _check_reward(self, reward: Any, rows: int) -> Tensor | None:
+        if not self.policy.extra.reward:
+            return None
+        if reward is None or np.shape(reward) not in ((rows,), ()):
+            raise ValueError(
+                f"reward: expected the last rewards, shape [N] = [{rows}], zeros at an episode's "
+                f"start, as this agent was built with previous_reward=True, got {reward!r}"
+            )
+        array = np.asarray(reward)
+        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
+            raise ValueError(f"reward: expected finite numbers, got {reward!r}")
+        scaled = np.broadcast_to(reward, (rows,)) * self.reward_scale
+        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def to_data(self) -> dict[str, Any]:
+        """Return what ``from_data`` needs, in tensors (not copied) and plain values."""
+        return {
+            "observation_space": space_to_dict(self.observation_space),
+            "action_space": space_to_dict(self.action_space),
+            "net_config": self.net_config.to_dict(),
+            "seed": self.seed,
+            "agents": list(self.agents),
+            "identify": self.identify,
+            "networks": [network is not None for network in self.custom_networks],
+            "policy": self.policy.state_dict(),
+            "generator": self.generator.get_state(),
+        }
+
+    @classmethod
+    def from_data(
+        cls,
+        data: Mapping[str, Any],
+        config: PolicyConfig,
+        device: torch.device | str,
+        custom_networks: CustomNetworks,
+    ) -> "AgentGroup":
+        """Rebuild what ``to_data`` described, around modules like those it was built with.
+
+        Raises:
+            ValueError: modules where the saved group had none, or the other way round.
+
+        """
+        for name, had, given in zip(
+            CustomNetworks._fields, data["networks"], custom_networks, strict=True
+        ):
+            if had != (given is not None):
+                expected, got = ("a module", "none") if had else ("none", "one")
+                raise ValueError(
+                    f"{name}_network: expected {expected}, as in the agent that was saved, got "
+                    f"{got}; give load the modules that it was built with: {name}_network=..."
+                )
+        group = cls(
+            space_from_dict(data["observation_space"]),
+            space_from_dict(data["action_space"]),
+            NetConfig.from_dict(data["net_config"]),
+            config,
+            device=device,
+            seed=data["seed"],
+            agents=data["agents"],
+            identify=data["identify"],
+            custom_networks=custom_networks,
+        )
+        group.policy.load_state_dict(data["policy"])
+        group.generator.set_state(data["generator"].cpu())
+        return group
+
+
+def _copied(network: nn.Module | None) -> nn.Module | None:
+    # On the CPU, wherever it is: there policies are built and tried out.
+    return copy.deepcopy(network).cpu() if isinstance(network, nn.Module) else network

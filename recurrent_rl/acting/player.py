@@ -1,0 +1,161 @@
+"""The player: carries memory through environments by one rule.
+
+Collection, testing and ``get_action`` all act through it, so what is remembered, and when it is
+forgotten, is written here and nowhere else.
+
+Letters: N rows (environment, agent), A agents in a group, F width of the extra inputs.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurrent_rl.envs.rows import Observed
+from recurrent_rl.networks.policy import Acted, ActorCritic
+from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.spaces.array import Array
+
+NOISE_BLOCK = 64  # steps whose noise is drawn at once; bounds the memory that it needs
+
+
+class Turn(NamedTuple):
+    """What one step of acting was made of, for recorders to keep what they want.
+
+    Attributes:
+        acted: actions, distributions' parameters, features, and the state that the step led to.
+        before: the state that the step began with.
+        extra: extra inputs, [N, F] or None.
+
+    """
+
+    acted: Acted
+    before: HiddenState
+    extra: Tensor | None
+
+
+class Player:
+    """One group's rows in environments, and what they remember.
+
+    The rule: memory is zero where a life begins (``Observed.start``), and stays as it is where
+    nothing is seen (``Observed.exists``). The last action is a part of the hidden state. The last
+    reward stands beside it: zero where a life begins; while nothing is seen rewards add up.
+
+    Attributes:
+        policy: what acts.
+        state: hidden state of N rows.
+        reward: the last rewards, scaled, [N].
+
+    """
+
+    def __init__(
+        self,
+        policy: ActorCritic,
+        state: HiddenState,
+        reward: Tensor | None = None,
+        *,
+        identity: Tensor | None = None,
+        reward_scale: float = 1.0,
+    ) -> None:
+        """Begin with some memory.
+
+        Args:
+            policy: what acts.
+            state: of N rows.
+            reward: the last rewards, scaled, [N]; None: zeros.
+            identity: which of the agents each row is, one-hot [N, A], if the policy is to see it.
+            reward_scale: multiplies rewards before the policy sees them.
+
+        """
+        self.policy, self.state = policy, state
+        self.device = policy.device
+        self.reward = torch.zeros(state.rows, device=self.device) if reward is None else reward
+        self._identity, self._scale = identity, reward_scale
+        self._noise: list[Tensor] = []
+
+    def noise(self, generator: torch.Generator, steps_left: int) -> Tensor:
+        """Return the noise of the next step, [N, ...]; drawn for many steps at once.
+
+        Args:
+            generator: on the CPU.
+            steps_left: steps that are still to come, this one included.
+
+        """
+        if not self._noise:
+            distribution = self.policy.action_head.distribution
+            steps = min(max(NOISE_BLOCK, distribution.hold), steps_left)
+            drawn = distribution.noise((steps, self.state.rows), generator).to(self.device)
+            self._noise = list(drawn.unbind())[::-1]
+        return self._noise.pop()
+
+    def begin(self, start: Array | None) -> None:
+        """Zero the memory of rows whose life begins, bool [N]; None: of no row."""
+        if start is not None:
+            rows = torch.from_numpy(start).to(self.device)
+            self.state = self.state.reset(rows)
+            self.reward = self.reward.masked_fill(rows, 0)
+
+    def act(
+        self, seen: Observed, observation: Tensor, noise: Tensor | None, mask: Tensor | None = None
+    ) -> Turn:
+        """Choose the rows' actions and remember the step.
+
+        Args:
+            seen: what they see.
+            observation: the same in stored form, [N, *shape], on the policy's device.
+            noise: [N, ...]; None takes the most likely actions.
+            mask: allowed actions, bool [N, mask_size], on the policy's device, or None.
+
+        """
+        self.begin(seen.start)
+        before = self.state
+        extra = self.policy.extra.joined(before, self.reward, self._identity)
+        forced = None
+        if seen.forced is not None and seen.forced_action is not None:
+            given = self.policy.actions.from_env(seen.forced_action).to(self.device)
+            forced = (torch.from_numpy(seen.forced).to(self.device), given)
+        acted = self.policy.act(observation, extra, before, noise, mask, forced)
+        self.state = acted.state
+        if seen.exists is not None:
+            self.state = acted.state.where(torch.from_numpy(seen.exists).to(self.device), before)
+        return Turn(acted, before, extra)
+
+    def hear(self, reward: Array, exists: Array | None) -> None:
+        """Take in what the last step brought.
+
+        Args:
+            reward: [N].
+            exists: rows that saw something before that step, bool [N]; None: all.
+
+        """
+        if not self.policy.extra.reward:
+            return
+        new = torch.as_tensor(reward * self._scale, dtype=torch.float32).to(self.device)
+        if exists is not None:
+            # Who saw nothing has seen no reward either: they add up until it looks again.
+            absent = torch.from_numpy(~exists).to(self.device)
+            new = torch.where(absent, self.reward + new, new)
+        self.reward = new
+
+    def value(self, observation: Tensor, rows: Array | None = None) -> Tensor:
+        """V of observations given the present memory, which stays as it is; on the CPU.
+
+        Args:
+            observation: stored form, [n, *shape].
+            rows: which rows these are of, [n]; None: all.
+
+        """
+        state, reward, identity = self.state, self.reward, self._identity
+        if rows is not None:
+            place = torch.from_numpy(rows).to(self.device)
+            state, reward = state[place], reward[place]
+            identity = None if identity is None else identity[place]
+        extra = self.policy.extra.joined(state, reward, identity)
+        return self.policy.value(observation.to(self.device), extra, state).cpu()
+
+
+def as_tensor(policy: ActorCritic, observation: Array) -> Tensor:
+    """Return observations in stored form, [N, *shape], as a tensor beside the policy."""
+    stored = torch.as_tensor(np.asarray(observation), dtype=policy.codec.dtype)
+    return stored.to(policy.device)

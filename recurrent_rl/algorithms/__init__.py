@@ -1,0 +1,1 @@
+"""Agents that users hold, and how they learn."""

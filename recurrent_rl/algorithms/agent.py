@@ -1,0 +1,288 @@
+"""What every agent that users hold can do, whatever its algorithm: be saved, loaded and cloned."""
+
+import copy
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+
+from recurrent_rl import checkpoint
+from recurrent_rl.acting.agent import ActingAgent
+from recurrent_rl.acting.carry import Collection
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.acting.player import Player
+from recurrent_rl.algorithms.individual import Birth, Individual
+from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.recorder import OnPolicyRecorder
+from recurrent_rl.algorithms.search_space import HyperparameterConfig
+from recurrent_rl.checkpoint import CheckpointError
+from recurrent_rl.envs.rows import Observed, RowSource
+
+
+class Agent(ActingAgent):
+    """One group of agents or several, each with a trainer, behind one front door.
+
+    Attributes:
+        device: of the policies.
+        seed: what the agent was given.
+        trainers: what trains each group, by its name; "" where there is one without a name.
+        collection: where it stopped.
+        steps: environment steps trained for, a list for training loops of one's own to append to;
+            the package's own clock is ``env_steps``.
+        fitness: results of ``test``, in order.
+        scores: returns of training episodes, for training loops to fill.
+        individual: the agent's part in a population.
+
+    """
+
+    device: torch.device
+    seed: int | None
+    trainers: dict[str, OnPolicyTrainer]
+    steps: list[int]
+    fitness: list[float]
+    scores: list[float]
+    individual: Individual
+    # What a checkpoint and the agent that loads it must agree in.
+    _fixed: ClassVar[tuple[str, ...]]
+
+    def _set_up(
+        self,
+        trainers: Mapping[str, OnPolicyTrainer],
+        device: torch.device | str,
+        seed: int | None,
+    ) -> None:
+        """Take over the trainers, and start the histories."""
+        self.trainers, self.device, self.seed = dict(trainers), torch.device(device), seed
+        self.collection, self.individual = Collection(), Individual()
+        self.steps, self.fitness, self.scores = [0], [], []
+
+    # --- groups -----------------------------------------------------------------------------
+
+    @property
+    def groups(self) -> Sequence[AgentGroup]:
+        """The groups of agents that share a policy."""
+        return [trainer.group for trainer in self.trainers.values()]
+
+    @property
+    def group_names(self) -> list[str]:
+        """Names of the groups; an empty one where there is but one group without a name."""
+        return list(self.trainers)
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps collected so far, ancestors' included: the clock of all schedules."""
+        return next(iter(self.trainers.values())).env_steps
+
+    @property
+    def learn_step(self) -> int:
+        """T, steps per environment in a rollout."""
+        return next(iter(self.trainers.values())).config.learn_step
+
+    # --- collecting, for ``collect_rollouts_recurrent`` ---------------------------------------
+
+    def start_rollout(
+        self,
+        steps: int,
+        players: Sequence[Player],
+        seen: Sequence[Observed],
+        rows: RowSource,
+        continued: bool,
+    ) -> list[OnPolicyRecorder]:
+        parts = zip(self.trainers.values(), players, seen, strict=True)
+        return [
+            trainer.recorder(
+                steps,
+                player,
+                masked=observed.action_mask is not None,
+                continued=continued,
+                final_is_next=rows.final_is_next,
+                name=lambda row, i=i: rows.name(i, row),  # type: ignore[misc]
+            )
+            for i, (trainer, player, observed) in enumerate(parts)
+        ]
+
+    def end_rollout(self, steps: int) -> None:
+        for trainer in self.trainers.values():
+            trainer.end_rollout(steps)
+
+    # --- populations ------------------------------------------------------------------------
+
+    @property
+    def index(self) -> int:
+        """Number of this individual in its population."""
+        return self.lineage[-1].index
+
+    @property
+    def mut(self) -> str:
+        """What the last mutation changed."""
+        return self.lineage[-1].mutation or "none"
+
+    @property
+    def lineage(self) -> list[Birth]:
+        """Births of its ancestors, from the first generation on, and its own at the end."""
+        return self.individual.lineage
+
+    @property
+    def elite(self) -> bool:
+        """Whether it was kept from the last generation for its fitness."""
+        return self.individual.elite
+
+    @property
+    def hp_config(self) -> HyperparameterConfig | None:
+        """Which hyper-parameters mutations may change; None for none."""
+        return self.individual.hp_config
+
+    @hp_config.setter
+    def hp_config(self, config: HyperparameterConfig | None) -> None:
+        self.individual.hp_config = config
+
+    def offspring(self, index: int) -> Self:
+        """Return a child: a clone with a number and a random stream of its own.
+
+        Args:
+            index: not used in the population before.
+
+        """
+        child = self.clone()
+        for group in child.groups:
+            group.reseed(index)
+        latest = plain(self.fitness[-1]) if self.fitness else None
+        child.lineage.append(Birth(index, self.index, self.env_steps, latest))
+        child.individual.elite = False
+        return child
+
+    def clone(self) -> Self:
+        """Return an independent copy that has not collected anything yet."""
+        data = copy.deepcopy(self.to_checkpoint())
+        other = type(self).from_checkpoint(data, self.device, **self.custom_networks())
+        other.collection.forget()
+        return other
+
+    # --- saving -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def custom_networks(self) -> dict[str, Any]:
+        """Return the user's own modules that this agent was built with, as ``load`` takes them."""
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        """Return what a checkpoint holds, in tensors (not copied) and plain values."""
+        return {
+            "algorithm": type(self).__name__,
+            "seed": self.seed,
+            "groups": {name: trainer.to_data() for name, trainer in self.trainers.items()},
+            "collection": self.collection.to_data(),
+            **{
+                name: [plain(value) for value in getattr(self, name)]
+                for name in ("steps", "fitness", "scores")
+            },
+            "individual": self.individual.to_data(),
+        }
+
+    @classmethod
+    def from_checkpoint(
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+    ) -> Self:
+        """Build the agent that ``to_checkpoint`` described; it shares no tensors with that.
+
+        Args:
+            data: from ``to_checkpoint``, or of the format before.
+            device: of the policy.
+            networks: from ``custom_networks``.
+
+        """
+        data = upgraded(data)
+        agent = cls.__new__(cls)
+        agent._rebuild(data, device, networks)
+        agent.collection.restore(data["collection"], agent.groups)
+        agent.steps, agent.fitness = list(data["steps"]), list(data["fitness"])
+        agent.scores = list(data["scores"])
+        agent.individual = Individual.from_data(data["individual"])
+        return agent
+
+    @abstractmethod
+    def _rebuild(
+        self, data: dict[str, Any], device: torch.device | str, networks: dict[str, Any]
+    ) -> None:
+        """Call ``_set_up`` with trainers rebuilt from data."""
+
+    def save_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Save everything that training goes on from: atomically, readable in weights-only mode.
+
+        Weights, optimiser, normalisation, hyper-parameters, counters, random state, and where
+        collection stopped. A rollout that has not been learned from is not saved.
+
+        Raises:
+            FileNotFoundError: the directory does not exist.
+            PermissionError: it cannot be written.
+
+        """
+        checkpoint.save(self.to_checkpoint(), path)
+
+    def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
+        """Become the agent that was saved, hyper-parameters included.
+
+        To go on training exactly where it stopped, put the environment back into its state and
+        call ``collect_rollouts_recurrent(agent, env, reset=False)``.
+
+        Raises:
+            FileNotFoundError: no such file.
+            CheckpointError: truncated, foreign, or of an agent with other spaces or networks;
+                this agent is as before.
+
+        """
+        other = type(self).load(path, self.device, **self.custom_networks())
+        for name in self._fixed:
+            expected, got = getattr(self, name), getattr(other, name)
+            if expected != got:
+                raise CheckpointError(
+                    f"{path}: expected this agent's {name} {expected}, got {got}; use "
+                    f"{type(self).__name__}.load(path) to build the saved agent anew"
+                )
+        self.become(other)
+
+    def become(self, other: Self) -> None:
+        """Take over another agent's whole state; the other is not to be used any more."""
+        self.__dict__.update(other.__dict__)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        device: torch.device | str = "cpu",
+        *,
+        actor_network: Any = None,
+        critic_network: Any = None,
+    ) -> Self:
+        """Build the agent that was saved.
+
+        Args:
+            path: written by ``save_checkpoint``.
+            device: of the policy.
+            actor_network: a module like the one that the agent was built with, if it was: a
+                checkpoint has weights, but no code.
+            critic_network: likewise.
+
+        Raises:
+            FileNotFoundError: no such file.
+            CheckpointError: truncated or foreign.
+
+        """
+        data = checkpoint.load(path)
+        if data.get("algorithm") != cls.__name__:
+            raise CheckpointError(
+                f"{path}: expected a saved {cls.__name__}, got {data.get('algorithm')!r}"
+            )
+        try:
+            return cls.from_checkpoint(
+                data, device, actor_network=actor_network, critic_network=critic_network
+            )
+        except Exception as error:  # whatever the wrong part does to the code that reads it
+            raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
+
+
+def plain(value: Any) -> Any:
+    """Return Python's own number for NumPy's, which loops may have appended."""
+    return value.item() if hasattr(value, "item") else value

@@ -1,0 +1,174 @@
+"""Hyper-parameters: what describes a policy, its sequences, and what an algorithm does with them.
+
+Users give one flat list of keywords. ``PPOConfig`` is that list; it *is* a ``PolicyConfig`` and a
+``SequenceConfig`` too, so each part of the code asks for no more than the part that it needs.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypedDict
+
+from recurrent_rl.networks.configs import NetConfig, PolicyConfig
+from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, Config
+
+
+@dataclass(frozen=True)
+class SequenceConfig(Config):
+    """How rollouts are cut into the sequences that a policy with memory is trained on.
+
+    Attributes:
+        max_seq_len: L, the longest training sequence [environment steps]; gradients do not flow
+            further back.
+        burn_in: steps replayed without gradient in front of each training sequence that continues
+            an episode, so that its first state is fresh [environment steps]. Below max_seq_len.
+        refresh_hidden_state: recompute the stored states with the current weights at the start of
+            each epoch after the first.
+
+    """
+
+    max_seq_len: Annotated[int, COUNT] = 64
+    burn_in: Annotated[int, NON_NEGATIVE] = 0
+    refresh_hidden_state: bool = False
+
+
+@dataclass(frozen=True)
+class PPOConfig(SequenceConfig, PolicyConfig):
+    """Everything about a PPO agent that is not a space or a network shape.
+
+    Attributes, beside those of ``PolicyConfig`` and ``SequenceConfig``:
+        learn_step: T, steps per environment in a rollout.
+        batch_size: transitions (active steps) in a minibatch, about: sequences stay whole.
+        update_epochs: passes over each rollout.
+        lr: Adam's step size.
+        lr_schedule: "linear" decays lr to zero over total_steps.
+        total_steps: environment steps (summed over environments) of the whole training; the
+            schedule's horizon.
+        adam_eps: Adam's epsilon.
+        gamma: discount factor.
+        gae_lambda: lambda of generalised advantage estimation.
+        clip_coef: PPO's clipping range of the probability ratio.
+        clip_vf_coef: range for clipping the value's change; None, the default, does not clip.
+        ent_coef: weight of the entropy bonus.
+        vf_coef: weight of the value loss.
+        max_grad_norm: gradients are scaled down to this norm.
+        target_kl: stop a rollout's updates once a minibatch's approximate KL divergence from the
+            collecting policy exceeds this; None never stops.
+        normalize_advantage: to zero mean and unit deviation over the rollout's active steps.
+        normalize_reward: divide rewards by the running deviation of the discounted return.
+        reward_scale: multiply rewards by this before learning.
+
+    """
+
+    learn_step: Annotated[int, COUNT] = 128
+    batch_size: Annotated[int, COUNT] = 256
+    update_epochs: Annotated[int, COUNT] = 4
+    lr: Annotated[float, POSITIVE] = 3e-4
+    lr_schedule: Literal["constant", "linear"] = "constant"
+    total_steps: Annotated[int | None, COUNT] = None
+    adam_eps: Annotated[float, POSITIVE] = 1e-5
+    gamma: Annotated[float, UNIT] = 0.99
+    gae_lambda: Annotated[float, UNIT] = 0.95
+    clip_coef: Annotated[float, POSITIVE] = 0.2
+    clip_vf_coef: Annotated[float | None, POSITIVE] = None
+    ent_coef: Annotated[float, NON_NEGATIVE] = 0.0
+    vf_coef: Annotated[float, NON_NEGATIVE] = 0.5
+    max_grad_norm: Annotated[float, POSITIVE] = 0.5
+    target_kl: Annotated[float | None, POSITIVE] = None
+    normalize_advantage: bool = True
+    normalize_reward: bool = True
+    reward_scale: Annotated[float, POSITIVE] = 1.0
+
+    def __post_init__(self) -> None:
+        """Check single fields, then the ones that depend on each other."""
+        super().__post_init__()
+        if self.lr_schedule != "constant" and self.total_steps is None:
+            raise ValueError(
+                f"PPOConfig.total_steps: expected the training's length in environment steps, as "
+                f"lr_schedule={self.lr_schedule!r} needs it, got None"
+            )
+        if self.recurrent and self.burn_in >= self.max_seq_len:
+            raise ValueError(
+                f"PPOConfig.burn_in: expected less than max_seq_len = {self.max_seq_len}, got "
+                f"{self.burn_in}"
+            )
+
+
+def sorted_options(
+    net_config: NetConfig | Mapping[str, Any] | None, hyperparameters: Mapping[str, Any]
+) -> tuple[NetConfig, dict[str, Any]]:
+    """Sort what users give into network shapes and hyper-parameters.
+
+    Args:
+        net_config: as ``PPO`` takes it; its encoder may have ``max_seq_len``.
+        hyperparameters: the flat list.
+
+    Returns:
+        shapes, without a sequence length; hyper-parameters, with it if it was given.
+
+    Raises:
+        ValueError: it was given in both places, or an unknown name.
+
+    """
+    if not isinstance(net_config, NetConfig):
+        net_config = NetConfig.from_dict(net_config or {})
+    encoder = net_config.encoder_config
+    length, options = encoder.max_seq_len, dict(hyperparameters)
+    if length is None:
+        return net_config, options
+    if options.setdefault("max_seq_len", length) != length:
+        raise ValueError(
+            f"max_seq_len: expected it among the hyper-parameters or in encoder_config, got "
+            f"{options['max_seq_len']} there and {length} here"
+        )
+    return net_config.replace(encoder_config=encoder.replace(max_seq_len=None)), options
+
+
+# The same lists as editors and type checkers understand them in a function's keywords.
+
+
+class PolicyOptions(TypedDict, total=False):
+    """The fields of ``PolicyConfig``."""
+
+    recurrent: bool
+    share_encoders: bool
+    previous_action: bool
+    previous_reward: bool
+    normalize_obs: bool
+    normalize_images: bool
+    action_std_init: float
+    squash_output: bool | None
+    state_dependent_std: bool
+    use_sde: bool
+    sde_sample_freq: int
+    ortho_init: bool
+
+
+class SequenceOptions(TypedDict, total=False):
+    """The fields of ``SequenceConfig``."""
+
+    max_seq_len: int
+    burn_in: int
+    refresh_hidden_state: bool
+
+
+class PPOOptions(PolicyOptions, SequenceOptions, total=False):
+    """The fields of ``PPOConfig``."""
+
+    learn_step: int
+    batch_size: int
+    update_epochs: int
+    lr: float
+    lr_schedule: Literal["constant", "linear"]
+    total_steps: int | None
+    adam_eps: float
+    gamma: float
+    gae_lambda: float
+    clip_coef: float
+    clip_vf_coef: float | None
+    ent_coef: float
+    vf_coef: float
+    max_grad_norm: float
+    target_kl: float | None
+    normalize_advantage: bool
+    normalize_reward: bool
+    reward_scale: float

@@ -1,0 +1,68 @@
+"""What a population knows of one of its individuals; it travels with the agent.
+
+``recurrent_rl.evolution`` writes it; an agent that belongs to no population has an empty one.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from recurrent_rl.algorithms.search_space import HyperparameterConfig
+
+
+@dataclass(frozen=True)
+class Birth:
+    """How an individual of a population came to be.
+
+    Attributes:
+        index: its number, never used again in the same population.
+        parent: its parent's; None in the first generation.
+        steps: environment steps that its ancestors and it had trained for then.
+        fitness: its parent's latest.
+        mutation: what was changed in it; None: nothing.
+        shrunk: a network was made smaller, which may cost fitness.
+        lost: how much, as the training functions measure it before they go on; None where that was
+            not measured.
+
+    """
+
+    index: int
+    parent: int | None = None
+    steps: int = 0
+    fitness: float | None = None
+    mutation: str | None = None
+    shrunk: bool = False
+    lost: float | None = None
+
+
+@dataclass
+class Individual:
+    """An agent's part in a population.
+
+    Attributes:
+        lineage: its ancestors' births, from the first generation on, and its own at the end.
+        elite: kept from the last generation for its fitness; mutations leave it alone.
+        hp_config: which hyper-parameters mutations may change; None for none.
+
+    """
+
+    lineage: list[Birth] = field(default_factory=lambda: [Birth(0)])
+    elite: bool = False
+    hp_config: HyperparameterConfig | None = None
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain values, for a checkpoint."""
+        return {
+            "lineage": [asdict(birth) for birth in self.lineage],
+            "elite": self.elite,
+            "hp_config": None if self.hp_config is None else self.hp_config.to_dict(),
+        }
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> "Individual":
+        """Rebuild what ``to_data`` described."""
+        hp = data["hp_config"]
+        return cls(
+            [Birth(**birth) for birth in data["lineage"]],
+            data["elite"],
+            None if hp is None else HyperparameterConfig.from_dict(hp),
+        )

@@ -1,0 +1,67 @@
+"""Checkpoints of older formats, brought into today's.
+
+Format 1 (version 0.1.0 before its second architecture) had no collection and no individual of its
+own, PPO's only group at the top, and other names for a policy's parts.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+# Keys that format 1 had beside a group's, in a PPO agent's data.
+_OF_AGENT = ("steps", "fitness", "scores", "lineage", "elite", "hp_config", "algorithm")
+
+
+def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an agent's data in today's format; what is in it already comes back as it is."""
+    if "individual" in data:
+        return dict(data)
+    groups = data["groups"] if "groups" in data else {"": _without(data, _OF_AGENT)}
+    carries = [group["carry"] for group in groups.values()]
+    rest = {k: v for k, v in data.items() if k not in ("groups", "lineage", "elite", "hp_config")}
+    if "groups" not in data:
+        rest = {k: v for k, v in rest.items() if k in (*_OF_AGENT, "seed")}
+    return {
+        **rest,
+        "groups": {name: _group(group) for name, group in groups.items()},
+        "collection": None
+        if any(carry is None for carry in carries)
+        else [_without(carry, ("discounted",)) for carry in carries],
+        "individual": {name: data[name] for name in ("lineage", "elite", "hp_config")},
+    }
+
+
+def _without(data: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in data.items() if key not in names}
+
+
+def _group(data: Mapping[str, Any]) -> dict[str, Any]:
+    carry, net_config = data["carry"], data["net_config"]
+    encoder = net_config["encoder_config"]
+    return {
+        **_without(data, ("carry",)),
+        "discounted": None if carry is None else carry["discounted"],
+        "config": {**data["config"], "max_seq_len": encoder["max_seq_len"]},
+        "net_config": {**net_config, "encoder_config": _without(encoder, ("max_seq_len",))},
+        "policy": _policy(data["policy"]),
+    }
+
+
+def _policy(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename a policy's parts."""
+    trunks = {int(key.split(".")[1]) for key in state if key.startswith("encoders.")}
+    renamed: dict[str, Any] = {}
+    for key, value in state.items():
+        part, _, rest = key.partition(".")
+        if part == "encoders":
+            number, _, inner = rest.partition(".")
+            renamed[f"trunks.{number}.encoder.{inner}"] = value
+        elif part in ("norm", "image_norms"):
+            for number in trunks:
+                renamed[f"trunks.{number}.preprocessor.{key}"] = value
+        elif part in ("actor", "critic"):
+            head = {"actor": "action_head", "critic": "value_head"}[part]
+            renamed[f"{head}.layers.{rest}"] = value
+        elif not re.fullmatch(r"head\.(low|high)", key):  # these follow from the space
+            renamed[f"action_head.distribution.{rest}"] = value
+    return renamed

@@ -1,0 +1,305 @@
+"""On-policy training of one group: its rollout, returns, reward statistics and optimiser.
+
+Letters: T steps, E environments, A agents in the group, N = E * A rows.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.acting.player import Player
+from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
+from recurrent_rl.algorithms.recorder import OnPolicyRecorder
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.functional.returns import reverse_scan
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.flat_parameters import adam_state_for, flatten_parameters
+from recurrent_rl.networks.normalization import RunningNorm
+from recurrent_rl.networks.policy import ActorCritic
+
+# Hyper-parameters that act from one rollout to the next. The others are built into the policy, the
+# rollout or the optimiser.
+CHANGEABLE = (
+    "learn_step",
+    "batch_size",
+    "update_epochs",
+    "lr",
+    "lr_schedule",
+    "total_steps",
+    "gamma",
+    "gae_lambda",
+    "clip_coef",
+    "clip_vf_coef",
+    "ent_coef",
+    "vf_coef",
+    "max_grad_norm",
+    "target_kl",
+    "normalize_advantage",
+    "reward_scale",
+    "refresh_hidden_state",
+)
+
+
+class OnPolicyTrainer:
+    """Trains one group on its rollouts.
+
+    Attributes:
+        group: the policy and the agents that share it.
+        config: hyper-parameters; ``reconfigure`` changes them.
+        optimizer: Adam over the policy.
+        reward_norm: running statistics of the discounted return; None without.
+        buffer: the last rollout; None before the first.
+        collected: it is whole, and has not been learned from.
+        env_steps: environment steps collected so far, the clock of ``lr_schedule``.
+
+    """
+
+    def __init__(self, group: AgentGroup, config: PPOConfig) -> None:
+        """Train ``group``, whose policy was built with the same ``config``."""
+        self.group, self.config = group, config
+        group.reward_scale = config.reward_scale
+        self.optimizer = self._optimizer_of(group.policy)
+        self.reward_norm = RunningNorm(1) if config.normalize_reward else None
+        self.buffer: SequenceRolloutBuffer | None = None
+        self.collected = False
+        self.env_steps = 0
+        self._prepared = True
+        self._discounted: Tensor | None = None  # discounted return so far, [N]
+
+    @property
+    def policy(self) -> ActorCritic:
+        """The group's."""
+        return self.group.policy
+
+    @property
+    def net_config(self) -> NetConfig:
+        """The group's network shapes."""
+        return self.group.net_config
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Names of the agents in the group."""
+        return self.group.agents
+
+    def _optimizer_of(self, policy: ActorCritic) -> torch.optim.Adam:
+        parameters = policy.trained_parameters()
+        if self.group.device.type == "cpu":
+            parameters = [flatten_parameters(parameters)]
+        config = self.config
+        return torch.optim.Adam(parameters, lr=config.lr, eps=config.adam_eps, fused=True)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Join the parameters and the optimiser's vector again, which copying tears apart."""
+        self.__dict__.update(state)
+        if self.group.device.type == "cpu":
+            group = self.optimizer.param_groups[0]
+            (old,), new = group["params"], flatten_parameters(self.policy.trained_parameters())
+            group["params"] = [new]
+            if old in self.optimizer.state:
+                self.optimizer.state[new] = self.optimizer.state.pop(old)
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change hyper-parameters, from the next rollout on.
+
+        Args:
+            changes: those of ``CHANGEABLE``; the others are built in.
+
+        Raises:
+            TypeError: a value of the wrong type.
+            ValueError: an unknown name, one that is built in, or a value out of range.
+
+        """
+        config = self.config.replace(**changes)
+        for name in changes:
+            if name not in CHANGEABLE:
+                raise ValueError(
+                    f"reconfigure: expected hyper-parameters that act from one rollout to the "
+                    f"next, out of {', '.join(CHANGEABLE)}, got {name!r}, which is built into the "
+                    f"agent; build another agent with {name}={changes[name]!r}"
+                )
+        self.config = config
+        self.group.reward_scale = config.reward_scale
+
+    def replace_policy(
+        self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, Tensor]]
+    ) -> None:
+        """Take another network for the same spaces; collection starts afresh.
+
+        Args:
+            net_config: its shapes.
+            policy: from ``AgentGroup.build_policy``.
+            moments: Adam's, for each of its parameters; empty to begin anew.
+
+        """
+        old = self.optimizer.state_dict()
+        self.group.net_config, self.group.policy = net_config, policy
+        self.optimizer = self._optimizer_of(policy)
+        state = {"state": dict(enumerate(moments)), "param_groups": old["param_groups"]}
+        self.optimizer.load_state_dict(
+            adam_state_for(self.optimizer, state, policy.trained_parameters())
+        )
+        self._prepare()
+        self.buffer, self.collected, self._discounted = None, False, None
+
+    # --- collecting -------------------------------------------------------------------------
+
+    def recorder(
+        self,
+        steps: int,
+        player: Player,
+        *,
+        masked: bool,
+        continued: bool,
+        final_is_next: bool,
+        name: Callable[[int], str],
+    ) -> OnPolicyRecorder:
+        """Begin a rollout; until it is whole there is nothing to learn from.
+
+        Args:
+            steps: T.
+            player: who acts.
+            masked: there are action masks.
+            continued: it goes on where the last one ended.
+            final_is_next: see ``RowSource``.
+            name: says what a row is.
+
+        """
+        self._prepare()  # a rollout that nobody has learned from still counts in the statistics
+        buffer = self._fitting_buffer(steps, player.state.rows, masked)
+        buffer.continued, self.collected = continued, False
+        return OnPolicyRecorder(buffer, player, final_is_next, name)
+
+    def _fitting_buffer(self, steps: int, rows: int, masked: bool) -> SequenceRolloutBuffer:
+        """Return a buffer for T steps of N rows: the last one if it fits."""
+        policy, config, buffer = self.policy, self.config, self.buffer
+        mask_size = policy.actions.mask_size if masked else 0
+        if (
+            buffer is not None
+            and (buffer.steps, buffer.rows) == (steps, rows)
+            and (buffer.action_mask is not None) == (mask_size > 0)
+        ):
+            return buffer
+        self.buffer = SequenceRolloutBuffer(
+            steps,
+            rows,
+            obs_shape=policy.codec.shape,
+            obs_dtype=policy.codec.dtype,
+            action_shape=policy.actions.shape,
+            action_dtype=policy.actions.dtype,
+            state_shapes=policy.state_shapes[: policy.memory],
+            max_seq_len=config.max_seq_len if config.recurrent else 1,
+            burn_in=config.burn_in if config.recurrent else 0,
+            extra=policy.extra.width,
+            mask_size=mask_size,
+        )
+        return self.buffer
+
+    def end_rollout(self, steps: int) -> None:
+        """Note that the rollout is whole, after so many environment steps."""
+        self.env_steps += steps
+        self.collected, self._prepared = True, False
+
+    # --- learning ---------------------------------------------------------------------------
+
+    def learn(self) -> Diagnostics:
+        """Train on the rollout that ``collect_rollouts_recurrent`` has filled the buffer with.
+
+        Returns:
+            losses and what else there is to know.
+
+        Raises:
+            RuntimeError: nothing has been collected since the last call.
+            FloatingPointError: a gradient was not finite; the weights are those before it.
+
+        """
+        if self.buffer is None or not self.collected:
+            raise RuntimeError(
+                "learn: expected a rollout collected since the last call; call "
+                "collect_rollouts_recurrent(agent, env) first"
+            )
+        self.collected = False
+        self._prepare()
+        result = ppo_update(
+            self.policy, self.optimizer, self.buffer, self.config, self._lr(), self.group.generator
+        )
+        # Only now: while a rollout is collected and learned from, the policy must not change
+        # under it, or the probability ratios would be off before the first update.
+        self.policy.preprocessor.update(self.buffer.obs, self.buffer.exists)
+        return result
+
+    def _prepare(self) -> None:
+        """Move the reward statistics and compute the returns, once for each rollout."""
+        if self._prepared or self.buffer is None:
+            return
+        self._prepared = True
+        buffer, config, scale = self.buffer, self.config, self.config.reward_scale
+        if self.reward_norm is not None:
+            total = self._discounted_returns(buffer)
+            self.reward_norm.update(total[buffer.active & buffer.exists][:, None])
+            scale *= float(self.reward_norm.scale)
+        buffer.compute_returns(buffer.last_value, config.gamma, config.gae_lambda, scale)
+
+    def _discounted_returns(self, buffer: SequenceRolloutBuffer) -> Tensor:
+        """Return the discounted return up to and with each step, [T, N], and carry its end on."""
+        gamma, before = self.config.gamma, self._discounted
+        if before is None or not buffer.continued:
+            before = torch.zeros(buffer.rows)
+        factor = gamma * (~(buffer.terminated | buffer.truncated)).float()
+        factors = torch.cat((torch.full_like(factor[:1], gamma), factor[:-1]))
+        # Forwards in time is backwards on the flipped axis.
+        total = reverse_scan(buffer.reward.flip(0), factors.flip(0), before).flip(0)
+        self._discounted = total[-1] * (factor[-1] > 0)
+        return total
+
+    def _lr(self) -> float:
+        config = self.config
+        if config.lr_schedule == "constant" or config.total_steps is None:
+            return config.lr
+        assert self.buffer is not None
+        # The rollout about to be learned from is counted already; its share is still to come.
+        # All agents of an environment take a step together.
+        done = self.env_steps - self.buffer.steps * self.buffer.rows // self.group.size
+        return config.lr * max(1 - done / config.total_steps, 0.0)
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def to_data(self) -> dict[str, Any]:
+        """Return all that training goes on from, the group included, for ``from_data``."""
+        self._prepare()
+        return {
+            **self.group.to_data(),
+            "config": self.config.to_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "reward_norm": None if self.reward_norm is None else self.reward_norm.state_dict(),
+            "discounted": self._discounted,
+            "env_steps": self.env_steps,
+        }
+
+    @classmethod
+    def from_data(
+        cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: Any
+    ) -> "OnPolicyTrainer":
+        """Rebuild what ``to_data`` described, sharing no memory with it.
+
+        Args:
+            data: from ``to_data``.
+            device: of the policy.
+            custom_networks: modules like those that it was built with.
+
+        """
+        config = PPOConfig.from_dict(data["config"])
+        trainer = cls(AgentGroup.from_data(data, config, device, custom_networks), config)
+        parameters = trainer.policy.trained_parameters()
+        trainer.optimizer.load_state_dict(
+            adam_state_for(trainer.optimizer, data["optimizer"], parameters)
+        )
+        if trainer.reward_norm is not None:
+            trainer.reward_norm.load_state_dict(data["reward_norm"])
+        if data["discounted"] is not None:
+            trainer._discounted = data["discounted"].to("cpu", copy=True)
+        trainer.env_steps = data["env_steps"]
+        return trainer

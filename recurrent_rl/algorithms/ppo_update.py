@@ -1,0 +1,157 @@
+"""PPO's update: backpropagation through time over minibatches of whole sequences.
+
+It knows neither environments nor groups: a policy, an optimiser and a filled buffer in, diagnostics
+out. Feed-forward policies are the case of sequences of length one.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.gradient import gradient_step
+from recurrent_rl.algorithms.unroll import refresh_hidden_state, unroll_batch
+from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer, minibatches
+from recurrent_rl.functional.losses import approximate_kl, policy_loss, value_loss
+from recurrent_rl.functional.statistics import explained_variance
+from recurrent_rl.networks.policy import ActorCritic
+
+
+@dataclass(frozen=True)
+class Diagnostics:
+    """What happened in one call of ``learn``; means over its minibatches unless said otherwise.
+
+    Attributes:
+        policy_loss: clipped surrogate loss.
+        value_loss: half the squared error of the value.
+        entropy: of the policy [nats].
+        approx_kl: approximate KL divergence from the collecting policy [nats].
+        clip_fraction: share of steps whose probability ratio left the clipping range, in [0, 1].
+        grad_norm: global gradient norm before clipping.
+        explained_variance: of the returns by the collected values, at most 1; of the rollout.
+        padding: share of computed steps that no sequence has, in [0, 1).
+        lr: step size used.
+        updates: gradient steps taken.
+        epochs: passes over the rollout begun; fewer than asked for when target_kl stopped them.
+
+    """
+
+    policy_loss: float
+    value_loss: float
+    entropy: float
+    approx_kl: float
+    clip_fraction: float
+    grad_norm: float
+    explained_variance: float
+    padding: float
+    lr: float
+    updates: int
+    epochs: int
+
+    def to_dict(self) -> dict[str, float]:
+        """Names and values, as a logger takes them."""
+        return {f.name: getattr(self, f.name) for f in fields(self)}
+
+
+def ppo_update(
+    policy: ActorCritic,
+    optimizer: torch.optim.Optimizer,
+    buffer: SequenceRolloutBuffer,
+    config: PPOConfig,
+    lr: float,
+    generator: torch.Generator,
+) -> Diagnostics:
+    """Train on a rollout whose returns are computed.
+
+    Args:
+        policy: changed in place.
+        optimizer: over the policy's parameters.
+        buffer: left as it is, except for the stored states if they are refreshed.
+        config: hyper-parameters.
+        lr: step size for this call.
+        generator: shuffles; on the CPU.
+
+    Returns:
+        diagnostics; ``updates`` is 0 if no step of the rollout was active.
+
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    device = policy.device
+    cuts = buffer.sequences()
+    targets = buffer.targets(config.normalize_advantage)
+    records: list[Tensor] = []
+    padding = computed = epochs = 0
+    stop = False
+    for epoch in range(config.update_epochs):
+        if stop:
+            break
+        epochs += 1
+        if config.refresh_hidden_state and epoch:
+            refresh_hidden_state(policy, buffer)
+        for which in minibatches(cuts.active, cuts.length, config.batch_size, generator):
+            batch = buffer.batch(cuts, which, targets)
+            computed += batch.observation.shape[0] * batch.observation.shape[1]
+            padding += batch.padding
+            loss, record = ppo_loss(policy, batch, config, device)
+            kl = record[RECORD.index("approx_kl")]
+            if config.target_kl is not None and float(kl) > config.target_kl:
+                stop = True
+                break
+            norm = gradient_step(loss, optimizer, config.max_grad_norm)
+            records.append(torch.cat((record, norm[None])))
+    active = buffer.active & buffer.exists
+    mean = torch.stack(records).mean(0).tolist() if records else [0.0] * len(RECORD)
+    return Diagnostics(
+        **dict(zip(RECORD, mean, strict=True)),
+        explained_variance=explained_variance(buffer.value[active], buffer.returns[active]),
+        padding=padding / max(computed, 1),
+        lr=lr,
+        updates=len(records),
+        epochs=epochs,
+    )
+
+
+# What is noted of each minibatch: the loss's five, then the gradient's norm.
+RECORD = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
+
+
+def ppo_loss(
+    policy: ActorCritic, batch: Batch, config: PPOConfig, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """PPO's loss of one minibatch, averaged over its active steps.
+
+    Source: Schulman et al. 2017, eq. 9.
+
+    Args:
+        policy: evaluated with gradients.
+        batch: on any device.
+        config: weights and ranges.
+        device: the policy's.
+
+    Returns:
+        loss: scalar.
+        record: the first five of ``RECORD``, [5], detached.
+
+    """
+    dist_params, value = unroll_batch(policy, batch, device)
+    distribution = policy.action_head.distribution
+    action, log_prob, advantage, returns, old_value = (
+        x.to(device)
+        for x in (batch.action, batch.log_prob, batch.advantage, batch.returns, batch.value)
+    )
+    log_ratio = distribution.log_prob(dist_params, action) - log_prob
+    ratio = log_ratio.exp()
+    pi_loss = policy_loss(ratio, advantage, config.clip_coef)
+    v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
+    loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
+    with torch.set_grad_enabled(config.ent_coef > 0):
+        entropy = distribution.entropy(dist_params)
+    if config.ent_coef > 0:
+        loss = torch.sub(loss, entropy, alpha=config.ent_coef)
+    with torch.no_grad():
+        kl = approximate_kl(ratio, log_ratio)
+        clipped = ((ratio - 1).abs() > config.clip_coef).to(ratio.dtype)
+        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).mean(1)
+    return loss.mean(), record

@@ -1,0 +1,195 @@
+"""What on-policy learning records of a rollout.
+
+Letters: T steps, N rows (environment, agent).
+
+Per step only what the next action needs is computed. What is not (log-probabilities, values) is
+computed for a block of steps at once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurrent_rl.acting.agent import Recorder
+from recurrent_rl.acting.player import Player, Turn
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.envs.rows import Observed, Outcome
+from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.masks import check_mask
+
+BLOCK = 64  # steps between two batched evaluations; bounds the memory that they need
+
+
+class OnPolicyRecorder(Recorder):
+    """Fills one group's rollout: its steps, with their log-probabilities and values."""
+
+    def __init__(
+        self,
+        buffer: SequenceRolloutBuffer,
+        player: Player,
+        final_is_next: bool,
+        name: Callable[[int], str],
+    ) -> None:
+        """Begin a rollout.
+
+        Args:
+            buffer: to be filled.
+            player: who acts.
+            final_is_next: see ``RowSource``.
+            name: says what a row is.
+
+        """
+        self.buffer, self.player, self.policy = buffer, player, player.policy
+        self.device, self.name, self.final_is_next = player.device, name, final_is_next
+        # Steps, and rows that were truncated there without being shown a final observation.
+        self._unshown: list[tuple[int, Tensor]] = []
+        buffer.clear()
+        # Views: NumPy writes a row of a small array in a tenth of the time torch takes.
+        self._obs, self._reward = buffer.obs.numpy(), buffer.reward.numpy()
+        self._obs_rows = buffer.obs.unbind()
+        self._dist_params: list[Tensor] = []
+        self._features: list[Tensor] = []
+
+    def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
+        self._obs[t] = seen.observation
+        if seen.start is not None:
+            self.buffer.start[t] = torch.from_numpy(seen.start)
+        return self._obs_rows[t].to(self.device), self._mask(t, seen)
+
+    def _mask(self, t: int, seen: Observed) -> Tensor | None:
+        """Store the step's action mask and return it on the policy's device."""
+        stored = self.buffer.action_mask
+        if stored is None:
+            if seen.action_mask is not None and self.policy.actions.choices:
+                raise ValueError(
+                    f"action_mask: expected none, as at reset, got one at step {t}; give "
+                    f"it in reset() and in every step()"
+                )
+            return None
+        if seen.action_mask is None:
+            raise ValueError(
+                f"action_mask: expected one at every step, as at reset, got none at step "
+                f"{t}; give it in reset() and in every step()"
+            )
+        allowed = check_mask(
+            seen.action_mask,
+            self.policy.actions.space,
+            self.buffer.rows,
+            asked=seen.active,
+            name=lambda row: f"{self.name(row)} at step {t} of this rollout",
+        )
+        stored[t] = torch.from_numpy(allowed)
+        return stored[t].to(self.device)
+
+    def acted(self, t: int, seen: Observed, turn: Turn) -> None:
+        buffer, acted = self.buffer, turn.acted
+        buffer.store_state(t, turn.before)
+        if buffer.extra is not None and turn.extra is not None:
+            buffer.extra[t] = turn.extra
+        buffer.action[t] = acted.action
+        if seen.exists is not None:
+            buffer.exists[t] = torch.from_numpy(seen.exists)
+        if seen.active is not None:
+            buffer.active[t] = torch.from_numpy(seen.active)
+        self._dist_params.append(acted.dist_params)
+        self._features.append(acted.critic_features)
+        if len(self._features) == BLOCK or t == buffer.steps - 1:
+            self._evaluate_block(t + 1)
+
+    def _evaluate_block(self, end: int) -> None:
+        """Log-probabilities and values of the steps since the last block."""
+        part = slice(end - len(self._features), end)
+        action = self.buffer.action[part].to(self.device)
+        distribution = self.policy.action_head.distribution
+        log_prob = distribution.log_prob(torch.stack(self._dist_params), action)
+        self.buffer.log_prob[part] = log_prob
+        self.buffer.value[part] = self.policy.value_of(torch.stack(self._features))
+        self._dist_params.clear()
+        self._features.clear()
+
+    def outcome(self, t: int, outcome: Outcome) -> None:
+        buffer = self.buffer
+        self._reward[t] = outcome.reward
+        if (outcome.terminated | outcome.truncated).any():
+            buffer.terminated[t] = torch.from_numpy(outcome.terminated)
+            buffer.truncated[t] = torch.from_numpy(outcome.truncated)
+        if outcome.final_observation is not None:
+            self._bootstrap(t, outcome.final_rows, outcome.final_observation)
+        if outcome.truncated.any() and not self.final_is_next:
+            rows = outcome.truncated & ~outcome.terminated
+            rows[outcome.final_rows] = False
+            if rows.any():
+                self._unshown.append((t, torch.from_numpy(rows)))
+
+    def _bootstrap(self, t: int, final_rows: Array, final: Array) -> None:
+        """V(final observation, state after step t), for the truncated rows only."""
+        observation = torch.as_tensor(final, dtype=self.buffer.obs.dtype)
+        # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
+        invalid = self.policy.codec.invalid(observation)
+        if bool(invalid.any()):
+            i = int(invalid.nonzero()[0, 0])
+            raise self._invalid("final observation", observation[i], int(final_rows[i]), t)
+        value = self.player.value(observation, final_rows)
+        self.buffer.bootstrap[t, torch.from_numpy(final_rows)] = value
+
+    def finish(self, seen: Observed) -> None:
+        buffer = self.buffer
+        observation = torch.as_tensor(seen.observation, dtype=buffer.obs.dtype)
+        self._check(buffer.steps, observation)
+        self.player.begin(seen.start)
+        last_value = self.player.value(observation)
+        if self.final_is_next:
+            following = torch.cat((buffer.value[1:], last_value[None]))
+            torch.where(buffer.truncated, following, torch.zeros(()), out=buffer.bootstrap)
+        for t, rows in self._unshown:
+            buffer.bootstrap[t] = torch.where(rows, self._latest_value(t + 1), buffer.bootstrap[t])
+        if seen.exists is not None:
+            # Who sees nothing now expects what it expected when it last saw something.
+            there = torch.from_numpy(seen.exists)
+            last_value = torch.where(there, last_value, self._latest_value(buffer.steps))
+        buffer.last_value = last_value
+
+    def _latest_value(self, end: int) -> Tensor:
+        """V of what each row saw last before step ``end`` of this rollout, [N]; 0 if nothing."""
+        exists = self.buffer.exists[:end]
+        latest = torch.where(exists, torch.arange(end)[:, None], -1).amax(0)
+        value = self.buffer.value[latest.clamp_min(0), torch.arange(self.buffer.rows)]
+        return torch.where(latest >= 0, value, torch.zeros(()))
+
+    def check(self, steps: int) -> None:
+        self._check(steps - 1, self.buffer.obs[steps - 1])
+
+    def _check(self, steps: int, observation: Tensor) -> None:
+        """Check the first ``steps`` steps, and an observation that follows."""
+        buffer = self.buffer
+        blocks = buffer.obs[:steps].split(BLOCK) if steps else ()
+        begins = (*range(0, steps, BLOCK), steps)
+        for begin, seen in zip(begins, (*blocks, observation[None]), strict=True):
+            invalid = self.policy.codec.invalid(seen)
+            if bool(invalid.any()):
+                t, row = invalid.nonzero()[0].tolist()
+                raise self._invalid("observation", seen[t, row], row, begin + t)
+        for name, values in (
+            ("reward", buffer.reward[:steps]),
+            ("value of the final observation", buffer.bootstrap[:steps]),
+        ):
+            finite = torch.isfinite(values)
+            if not bool(finite.all()):
+                t, row = finite.logical_not().nonzero()[0, :2].tolist()
+                raise self._wrong(name, "finite numbers", values[t, row].item(), row, t)
+
+    def _invalid(self, name: str, stored: Tensor, row: int, t: int) -> ValueError:
+        """Say what is wrong with an observation [*shape]."""
+        fault = self.policy.codec.layout.fault(stored.numpy())
+        assert fault is not None
+        part, expected, got = fault
+        return self._wrong(name + part, expected, got, row, t)
+
+    def _wrong(self, name: str, expected: str, value: Any, row: int, t: int) -> ValueError:
+        return ValueError(
+            f"{name}: expected {expected}, got {value} from {self.name(row)} at step {t} of this "
+            f"rollout; the rollout is discarded, the weights are as before, and the next "
+            f"collection resets the environment"
+        )

@@ -1,0 +1,267 @@
+"""Who is in a team of agents, and who shares a policy: resolved once, from what users give."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium as gym
+from torch import nn
+
+from recurrent_rl.algorithms.configs import sorted_options
+from recurrent_rl.envs.group_rows import GroupRows
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.policy import CustomNetworks
+from recurrent_rl.randomness import derived_seed
+from recurrent_rl.spaces.masks import without_mask
+from recurrent_rl.spaces.serialization import same_space
+from recurrent_rl.validation import unknown_name
+
+Spaces = Mapping[str, gym.Space[Any]] | Sequence[gym.Space[Any]]
+CustomByGroup = nn.Module | Mapping[str, nn.Module] | None
+TeamReward = Literal["sum", "mean"] | None
+
+
+def group_agents(
+    agent_ids: Sequence[str], groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[str]]:
+    """Put agents into groups that will share a policy.
+
+    >>> group_agents(["bob_0", "bob_1", "fred_0"])
+    {'bob': ['bob_0', 'bob_1'], 'fred': ['fred_0']}
+
+    Args:
+        agent_ids: all agents.
+        groups: names and members; None groups by what stands before the final "_".
+
+    Raises:
+        ValueError: an agent in no group, in two, or unknown.
+
+    """
+    if groups is None:
+        found: dict[str, list[str]] = {}
+        for agent in agent_ids:
+            found.setdefault(agent.rpartition("_")[0] or agent, []).append(agent)
+        return found
+    members = [agent for group in groups.values() for agent in group]
+    wrong = {
+        "unknown": sorted(set(members) - set(agent_ids)),
+        "in no group": sorted(set(agent_ids) - set(members)),
+        "in more than one": sorted({agent for agent in members if members.count(agent) > 1}),
+        "groups without agents": sorted(name for name, group in groups.items() if not group),
+    }
+    for what, agents in wrong.items():
+        if agents:
+            raise ValueError(
+                f"groups: expected each of {list(agent_ids)} in exactly one group, got {what}: "
+                f"{agents}"
+            )
+    return {name: [a for a in agent_ids if a in group] for name, group in groups.items()}
+
+
+@dataclass(frozen=True)
+class Team:
+    """Agents, what they see and do, and who shares a policy.
+
+    Attributes:
+        agent_ids: all agents.
+        observation_spaces: by agent, without the action masks that may come with observations.
+        action_spaces: by agent.
+        grouped_agents: names of the groups and their members.
+        team_reward: what every agent is trained on instead of its own reward.
+
+    """
+
+    agent_ids: list[str]
+    observation_spaces: dict[str, gym.Space[Any]]
+    action_spaces: dict[str, gym.Space[Any]]
+    grouped_agents: dict[str, list[str]]
+    team_reward: TeamReward = None
+
+    @classmethod
+    def resolve(
+        cls,
+        observation_spaces: Spaces,
+        action_spaces: Spaces,
+        agent_ids: Sequence[str] | None,
+        groups: Mapping[str, Sequence[str]] | None,
+        team_reward: TeamReward,
+    ) -> "Team":
+        """Return the team that the arguments of ``IPPO`` describe.
+
+        Raises:
+            ValueError: they do not fit together.
+
+        """
+        if agent_ids is None:
+            if not isinstance(observation_spaces, Mapping):
+                raise ValueError(
+                    "agent_ids: expected the names of the agents, as observation_spaces is a list, "
+                    "got None; pass env.possible_agents"
+                )
+            agent_ids = list(observation_spaces)
+        ids = list(agent_ids)
+        if not ids or len(set(ids)) < len(ids):
+            raise ValueError(f"agent_ids: expected different names, got {ids}")
+        if team_reward not in (None, "sum", "mean"):
+            raise ValueError(f"team_reward: expected 'sum', 'mean' or None, got {team_reward!r}")
+        actions = _by_agent("action_spaces", action_spaces, ids)
+        observations = {
+            agent: without_mask(space, actions[agent])[0]
+            for agent, space in _by_agent("observation_spaces", observation_spaces, ids).items()
+        }
+        team = cls(ids, observations, actions, group_agents(ids, groups), team_reward)
+        for name, agents in team.grouped_agents.items():
+            team._check_group(name, agents)
+        return team
+
+    def _check_group(self, name: str, agents: Sequence[str]) -> None:
+        first = agents[0]
+        for what, spaces in (
+            ("observation", self.observation_spaces),
+            ("action", self.action_spaces),
+        ):
+            for agent in agents[1:]:
+                if spaces[agent] != spaces[first]:
+                    raise ValueError(
+                        f"group {name!r}: expected equal {what} spaces, got {spaces[first]} of "
+                        f"agent {first!r} and {spaces[agent]} of agent {agent!r}; agents that "
+                        f"share a policy need equal spaces: name other groups with groups="
+                    )
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether any agents share a policy."""
+        return len(self.grouped_agents) < len(self.agent_ids)
+
+    def group_of(self, agent_id: str) -> str:
+        """Return the name of an agent's group.
+
+        Raises:
+            ValueError: there is no such agent.
+
+        """
+        for name, agents in self.grouped_agents.items():
+            if agent_id in agents:
+                return name
+        raise ValueError(unknown_name("IPPO", agent_id, self.agent_ids).replace("option", "agent"))
+
+    def group_seed(self, seed: int | None, index: int) -> int | None:
+        """Return group ``index``'s own seed; the first group's is the agent's, as in PPO."""
+        if seed is None or index == 0:
+            return seed
+        return derived_seed(seed, index)
+
+    def options(
+        self,
+        net_config: Mapping[str, Any] | NetConfig | None,
+        hyperparameters: Mapping[str, Any],
+    ) -> dict[str, tuple[NetConfig, dict[str, Any]]]:
+        """Return each group's network shapes and hyper-parameters.
+
+        Raises:
+            ValueError: unknown names, or different shapes for agents of one group.
+
+        """
+        if isinstance(net_config, NetConfig):
+            options = sorted_options(net_config, hyperparameters)
+            return dict.fromkeys(self.grouped_agents, options)
+        parts = NetConfig().to_dict().keys()
+        common = {k: v for k, v in (net_config or {}).items() if k in parts}
+        special: dict[str, tuple[str, Any]] = {}
+        for key, value in (net_config or {}).items():
+            if key in parts:
+                continue
+            if key not in self.grouped_agents and key not in self.agent_ids:
+                known = [*parts, *self.grouped_agents, *self.agent_ids]
+                raise ValueError(unknown_name("net_config", key, list(dict.fromkeys(known))))
+            group = key if key in self.grouped_agents else self.group_of(key)
+            before, other = special.setdefault(group, (key, value))
+            if other != value:
+                raise ValueError(
+                    f"net_config: expected one configuration for group {group!r}, got different "
+                    f"ones for {before!r} and {key!r}; agents of a group share a policy"
+                )
+        found = {}
+        for group in self.grouped_agents:
+            own = special[group][1] if group in special else {}
+            if not isinstance(own, NetConfig):
+                own = _merged(common, own)
+            found[group] = sorted_options(own, hyperparameters)
+        return found
+
+    def custom_networks(
+        self, actor: CustomByGroup, critic: CustomByGroup
+    ) -> dict[str, CustomNetworks]:
+        """Deal the user's own modules out; ValueError for one of a group that there is not."""
+        groups = list(self.grouped_agents)
+        given = []
+        for what, modules in (("actor_network", actor), ("critic_network", critic)):
+            each = modules if isinstance(modules, Mapping) else dict.fromkeys(groups, modules)
+            for name in each:
+                if name not in groups:
+                    raise ValueError(unknown_name(what, name, groups))
+            given.append(each)
+        return {name: CustomNetworks(*(each.get(name) for each in given)) for name in groups}
+
+    def rows_of(self, env: Any) -> GroupRows:
+        """See a vector of PettingZoo environments as rows; see ``IPPO.rows_of``."""
+        if not isinstance(env, MultiAgentVectorEnv):
+            raise TypeError(
+                f"env: expected a vector of PettingZoo environments, got {type(env).__name__}; "
+                f"build one with make_multi_agent_vect_envs(make_env, num_envs)"
+            )
+        if set(env.possible_agents) != set(self.agent_ids):
+            raise ValueError(
+                f"env: expected the agents {self.agent_ids}, got {env.possible_agents}; missing or "
+                f"unknown: {sorted(set(env.possible_agents) ^ set(self.agent_ids))}"
+            )
+        for agent in self.agent_ids:
+            for name, expected, got in (
+                ("observation", self.observation_spaces[agent], env.observation_spaces[agent]),
+                ("action", self.action_spaces[agent], env.action_spaces[agent]),
+            ):
+                if not same_space(expected, got, bounds=name == "action"):
+                    raise ValueError(
+                        f"env: expected agent {agent!r} to have the {name} space {expected}, got "
+                        f"{got}; build the agent from this environment's spaces, or wrap the "
+                        f"environment as in training"
+                    )
+        for name, agents in self.grouped_agents.items():
+            _check_alike(name, agents, env)
+        return GroupRows(env, list(self.grouped_agents.values()), self.team_reward)
+
+
+def _by_agent(name: str, spaces: Spaces, ids: Sequence[str]) -> dict[str, gym.Space[Any]]:
+    if not isinstance(spaces, Mapping):
+        if len(spaces) != len(ids):
+            raise ValueError(f"{name}: expected one for each of {list(ids)}, got {len(spaces)}")
+        spaces = dict(zip(ids, spaces, strict=True))
+    if set(spaces) != set(ids):
+        raise ValueError(
+            f"{name}: expected the agents {list(ids)}, got {list(spaces)}; missing or unknown: "
+            f"{sorted(set(spaces) ^ set(ids))}"
+        )
+    return {agent: spaces[agent] for agent in ids}
+
+
+def _check_alike(name: str, agents: Sequence[str], env: MultiAgentVectorEnv) -> None:
+    """Check that a group is alike in the environment too, where its arrays lie together."""
+    first = agents[0]
+    for agent in agents[1:]:
+        if env.table.place[agent][0] is not env.table.place[first][0]:
+            raise ValueError(
+                f"env: expected equal spaces for group {name!r}, got observations "
+                f"{env.observation_spaces[first]} of agent {first!r} and "
+                f"{env.observation_spaces[agent]} of agent {agent!r}, or an action mask within "
+                f"the observations of one of them only; name other groups with groups="
+            )
+
+
+def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the common parts of a network configuration with a group's own put over them."""
+    merged = {**common, **own}
+    for part in common.keys() & own.keys():
+        if isinstance(common[part], Mapping) and isinstance(own[part], Mapping):
+            merged[part] = {**common[part], **own[part]}
+    return merged

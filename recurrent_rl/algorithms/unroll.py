@@ -1,0 +1,99 @@
+"""Stored sequences run through a policy again.
+
+Letters: T steps, N rows, S sequences, L longest sequence, K layers, H units, M active steps.
+"""
+
+import itertools
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
+from recurrent_rl.buffers.steps import Steps
+from recurrent_rl.networks.policy import ActorCritic
+
+
+def unroll_batch(policy: ActorCritic, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Run a minibatch through the policy, burn-in first.
+
+    Returns:
+        dist_params: [M, ...].
+        value: [M].
+
+    """
+
+    def put(x: Any) -> Any:
+        return None if x is None else x.to(device)
+
+    state = [put(s) for s in batch.state]
+    if batch.burn_in is not None:
+        observation, extra, length = batch.burn_in
+        state = policy.advance(put(observation), put(extra), put(length), state)
+    return policy.unroll(
+        put(batch.observation), put(batch.extra), state, put(batch.active_index), put(batch.mask)
+    )
+
+
+@torch.no_grad()
+def refresh_hidden_state(policy: ActorCritic, buffer: Steps) -> None:
+    """Recompute a buffer's stored states, but the first, with the policy's current weights.
+
+    A remedy for states gone stale over epochs (Kapturowski et al. 2019, "Recurrent Experience
+    Replay in Distributed Reinforcement Learning", sec. 3). Runs chunk by chunk, so its memory does
+    not grow with T.
+    """
+    if not buffer.hidden:  # a feed-forward policy
+        return
+    device = policy.device
+    times = buffer.state_at
+    state = [h[0].transpose(0, 1).to(device) for h in buffer.hidden]  # [N, K, H] -> [K, N, H]
+    for chunk, (begin, end) in enumerate(itertools.pairwise(times), start=1):
+        part = slice(begin, end)
+        start, exists = buffer.start[part], buffer.exists[part]
+        time = torch.arange(end - begin)[:, None]
+        since = torch.where(start, time, -1).amax(0)  # [N] last start, -1: none in this chunk
+        # The steps of each row from its last start on, moved to the front: [L, N].
+        taken = exists & (time >= since)
+        front = (~taken).long().argsort(dim=0, stable=True)
+        row = torch.arange(buffer.rows)
+        observation = buffer.obs[part][front, row].to(device)
+        extra = buffer.extra[part][front, row].to(device) if buffer.extra is not None else None
+        fresh = (since >= 0).to(device)
+        state = policy.advance(
+            observation,
+            extra,
+            taken.sum(0).to(device),
+            [s.masked_fill(fresh[:, None], 0) for s in state],
+        )
+        fresh = buffer.start[end].to(device)
+        state = [s.masked_fill(fresh[:, None], 0) for s in state]
+        for stored, s in zip(buffer.hidden, state, strict=True):
+            stored[chunk] = s.transpose(0, 1)
+
+
+@torch.no_grad()
+def replay(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> tuple[Tensor, Tensor]:
+    """Log-probabilities and values of a rollout as the learner computes them.
+
+    Before the first update they equal the collected ones (the "ratio one" invariant).
+
+    Args:
+        policy: evaluated without gradients.
+        buffer: a collected rollout.
+
+    Returns:
+        log_prob, value: [T, N]; NaN where the step is not active.
+
+    """
+    cuts = buffer.sequences()
+    log_prob, value = (torch.full((buffer.steps * buffer.rows,), torch.nan) for _ in range(2))
+    device = policy.device
+    if len(cuts):
+        batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
+        dist_params, values = unroll_batch(policy, batch, device)
+        distribution = policy.action_head.distribution
+        log_prob[batch.step] = distribution.log_prob(dist_params, batch.action.to(device)).cpu()
+        value[batch.step] = values.cpu()
+    shape = (buffer.steps, buffer.rows)
+    return log_prob.view(shape), value.view(shape)

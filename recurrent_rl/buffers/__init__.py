@@ -1,0 +1,1 @@
+"""What collection writes and learning reads."""

@@ -1,0 +1,267 @@
+"""The rollout: steps as they were collected, what on-policy learning adds, and minibatches.
+
+Letters: T steps, N rows (environment, agent), S sequences, L longest sequence (``max_seq_len``),
+K layers, H units, M active steps of a minibatch, B longest burn-in. Time comes first.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recurrent_rl.buffers.steps import Steps, StepShapes
+from recurrent_rl.functional.returns import gae
+from recurrent_rl.functional.statistics import normalize
+from recurrent_rl.recurrent.sequences import Sequences
+
+
+class BurnIn(NamedTuple):
+    """What is replayed without gradient in front of some sequences.
+
+    Attributes:
+        observation: [B, S, *shape], padded behind its end by its own last step.
+        extra: [B, S, F] or None.
+        length: [S], each in [0, B].
+
+    """
+
+    observation: Tensor
+    extra: Tensor | None
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One minibatch of whole sequences; what the learner sees.
+
+    Attributes:
+        observation: [L, S, *shape], padded behind a sequence's end by its own last step.
+        extra: [L, S, F] or None.
+        state: before each sequence's first step (or burn-in), [K, S, H] each.
+        active_index: flat positions (l * S + s) of the active steps, [M]; None if all are.
+        step: their places in the rollout (t * N + n), [M].
+        action: of the active steps, [M, *shape]; so are the fields that follow.
+        mask: [M, mask_size] or None.
+        log_prob: at collection, [M].
+        value: at collection, [M].
+        advantage: normalised, if the configuration says so, [M].
+        returns: [M].
+        padding: steps of [L, S] that no sequence has.
+        burn_in: None without any.
+
+    """
+
+    observation: Tensor
+    extra: Tensor | None
+    state: list[Tensor]
+    active_index: Tensor | None
+    step: Tensor
+    action: Tensor
+    mask: Tensor | None
+    log_prob: Tensor
+    value: Tensor
+    advantage: Tensor
+    returns: Tensor
+    padding: int
+    burn_in: BurnIn | None
+
+    def __len__(self) -> int:
+        """M."""
+        return len(self.log_prob)
+
+
+class SequenceRolloutBuffer(Steps):
+    """A rollout of T steps and N rows, and what on-policy learning adds to its steps.
+
+    Attributes, beside those of ``Steps``:
+        log_prob: at collection, [T, N].
+        value: at collection, [T, N].
+        bootstrap: V(final observation, state after t) where truncated, [T, N].
+        last_value: V of what follows the last step, [N].
+        advantage: set by ``compute_returns``, [T, N].
+        returns: likewise.
+
+    """
+
+    def __init__(
+        self,
+        steps: int,
+        rows: int,
+        *,
+        obs_shape: tuple[int, ...],
+        obs_dtype: torch.dtype = torch.float32,
+        action_shape: tuple[int, ...],
+        action_dtype: torch.dtype = torch.float32,
+        state_shapes: Sequence[tuple[int, int]] = (),
+        max_seq_len: int = 1,
+        burn_in: int = 0,
+        extra: int = 0,
+        mask_size: int = 0,
+    ) -> None:
+        """Allocate.
+
+        Args:
+            steps: T >= 1.
+            rows: N >= 1.
+            obs_shape: of one stored observation.
+            obs_dtype: likewise.
+            action_shape: of one stored action.
+            action_dtype: likewise.
+            state_shapes: (K, H) of each state tensor.
+            max_seq_len: L >= 1.
+            burn_in: in [0, L).
+            extra: F; 0 for no extra inputs.
+            mask_size: width of an action mask; 0 for none.
+
+        Raises:
+            ValueError: a size out of range.
+
+        """
+        shapes = StepShapes(
+            obs_shape, action_shape, obs_dtype, action_dtype, state_shapes, extra, mask_size
+        )
+        super().__init__(steps, rows, shapes, max_seq_len=max_seq_len, burn_in=burn_in)
+        self.log_prob, self.value, self.bootstrap, self.advantage, self.returns = (
+            torch.zeros(steps, rows) for _ in range(5)
+        )
+        self.last_value = torch.zeros(rows)
+
+    def clear(self) -> None:
+        """Put what recorders write only where it differs back to its default."""
+        super().clear()
+        self.bootstrap.zero_()
+
+    def compute_returns(
+        self, last_value: Tensor, gamma: float, gae_lambda: float, reward_scale: float = 1.0
+    ) -> None:
+        """Fill ``advantage`` and ``returns``; see ``functional.gae``.
+
+        Args:
+            last_value: V(next observation, carried state), [N].
+            gamma: in [0, 1].
+            gae_lambda: in [0, 1].
+            reward_scale: multiplies rewards, which stay as they are in the buffer.
+
+        """
+        self.advantage, self.returns = gae(
+            self.reward * reward_scale,
+            self.value,
+            last_value,
+            self.bootstrap,
+            self.terminated,
+            self.truncated,
+            self.active & self.exists,
+            gamma,
+            gae_lambda,
+        )
+
+    def targets(self, normalize_advantage: bool) -> Tensor:
+        """Return what a loss compares with, together, so that a minibatch gathers it at once.
+
+        Args:
+            normalize_advantage: to zero mean and unit deviation over the active steps.
+
+        Returns:
+            log_prob, value, advantage and return of each step, [T * N, 4].
+
+        """
+        advantage = self.advantage
+        if normalize_advantage:
+            advantage = normalize(advantage, self.active & self.exists)
+        columns = (self.log_prob, self.value, advantage, self.returns)
+        return torch.stack([x.flatten() for x in columns], dim=1)
+
+    def batch(self, cuts: Sequences, which: Tensor, targets: Tensor) -> Batch:
+        """Gather some sequences.
+
+        Args:
+            cuts: from ``sequences``.
+            which: sequence numbers, [S].
+            targets: from ``targets``.
+
+        Returns:
+            the minibatch, on the CPU.
+
+        """
+        index, active_index = cuts.index(which)
+        step = index.flatten()  # [L, S] -> [L * S]
+        if active_index is not None:
+            step = step[active_index]
+        log_prob, value, advantage, returns = targets[step].unbind(1)
+        fresh = cuts.fresh[which]
+        if self.burn_in:
+            # Even without a step to burn in: an episode may have started since, unseen as yet.
+            fresh = fresh | cuts.burn_in_fresh[which]
+        return Batch(
+            observation=_take(self.obs, index),
+            extra=_take(self.extra, index) if self.extra is not None else None,
+            state=[
+                h[cuts.chunk[which], cuts.row[which]]  # [S, K, H]
+                .transpose(0, 1)
+                .masked_fill(fresh[:, None], 0)
+                for h in self.hidden
+            ],
+            active_index=active_index,
+            step=step,
+            action=_take(self.action, step),
+            mask=_take(self.action_mask, step) if self.action_mask is not None else None,
+            log_prob=log_prob,
+            value=value,
+            advantage=advantage,
+            returns=returns,
+            padding=index.numel() - int(cuts.length[which].sum()),
+            burn_in=self._burn_in(cuts, which) if self.burn_in else None,
+        )
+
+    def _burn_in(self, cuts: Sequences, which: Tensor) -> BurnIn | None:
+        """Gather what is to be replayed in front of some sequences."""
+        length = cuts.burn_in[which]
+        if not bool(length.any()):
+            return None
+        back = (cuts.first[which] - length) + torch.minimum(
+            torch.arange(int(length.max()))[:, None], (length - 1).clamp_min(0)
+        )
+        at = cuts.order[back]  # [B, S]
+        return BurnIn(
+            _take(self.obs, at), None if self.extra is None else _take(self.extra, at), length
+        )
+
+
+def _take(field: Tensor, index: Tensor) -> Tensor:
+    """Pick flat steps of a [T, N, ...] field: [*index.shape, ...]."""
+    return field.flatten(0, 1)[index]
+
+
+def minibatches(
+    active: Tensor, length: Tensor, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Deal whole sequences into minibatches of about ``batch_size`` active steps, shuffled.
+
+    Sequences of like length go together, in random order among equals, so that little is padding;
+    then the minibatches are shuffled. Their number is the rounded quotient of all active steps and
+    ``batch_size``, so none is a small remainder.
+
+    Args:
+        active: active steps of each sequence, [S].
+        length: steps to run of each sequence, [S].
+        batch_size: >= 1.
+        generator: on the CPU.
+
+    Yields:
+        sequence numbers, each exactly once overall.
+
+    """
+    if len(length) == 0:
+        return
+    count = max(1, round(int(active.sum()) / batch_size))
+    shuffled = torch.randperm(len(length), generator=generator)
+    order = shuffled[length[shuffled].argsort(stable=True)]
+    # A sequence belongs where its middle lies.
+    middle = active[order].cumsum(0) - 0.5 * active[order]
+    owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
+    parts = order.split(torch.bincount(owner, minlength=count).tolist())
+    for i in torch.randperm(count, generator=generator).tolist():
+        if len(parts[i]):
+            yield parts[i]

@@ -1,0 +1,1 @@
+"""Environments of every kind, seen as rows."""

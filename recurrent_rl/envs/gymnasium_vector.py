@@ -1,0 +1,262 @@
+"""Gymnasium vector environments as rows, with every episode's final observation kept.
+
+Letters: E environments, N = E rows.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+
+from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
+from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.layout import ObservationLayout
+from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
+
+
+def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
+    """Return the declared autoreset mode.
+
+    Raises:
+        ValueError: none is declared, so nobody can tell an episode's last observation from the
+            next one's first; the message says what to do.
+
+    """
+    mode = (getattr(env, "metadata", None) or {}).get("autoreset_mode")
+    try:
+        return AutoresetMode(mode)
+    except ValueError:
+        raise ValueError(
+            f"env.metadata['autoreset_mode']: expected a gymnasium.vector.AutoresetMode, got "
+            f"{mode!r} from {type(env).__name__}; find out from the environment's documentation "
+            f"when it resets and declare it: env.metadata = {{**env.metadata, 'autoreset_mode': "
+            f"AutoresetMode.NEXT_STEP}}"
+        ) from None
+
+
+class GymRows(RowSource):
+    """A Gymnasium vector environment as rows, whatever its autoreset mode.
+
+    NEXT_STEP: the observation after an episode's end is the final one. Its row sees it (so its
+    value is known) but is not active, and the row starts afresh one step later.
+    SAME_STEP: the final observation comes in the info; the row starts afresh at once.
+    DISABLED: we reset what ended, which makes it SAME_STEP.
+
+    Masks of Discrete and MultiDiscrete actions are taken from ``info["action_mask"]``, or else from
+    the observation's "action_mask", or else from a method ``action_masks()``, of the vector or of
+    each environment.
+
+    Attributes:
+        observation_space: of one environment, without the action mask that may be in it.
+
+    """
+
+    def __init__(self, env: VectorEnv[Any, Any, Any]) -> None:
+        """See ``env`` as rows.
+
+        Raises:
+            TypeError: it is something else, or its observations are not supported.
+            ValueError: its autoreset mode is not declared.
+
+        """
+        space = getattr(env, "single_observation_space", None)
+        if not hasattr(env, "num_envs") or not isinstance(space, gym.Space):
+            raise TypeError(
+                f"env: expected a Gymnasium vector environment, got {type(env).__name__}; build "
+                f"one with make_vect_envs, or SyncVectorEnv([lambda: env]); for PettingZoo's there "
+                f"is IPPO"
+            )
+        self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
+        self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
+        self._action_space = env.single_action_space
+        self.observation_space, self._mask_inside = without_mask(space, self._action_space)
+        self._layout = ObservationLayout(self.observation_space)
+        self._mask_method = _mask_method(env) if choices(self._action_space) else None
+
+    def name(self, group: int, row: int) -> str:
+        """Say which environment a row is."""
+        return f"environment {row}"
+
+    def reset(self, seed: int | None = None) -> list[Observed]:
+        """Start all episodes afresh."""
+        observation, mask = self._seen(*self.env.reset(seed=seed))
+        return [Observed(observation, start=np.ones(self.num_envs, dtype=bool), action_mask=mask)]
+
+    def step(
+        self, actions: Sequence[Array], before: Sequence[Observed]
+    ) -> list[tuple[Outcome, Observed]]:
+        """Take a step from ``before``; what it led to, and what is seen next."""
+        observation, reward, terminated, truncated, info = self.env.step(actions[0])
+        ended = terminated | truncated
+        observation, mask = self._seen(observation, info)
+        if mask is None and ended.all() and before[0].action_mask is not None:
+            # In final states nobody is asked, so nobody need say what is allowed.
+            mask = np.ones_like(before[0].action_mask)
+        if self.final_is_next:
+            return [self._next_step(observation, reward, terminated, truncated, mask, before[0])]
+        final_rows, final, start = NO_ROWS, None, None
+        if ended.any():
+            start = ended
+            final_rows = np.flatnonzero(truncated & ~terminated)
+            if self.mode == AutoresetMode.DISABLED:
+                final = np.array(observation[final_rows])
+                observation, first = self._seen(*self.env.reset(options={"reset_mask": ended}))
+                if mask is not None and first is not None:
+                    # A partial reset's info has nothing of the rows that go on.
+                    mask = np.where(ended[:, None], first, mask)
+            elif len(final_rows):
+                final = self._final(info, final_rows)
+        outcome = Outcome(reward, terminated, truncated, final_rows, final)
+        return [(outcome, Observed(observation, start, action_mask=mask))]
+
+    def _next_step(
+        self,
+        observation: Array,
+        reward: Array,
+        terminated: Array,
+        truncated: Array,
+        mask: Array | None,
+        before: Observed,
+    ) -> tuple[Outcome, Observed]:
+        start = None
+        if before.active is not None:
+            # This step only reset these rows: its reward and flags mean nothing.
+            start = ~before.active
+            reward = np.where(start, 0, reward)
+            terminated, truncated = terminated & ~start, truncated & ~start
+        ended = terminated | truncated
+        active = ~ended if ended.any() else None
+        outcome = Outcome(reward, terminated, truncated, NO_ROWS, None, counted=before.active)
+        return outcome, Observed(observation, start, active=active, action_mask=mask)
+
+    def _final(self, info: dict[str, Any], rows: Array) -> Array:
+        if "final_obs" not in info:
+            raise ValueError(
+                f"info['final_obs']: expected the final observations of environments {rows}, as "
+                f"autoreset mode SAME_STEP promises, got none from {type(self.env).__name__}; is "
+                f"the declared mode right?"
+            )
+        finals = info["final_obs"]
+        if isinstance(finals, Mapping | tuple):  # of arrays, as observations are
+            whole = part_mask(finals)[0] if self._mask_inside else finals
+            return self._layout.pack(whole, (self.num_envs,))[rows]
+        each = [part_mask(finals[i])[0] if self._mask_inside else finals[i] for i in rows]
+        return np.stack([self._layout.pack(final) for final in each])
+
+    def _seen(self, observation: Any, info: dict[str, Any]) -> tuple[Array, Array | None]:
+        """Return what is seen and what is allowed, [N, *shape] and bool [N, n] or None."""
+        inside = None
+        if self._mask_inside:
+            observation, inside = part_mask(observation)
+        stored = self._layout.pack(observation, (self.num_envs,))
+        return stored, self._mask(info, inside)
+
+    def _mask(self, info: dict[str, Any], inside: Any) -> Array | None:
+        """Return what is allowed, bool [N, n]; each row's mask from where it is found first."""
+        stated = info.get("action_mask")
+        if stated is None:
+            return self._mask_beside_info(inside)
+        if not choices(self._action_space):
+            raise ValueError(
+                f"info['action_mask']: expected none for {self._action_space}, as masks make sense "
+                f"for Discrete and MultiDiscrete actions only; take it out of the info"
+            )
+        given = np.broadcast_to(info.get("_action_mask", True), self.num_envs)
+        if isinstance(stated, np.ndarray) and stated.dtype != object:
+            masks: Array = flat_mask(stated)[given]
+        else:  # tuples, or None here and there
+            given = given & [mask is not None for mask in stated]
+            rows = np.flatnonzero(given)
+            masks = np.stack([flat_mask(stated[i]) for i in rows]) if len(rows) else np.empty(0)
+        if not given.any():
+            return self._mask_beside_info(inside)
+        if given.all():
+            return masks
+        others = self._mask_beside_info(inside)
+        if others is None:  # who gives none allows everything
+            others = np.ones((self.num_envs, masks.shape[1]), dtype=bool)
+        others[given] = masks
+        return others
+
+    def _mask_beside_info(self, inside: Any) -> Array | None:
+        if inside is not None:
+            return flat_mask(inside)
+        if self._mask_method is not None:
+            return np.stack([flat_mask(mask) for mask in self._mask_method()])
+        return None
+
+
+def _mask_method(env: Any) -> Callable[[], Any] | None:
+    """Return the method that gives each environment's action mask, or None.
+
+    Raises:
+        ValueError: only some of the environments have one.
+
+    """
+    layer = env
+    while layer is not None:  # wrappers of vectors do not pass on what they do not know
+        own, call = getattr(layer, "action_masks", None), getattr(layer, "call", None)
+        if callable(own):
+            return own  # type: ignore[no-any-return]
+        if callable(call):  # Gymnasium's own vectors
+            has = list(call("has_wrapper_attr", "action_masks"))
+            if any(has) and not all(has):
+                raise ValueError(
+                    f"env: expected a method action_masks() in all environments or in none, got "
+                    f"none in {[i for i, there in enumerate(has) if not there]}; let it return "
+                    f"ones where everything is allowed"
+                )
+            return functools.partial(call, "action_masks") if all(has) else None
+        layer = getattr(layer, "env", None)
+    return None
+
+
+def make_vect_envs(
+    env_name: str | None = None,
+    num_envs: int = 1,
+    *,
+    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
+    should_async_vector: bool = True,
+    **env_kwargs: Any,
+) -> VectorEnv[Any, Any, Any]:
+    """Build a vector environment with autoreset mode SAME_STEP.
+
+    Args:
+        env_name: a registered Gymnasium id; or else
+        make_env: a function that builds one environment.
+        num_envs: E >= 1.
+        should_async_vector: each environment in a process of its own, which pays for slow
+            environments only; False runs all in this process.
+        env_kwargs: for ``gymnasium.make``; only with env_name.
+
+    Returns:
+        the vector environment; the caller closes it.
+
+    Raises:
+        ValueError: neither or both of env_name and make_env, options without env_name, or
+            num_envs < 1.
+
+    """
+    if (env_name is None) == (make_env is None):
+        raise ValueError(
+            f"make_vect_envs: expected one of env_name and make_env, got {env_name=}, {make_env=}"
+        )
+    if make_env is not None and env_kwargs:
+        raise ValueError(
+            f"make_vect_envs: expected options for gymnasium.make with env_name only, got "
+            f"{env_kwargs} beside make_env"
+        )
+    if num_envs < 1:
+        raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+
+    def build() -> gym.Env[Any, Any]:
+        if make_env is not None:
+            return make_env()
+        assert env_name is not None
+        return gym.make(env_name, **env_kwargs)
+
+    kind = AsyncVectorEnv if should_async_vector else SyncVectorEnv
+    return kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)

@@ -1,0 +1,95 @@
+"""Environments as rows: what every kind of vector looks like to a policy.
+
+Letters: E environments, A agents in a group, N = E * A rows, row e * A + a. A Gymnasium vector
+environment is one group of one agent: N = E.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from recurrent_rl.spaces.array import Array
+
+
+class Observed(NamedTuple):
+    """What the policy is about to see, for N rows. None stands for the usual: no row, or all.
+
+    Attributes:
+        observation: as ``ObservationLayout`` keeps them, [N, *shape].
+        start: rows whose memory must be zeroed first, bool [N]; None for no row.
+        exists: rows whose observation is real, bool [N]; None for all.
+        active: rows whose action the policy chooses, bool [N]; None for all.
+        action_mask: allowed actions, bool [N, n], or None.
+        forced: rows whose action the environment has chosen, bool [N]; None for no row.
+        forced_action: theirs, as the environment takes them, [N, *shape]; other rows' mean nothing.
+
+    """
+
+    observation: Array
+    start: Array | None = None
+    exists: Array | None = None
+    active: Array | None = None
+    action_mask: Array | None = None
+    forced: Array | None = None
+    forced_action: Array | None = None
+
+
+class Outcome(NamedTuple):
+    """What a step led to, for N rows.
+
+    Attributes:
+        reward: to be trained on, [N].
+        terminated: bool [N].
+        truncated: bool [N].
+        final_rows: rows cut by a limit whose last observation is here rather than in the next
+            ``Observed``, [n]; without those who were not shown any.
+        final_observation: theirs, [n, *shape], or None if there are none.
+        score: what an episode's return is summed from, [N]; None: the reward.
+        ended: rows whose environment's episode ended, bool [N]; None: the terminated or truncated.
+        counted: rows for which the step counts into the episode's length, bool [N]; None: all.
+
+    """
+
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_rows: Array
+    final_observation: Array | None
+    score: Array | None = None
+    ended: Array | None = None
+    counted: Array | None = None
+
+
+class RowSource(ABC):
+    """Environments that are stepped together, as the rows of one group of agents or several.
+
+    Attributes:
+        env: the vector environment itself.
+        num_envs: E.
+        final_is_next: an episode's final observation comes as the next one, under a row that is
+            not active (next-step autoreset).
+
+    """
+
+    env: Any
+    num_envs: int
+    final_is_next: bool
+
+    @abstractmethod
+    def reset(self, seed: int | None = None) -> list[Observed]:
+        """Start all episodes afresh; what each group sees."""
+
+    @abstractmethod
+    def step(
+        self, actions: Sequence[Array], before: Sequence[Observed]
+    ) -> list[tuple[Outcome, Observed]]:
+        """Take a step from ``before``; for each group what it led to, and what is seen next."""
+
+    @abstractmethod
+    def name(self, group: int, row: int) -> str:
+        """Say in words which environment, and which agent, a group's row is."""
+
+
+NO_ROWS = np.zeros(0, dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Populations that search for hyper-parameters and architectures."""

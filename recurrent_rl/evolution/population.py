@@ -1,0 +1,211 @@
+"""Populations: build one from the dictionaries that tutorials use, save and load it."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from recurrent_rl import checkpoint
+from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.individual import Birth, Individual
+from recurrent_rl.algorithms.ippo import IPPO
+from recurrent_rl.algorithms.ppo import PPO
+from recurrent_rl.algorithms.search_space import HyperparameterConfig
+from recurrent_rl.algorithms.team import Spaces
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.validation import unknown_name
+
+ALGORITHMS: dict[str, type[PPO] | type[IPPO]] = {"PPO": PPO, "IPPO": IPPO}
+
+# Keys of INIT_HP that describe the run, not the agents: training functions take them as arguments.
+# Where the channels of images are is read off the space (or set in cnn_config).
+RUN_KEYS = (
+    "ALGO",
+    "CHANNELS_LAST",
+    "ELITISM",
+    "ENV_NAME",
+    "EVAL_LOOP",
+    "EVAL_STEPS",
+    "EVO_STEPS",
+    "MAX_STEPS",
+    "NUM_ENVS",
+    "POP_SIZE",
+    "TARGET_SCORE",
+    "TOURN_SIZE",
+    "WANDB",
+)
+# What these switch off in other libraries does not exist here.
+ALWAYS = {"USE_ROLLOUT_BUFFER": True}
+TEAM_KEYS = ("AGENT_IDS", "AGENT_ID_INPUT", "GROUPS", "TEAM_REWARD")
+
+
+def create_population(
+    algo: str,
+    observation_space: gym.Space[Any] | Spaces,
+    action_space: gym.Space[Any] | Spaces,
+    net_config: NetConfig | Mapping[str, Any] | None = None,
+    INIT_HP: Mapping[str, Any] | None = None,  # noqa: N803 - what users know it as
+    hp_config: HyperparameterConfig | None = None,
+    population_size: int = 4,
+    num_envs: int = 1,
+    device: torch.device | str = "cpu",
+    actor_network: Any = None,
+    critic_network: Any = None,
+    *,
+    seed: int | None = None,
+    spread: bool = True,
+) -> list[Any]:
+    """Build agents that differ in their random seeds and in the hyper-parameters to be searched.
+
+    >>> from recurrent_rl import RLParameter
+    >>> population = create_population(
+    ...     "PPO",
+    ...     gym.spaces.Box(-1, 1, (3,)),
+    ...     gym.spaces.Discrete(2),
+    ...     INIT_HP={"LR": 1e-3, "LEARN_STEP": 64},
+    ...     hp_config=HyperparameterConfig(lr=RLParameter(min=1e-4, max=1e-2)),
+    ...     population_size=2,
+    ...     seed=0,
+    ... )
+    >>> [round(agent.config.lr, 6) for agent in population]
+    [0.001, 0.002261]
+
+    Args:
+        algo: "PPO" or "IPPO".
+        observation_space: of one environment; for IPPO the agents', a list or a dictionary.
+        action_space: likewise.
+        net_config: as ``PPO`` or ``IPPO`` takes it.
+        INIT_HP: the fields of ``PPOConfig`` in upper case ("LR", "LEARN_STEP", ...); for IPPO also
+            "AGENT_IDS", "AGENT_ID_INPUT", "GROUPS" and "TEAM_REWARD". What describes the run rather
+            than an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too and is left to the
+            training functions; "MAX_STEPS" is also the horizon of a learning-rate schedule.
+        hp_config: hyper-parameters that mutations may change.
+        population_size: at least 1.
+        num_envs: of the vector environment, at least 1. Not needed here, as rollouts fit any number
+            of environments; accepted because scripts pass it.
+        device: of the policies.
+        actor_network: as ``PPO`` or ``IPPO`` takes it; all start from its weights.
+        critic_network: likewise.
+        seed: of the whole population; None takes fresh entropy.
+        spread: the first agent starts from INIT_HP's values, the others from values spread over
+            the ranges of ``hp_config``, each range cut into as many parts as there are others;
+            False starts all from INIT_HP's.
+
+    Returns:
+        the agents, numbered from 0.
+
+    Raises:
+        TypeError: a space or a value of the wrong kind.
+        ValueError: an unknown name (the message has the nearest known one), or a value out of
+            range.
+
+    """
+    if algo not in ALGORITHMS:
+        raise ValueError(unknown_name("create_population", algo, list(ALGORITHMS)))
+    for name, count in (("population_size", population_size), ("num_envs", num_envs)):
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, got {count}")
+    options = _options(algo, INIT_HP or {})
+    root = np.random.SeedSequence(seed)
+    for_agents, for_spread = root.spawn(2)
+    generator = np.random.default_rng(for_spread)
+    seeds = [int(s >> np.uint64(1)) for s in for_agents.generate_state(population_size, np.uint64)]
+    population: list[Any] = []
+    for index in range(population_size):
+        agent = ALGORITHMS[algo](
+            observation_space,  # type: ignore[arg-type]  # each algorithm checks its own
+            action_space,  # type: ignore[arg-type]
+            net_config=net_config,
+            device=device,
+            seed=seeds[index],
+            actor_network=actor_network,
+            critic_network=critic_network,
+            **options,
+        )
+        agent.individual = Individual([Birth(index)], hp_config=hp_config)
+        population.append(agent)
+    others = population[1:]
+    if spread and hp_config is not None and others:
+        for name, parameter in hp_config.parameters.items():
+            # A Latin hypercube (McKay et al. 1979): no two of them share a part of a range.
+            part = generator.permutation(len(others))
+            shares = (part + generator.random(len(others))) / len(others)
+            for agent, share in zip(others, shares, strict=True):
+                for trainer in agent.trainers.values():
+                    trainer.reconfigure(**{name: parameter.between(float(share))})
+    return population
+
+
+def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keyword arguments for an agent."""
+    fields = [name.upper() for name in PPOConfig().to_dict()]
+    team = TEAM_KEYS if algo == "IPPO" else ()
+    options: dict[str, Any] = {}
+    for key, value in init_hp.items():
+        if key in fields or key in team:
+            options[key.lower()] = value
+        elif key in ALWAYS:
+            if value != ALWAYS[key]:
+                raise ValueError(
+                    f"INIT_HP[{key!r}]: expected {ALWAYS[key]}, as there is no other way here, got "
+                    f"{value!r}"
+                )
+        elif key not in RUN_KEYS:
+            known = [*fields, *team, *ALWAYS, *RUN_KEYS]
+            raise ValueError(unknown_name("INIT_HP", key, known))
+    if init_hp.get("ALGO", algo) != algo:
+        raise ValueError(f"INIT_HP['ALGO']: expected {algo!r} as in algo, got {init_hp['ALGO']!r}")
+    if options.get("lr_schedule", "constant") != "constant" and "MAX_STEPS" in init_hp:
+        options.setdefault("total_steps", init_hp["MAX_STEPS"])
+    return options
+
+
+def population_from_data(
+    data: Sequence[dict[str, Any]], device: torch.device | str = "cpu", **networks: Any
+) -> list[Any]:
+    """Rebuild agents from what their ``to_checkpoint`` gave."""
+    return [
+        ALGORITHMS[each["algorithm"]].from_checkpoint(each, device, **networks) for each in data
+    ]
+
+
+def load_population(
+    path: str | os.PathLike[str],
+    device: torch.device | str = "cpu",
+    *,
+    actor_network: Any = None,
+    critic_network: Any = None,
+) -> list[Any]:
+    """Load all agents of a checkpoint that a training function has written.
+
+    Args:
+        path: its ``checkpoint_path``.
+        device: of the policies.
+        actor_network: as ``create_population`` was given it.
+        critic_network: likewise.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: truncated or foreign.
+
+    """
+    data = checkpoint.load(path)
+    if "population" not in data:
+        raise checkpoint.CheckpointError(
+            f"{path}: expected a saved population, got a saved {data.get('algorithm')!r}; load it "
+            f"with {data.get('algorithm')}.load"
+        )
+    try:
+        return population_from_data(
+            data["population"],
+            device,
+            actor_network=actor_network,
+            critic_network=critic_network,
+        )
+    except Exception as error:  # whatever the wrong part does to the code that reads it
+        raise checkpoint.CheckpointError(
+            f"{path}: the parts do not fit together: {error}"
+        ) from error

@@ -1,0 +1,237 @@
+"""What a training run shows and writes: progress, a table of each generation, logs."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from tqdm import tqdm
+
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.evolution.member import Report
+from recurrent_rl.metrics import CsvTable, MetricsLogger
+
+
+class Population(Protocol):
+    """What is logged of a run."""
+
+    @property
+    def population(self) -> list[Any]:
+        """The individuals."""
+
+    @property
+    def generation(self) -> int:
+        """Which they are in."""
+
+    @property
+    def reports(self) -> list[Report | None]:
+        """What they did in it."""
+
+    @property
+    def total_steps(self) -> int:
+        """Environment steps of all individuals that ever were."""
+
+
+class RunLog:
+    """Progress on the console, and the logs of a run.
+
+    ``population.csv`` has a row for each individual of each generation, with its parent, its
+    mutation and its hyper-parameters; ``metrics.csv`` and TensorBoard have the numbers over the
+    population's steps.
+    """
+
+    def __init__(
+        self,
+        total: int,
+        *,
+        verbose: bool,
+        directory: str | os.PathLike[str] | None,
+        config: Mapping[str, Any],
+        wandb_kwargs: Mapping[str, Any] | None,
+        resume_at: tuple[int, int] | None,
+    ) -> None:
+        """Open the logs.
+
+        Args:
+            total: environment steps of the whole run.
+            verbose: write to the console.
+            directory: for files; None for none.
+            config: what the run was started with.
+            wandb_kwargs: for ``wandb.init``; None does without.
+            resume_at: the last generation to keep, and all steps up to its end; None begins anew.
+
+        Raises:
+            ImportError: wandb is needed and not there.
+
+        """
+        self.total, self.verbose = total, verbose
+        self._latest = self._best = ""
+        self._wandb = None if wandb_kwargs is None else _wandb_run(config, wandb_kwargs)
+        self._metrics: MetricsLogger | None = None
+        self._table: CsvTable | None = None
+        if directory is not None:
+            last, steps = (None, None) if resume_at is None else resume_at
+            self._metrics = MetricsLogger(Path(directory), resume_at=steps)
+            self._table = CsvTable(Path(directory) / "population.csv", "generation", last)
+            text = json.dumps(config, indent=2, default=str)
+            (Path(directory) / "config.json").write_text(text + "\n")
+        self._bar: tqdm[Any] | None = None
+        self._since = time.perf_counter()
+
+    def begin(self, done: int) -> None:
+        """Show the progress bar, with so many steps behind us."""
+        self._since = time.perf_counter()
+        if self.verbose:
+            self._bar = tqdm(
+                total=self.total, initial=done, unit="step", unit_scale=True, mininterval=1
+            )
+
+    def progress(self, steps: int, score: float) -> None:
+        """Count steps of a rollout, and show the mean return of its episodes."""
+        if self._bar is not None:
+            self._bar.update(steps)
+            if not np.isnan(score):
+                self._latest = f"score {score:.1f}"
+                self._show()
+
+    def _show(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str(", ".join(filter(None, (self._latest, self._best))))
+
+    def say(self, text: str) -> None:
+        """Print a line beside the progress bar."""
+        if self.verbose:
+            tqdm.write(text)
+
+    def generation(self, run: Population, fitness: Callable[[Agent], float]) -> None:
+        """Log a generation that is over; ``fitness`` is what selection goes by."""
+        seconds = time.perf_counter() - self._since
+        self._since = time.perf_counter()
+        reports = [report for report in run.reports if report is not None]
+        latest = [report.fitness for report in reports]
+        speed = sum(report.steps for report in reports) / max(seconds, 1e-9)
+        rows = [
+            _row(run.generation, place, agent, report, fitness(agent))
+            for place, (agent, report) in enumerate(zip(run.population, reports, strict=True))
+        ]
+        if self._table is not None:
+            for row in rows:
+                self._table.append(row)
+        values = {
+            "generation": float(run.generation),
+            "fitness/best": max(latest),
+            "fitness/mean": float(np.mean(latest)),
+            "steps_per_second": speed,
+        }
+        for place, (agent, report) in enumerate(zip(run.population, reports, strict=True)):
+            values |= _numbers(f"member_{place}", agent, report)
+        if self._metrics is not None:
+            self._metrics.log(run.total_steps, values)
+        if self._wandb is not None:
+            self._wandb.log(values, step=run.total_steps)
+        self._best = f"fitness {max(latest):.1f}"
+        self._show()
+        if self.verbose:
+            self.say(_shown(run, rows, speed))
+
+    def close(self) -> None:
+        """Close everything."""
+        if self._bar is not None:
+            self._bar.close()
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._table is not None:
+            self._table.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def hyperparameters(agent: Agent) -> dict[str, float]:
+    """Return the present values of what mutations may change, by group where there are several."""
+    names = () if agent.hp_config is None else agent.hp_config.parameters
+    several = len(agent.trainers) > 1
+    return {
+        f"{group}/{name}" if several else name: getattr(trainer.config, name)
+        for group, trainer in agent.trainers.items()
+        for name in names
+        if getattr(trainer.config, name) is not None
+    }
+
+
+def _row(
+    generation: int, place: int, agent: Agent, report: Report, fitness: float
+) -> dict[str, Any]:
+    birth = agent.lineage[-1]
+    return {
+        "generation": generation,
+        "place": place,
+        "index": birth.index,
+        "parent": birth.parent,
+        "born_at_steps": birth.steps,
+        "mutation": "none" if agent.elite else agent.mut,
+        "elite": agent.elite,
+        "steps": agent.env_steps,
+        "score": report.score,
+        "fitness": report.fitness,
+        "mean_fitness": fitness,
+        "fitness_lost_by_shrinking": birth.lost,
+        "parameters": sum(p.numel() for g in agent.groups for p in g.policy.parameters()),
+        "seconds": round(report.seconds, 3),
+        "failed": report.failed,
+        **hyperparameters(agent),
+    }
+
+
+def _numbers(name: str, agent: Agent, report: Report) -> dict[str, float]:
+    values = {
+        "index": float(agent.index),
+        "steps": float(agent.env_steps),
+        "score": report.score,
+        "fitness": report.fitness,
+        **{f"score/{who}": score for who, score in report.agent_scores.items()},
+        **{f"learn/{what}": value for what, value in report.diagnostics.items()},
+        **{f"hp/{what}": value for what, value in hyperparameters(agent).items()},
+    }
+    return {f"{name}/{what}": value for what, value in values.items()}
+
+
+def _shown(run: Population, rows: list[dict[str, Any]], speed: float) -> str:
+    """Return a table of the generation as text; a star marks who was kept for its fitness."""
+    names = list(dict.fromkeys(n for agent in run.population for n in hyperparameters(agent)))
+    head = ["", "index", "parent", "score", "fitness", "mean", *names, "mutation"]
+    lines = [head]
+    for row in rows:
+        numbers = [f"{row[name]:.1f}" for name in ("score", "fitness", "mean_fitness")]
+        parent = "" if row["parent"] is None else str(row["parent"])
+        star = "*" if row["elite"] else ""
+        mutation = row["mutation"]
+        if row["fitness_lost_by_shrinking"] is not None:
+            mutation += f" (cost {row['fitness_lost_by_shrinking']:z.1f})"
+        if row["failed"]:
+            mutation += f" FAILED: {row['failed']}"
+        values = [f"{row[name]:.4g}" if name in row else "" for name in names]
+        lines.append([star, str(row["index"]), parent, *numbers, *values, mutation])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head) - 1)]
+    table = "\n".join(
+        "  ".join([*(word.rjust(w) for word, w in zip(line, widths, strict=False)), line[-1]])
+        for line in lines
+    )
+    steps = max(row["steps"] for row in rows)
+    return (
+        f"--- Generation {run.generation}: {steps:,} steps each, {run.total_steps:,} in all, "
+        f"{speed:,.0f} steps/s\n{table}"
+    )
+
+
+def _wandb_run(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    try:
+        import wandb  # an extra
+    except ImportError as error:
+        raise ImportError(
+            "wb=True: expected the package wandb, which is an extra: pip install "
+            "'recurrent_rl[wandb]'"
+        ) from error
+    return wandb.init(**{"project": "recurrent_rl", "config": dict(config), **options})

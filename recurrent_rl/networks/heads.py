@@ -1,0 +1,72 @@
+"""Heads: from a trunk's features to a distribution over actions, or to a value.
+
+Letters: ``...`` any leading axes, H width of the features.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.networks.configs import HeadConfig
+from recurrent_rl.networks.distributions import ActionDistribution
+from recurrent_rl.networks.layers import mlp
+
+
+def head_layers(inputs: int, config: HeadConfig, outputs: int) -> nn.Sequential:
+    """Return a head's layers, from H = ``inputs`` to ``outputs`` numbers."""
+    return mlp(
+        inputs,
+        config.hidden_size,
+        config.activation,
+        outputs,
+        config.residual_layers,
+        config.layer_norm,
+    )
+
+
+class ActionHead(nn.Module):
+    """From features to a distribution over actions.
+
+    Attributes:
+        layers: from features to what the distribution is made of.
+        distribution: over stored actions.
+
+    """
+
+    def __init__(self, inputs: int, config: HeadConfig, distribution: ActionDistribution) -> None:
+        """Args: H, shape of the layers, the distribution that they are to describe."""
+        super().__init__()
+        self.layers = head_layers(inputs, config, distribution.outputs)
+        self.distribution = distribution
+
+    def forward(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the distribution's parameters, [..., *].
+
+        Args:
+            features: [..., H].
+            mask: allowed actions, bool [..., mask_size], or None.
+
+        """
+        if not self.distribution.latents:
+            return self.distribution.dist_params(self.layers(features), mask)
+        latents = self.layers[:-1](features)
+        outputs = torch.cat((self.layers[-1](latents), latents), -1)
+        return self.distribution.dist_params(outputs, mask)
+
+
+class ValueHead(nn.Module):
+    """From features to one number.
+
+    Attributes:
+        layers: from features to it.
+
+    """
+
+    def __init__(self, inputs: int, config: HeadConfig) -> None:
+        """Args: H, shape of the layers."""
+        super().__init__()
+        self.layers = head_layers(inputs, config, 1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[..., H] -> [...]."""
+        value: Tensor = self.layers(features).squeeze(-1)
+        return value

@@ -1,0 +1,119 @@
+"""What a policy is made of, in words and numbers, for people to read."""
+
+from collections.abc import Iterator
+from typing import cast
+
+from torch import nn
+
+from recurrent_rl.networks.configs import CnnConfig, NetConfig
+from recurrent_rl.networks.custom import CustomEncoder
+from recurrent_rl.networks.encoder import Encoder
+from recurrent_rl.networks.layers import Cnn
+from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.spaces.layout import Kind, ObservationLayout
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable numbers."""
+    return sum(p.numel() for p in module.parameters())
+
+
+def summary(policy: ActorCritic, net_config: NetConfig, action_space: object) -> list[str]:
+    """Return a line for what is seen and one for each part, with its number of parameters.
+
+    >>> from recurrent_rl import PPO
+    >>> import gymnasium as gym
+    >>> space = gym.spaces.Dict(
+    ...     {
+    ...         "image": gym.spaces.Box(0, 255, (7, 7, 3), "uint8"),
+    ...         "direction": gym.spaces.Discrete(4),
+    ...     }
+    ... )
+    >>> print(PPO(space, gym.spaces.Discrete(7)))
+    PPO after 0 steps, 201,272 parameters
+      sees      direction: 4 choices; image: bytes [7, 7, 3]
+      encoder   image -> conv 16, 32, 64 (kernels 2, 2, 2, strides 1, 1, 1) -> 128;    192,432
+                with the other 4 numbers -> LSTM 64
+      actor     64 -> 64 Tanh -> Discrete(7)                                             4,615
+      critic    64 -> 64 Tanh -> value                                                   4,225
+
+    """
+    lines = [f"sees      {'; '.join(_seen(policy.codec.layout))}"]
+    encoders = list(policy.encoders)
+    names = ["encoder"] if len(encoders) == 1 else ["actor's", "critic's"]
+    for name, encoder in zip(names, encoders, strict=True):
+        if isinstance(encoder, CustomEncoder):
+            text = [f"{type(encoder.network).__name__} -> {encoder.outputs}"]
+        else:
+            text = list(_encoder(cast(Encoder, encoder), policy, net_config))
+        lines += _line(name, text, parameter_count(encoder))
+    head = net_config.head_config
+    inner = "".join(f" -> {width} {head.activation}" for width in head.hidden_size)
+    inner += f" + {head.residual_layers} residual" if head.residual_layers else ""
+    widths = [cast(Encoder, e).outputs for e in (encoders[0], encoders[-1])]
+    actor = parameter_count(policy.actor) + parameter_count(policy.head)
+    actions = " ".join(str(action_space).split())  # arrays in it may go over several lines
+    lines += _line("actor", [f"{widths[0]}{inner} -> {actions}"], actor)
+    lines += _line("critic", [f"{widths[1]}{inner} -> value"], parameter_count(policy.critic))
+    return lines
+
+
+def _line(name: str, text: list[str], count: int) -> list[str]:
+    first, *more = text
+    return [f"{name:<10}{first:<69}{count:>9,}", *(f"{'':<10}{line}" for line in more)]
+
+
+def _seen(layout: ObservationLayout) -> Iterator[str]:
+    for leaf in layout.leaves:
+        name = "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in leaf.path)
+        name = f"{name.lstrip('.')}: " if name else ""
+        if leaf.kind is Kind.INDEX:
+            low, high = leaf.bounds
+            what = ", ".join(str(n) for n in high - low + 1) + " choices"
+        elif leaf.kind is Kind.BITS:
+            what = f"{leaf.size} bits"
+        else:
+            what = f"{'bytes' if leaf.kind.in_bytes else 'numbers'} {list(leaf.shape)}"
+        yield name + what
+
+
+def _encoder(encoder: Encoder, policy: ActorCritic, net_config: NetConfig) -> Iterator[str]:
+    config, codec = net_config.encoder_config, policy.codec
+    images = [leaf for leaf in codec.layout.leaves if leaf.kind.is_image]
+    for leaf, shape, cnn in zip(images, codec.image_shapes, encoder.cnns, strict=True):
+        name = ".".join(str(key) for key in leaf.path) or f"image {list(shape)}"
+        yield f"{name} -> {_convolutions(config.cnn_config, shape)}{cast(Cnn, cnn).outputs};"
+    width = encoder.parts[0]
+    joined = ""
+    if codec.features:
+        joined = f"{codec.features} numbers"
+        if encoder.vector_mlp is not None:
+            own = config.mlp_config
+            widths = " -> ".join(str(w) for w in (*own.hidden_size, config.latent_dim))
+            joined += f" -> {widths} {own.activation}"
+        joined = f"with the other {joined}" if images else joined
+    else:
+        joined = str(sum(encoder.parts))
+    more = f"{policy.extra} extra one{'s' * (policy.extra > 1)}" if policy.extra else ""
+    if more and encoder.core is None:
+        joined += f" and {more}"
+    for width in config.widths(encoder.core is not None, bool(images)):
+        joined += f" -> {width} {config.activation}"
+    if encoder.core is None:
+        added = f" + {config.residual_layers} residual" if config.residual_layers else ""
+        yield f"{joined}{added}, feed-forward"
+        return
+    joined += f", with {more}" if more else ""
+    layers = f"{config.num_layers} x " if config.num_layers > 1 else ""
+    added = f" + {config.residual_layers} residual" if config.residual_layers else ""
+    added += " + skip" if config.core_residual else ""
+    added += ", layer norm" if config.core_layer_norm else ""
+    yield f"{joined} -> {config.cell.upper()} {layers}{config.hidden_state_size}{added}"
+
+
+def _convolutions(config: CnnConfig, shape: tuple[int, ...]) -> str:
+    layers = config.layers(*shape[1:])
+    if not layers:
+        return "flattened, "
+    channels, kernels, strides = (", ".join(map(str, each)) for each in zip(*layers, strict=True))
+    return f"conv {channels} (kernels {kernels}, strides {strides}) -> "
