@@ -36,7 +36,7 @@ from recurrent_rl import (
     make_multi_agent_vect_envs,
     make_vect_envs,
 )
-from recurrent_rl.config import CONVOLUTIONS
+from recurrent_rl.networks.configs import CONVOLUTIONS
 from recurrent_rl.tuned import TunedSettings
 from wrappers import EarlyMessageWrapper
 

@@ -34,8 +34,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import nn
 
 from recurrent_rl import PPO, MaskVelocityWrapper, collect_rollouts_recurrent, make_vect_envs
-from recurrent_rl.rollout import SequenceRolloutBuffer, minibatches
-from recurrent_rl.vector import GymRows
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, minibatches
+from recurrent_rl.envs.gymnasium_vector import GymRows
 
 HERE = Path(__file__).parent
 PEER_PACKAGES = ["torch==2.13.0", "sb3-contrib==2.9.2"]

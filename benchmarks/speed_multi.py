@@ -31,7 +31,7 @@ from mpe2 import simple_spread_v3
 from pettingzoo import ParallelEnv
 
 from recurrent_rl import IPPO, collect_rollouts_recurrent, make_multi_agent_vect_envs
-from recurrent_rl.multi_agent import MultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 
 HERE = Path(__file__).parent
 PEER_PACKAGES = ["torch==2.13.0", "agilerl==2.58.0", "peft", "mpe2==1.1.1"]

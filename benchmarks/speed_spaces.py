@@ -29,7 +29,7 @@ from gymnasium.vector.utils import batch_space
 from torch import nn
 
 from recurrent_rl import PPO, collect_rollouts_recurrent
-from recurrent_rl.encoders import Cnn
+from recurrent_rl.networks.layers import Cnn
 
 HERE = Path(__file__).parent
 STRUCTURES = {  # the same 12 numbers, in other structures

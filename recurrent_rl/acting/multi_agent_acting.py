@@ -203,4 +203,5 @@ def _joined(group: AgentGroup, seen: Sequence[Observed]) -> Observed:
             for one in seen
         ]
     fields = zip(*seen, strict=True)
-    return Observed(*(None if parts[0] is None else np.concatenate(parts) for parts in fields))
+    joined = (None if parts[0] is None else np.concatenate(parts) for parts in fields)
+    return Observed(*joined)  # type: ignore[arg-type]

@@ -125,10 +125,18 @@ class Agent(ActingAgent):
         """Births of its ancestors, from the first generation on, and its own at the end."""
         return self.individual.lineage
 
+    @lineage.setter
+    def lineage(self, births: list[Birth]) -> None:
+        self.individual.lineage = births
+
     @property
     def elite(self) -> bool:
         """Whether it was kept from the last generation for its fitness."""
         return self.individual.elite
+
+    @elite.setter
+    def elite(self, kept: bool) -> None:
+        self.individual.elite = kept
 
     @property
     def hp_config(self) -> HyperparameterConfig | None:

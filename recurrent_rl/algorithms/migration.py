@@ -57,8 +57,8 @@ def _policy(state: Mapping[str, Any]) -> dict[str, Any]:
             number, _, inner = rest.partition(".")
             renamed[f"trunks.{number}.encoder.{inner}"] = value
         elif part in ("norm", "image_norms"):
-            for number in trunks:
-                renamed[f"trunks.{number}.preprocessor.{key}"] = value
+            for trunk in trunks:
+                renamed[f"trunks.{trunk}.preprocessor.{key}"] = value
         elif part in ("actor", "critic"):
             head = {"actor": "action_head", "critic": "value_head"}[part]
             renamed[f"{head}.layers.{rest}"] = value

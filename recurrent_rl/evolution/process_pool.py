@@ -162,10 +162,10 @@ class ProcessPool:
             connection.close()
         for process in self._processes:
             process.join(1)  # one that waits for a job leaves by itself
-            if process.is_atrain_individual():
+            if process.is_alive():
                 process.terminate()
                 process.join(5)
-            if process.is_atrain_individual():
+            if process.is_alive():
                 process.kill()
                 process.join()
 

@@ -45,16 +45,16 @@ def summary(policy: ActorCritic, net_config: NetConfig, action_space: object) ->
         if isinstance(encoder, CustomEncoder):
             text = [f"{type(encoder.network).__name__} -> {encoder.outputs}"]
         else:
-            text = list(_encoder(cast(Encoder, encoder), policy, net_config))
+            text = list(_encoder(encoder, policy, net_config))
         lines += _line(name, text, parameter_count(encoder))
     head = net_config.head_config
     inner = "".join(f" -> {width} {head.activation}" for width in head.hidden_size)
     inner += f" + {head.residual_layers} residual" if head.residual_layers else ""
-    widths = [cast(Encoder, e).outputs for e in (encoders[0], encoders[-1])]
-    actor = parameter_count(policy.actor) + parameter_count(policy.head)
+    widths = [encoder.outputs for encoder in (encoders[0], encoders[-1])]
+    actor, critic = parameter_count(policy.action_head), parameter_count(policy.value_head)
     actions = " ".join(str(action_space).split())  # arrays in it may go over several lines
     lines += _line("actor", [f"{widths[0]}{inner} -> {actions}"], actor)
-    lines += _line("critic", [f"{widths[1]}{inner} -> value"], parameter_count(policy.critic))
+    lines += _line("critic", [f"{widths[1]}{inner} -> value"], critic)
     return lines
 
 
@@ -94,7 +94,8 @@ def _encoder(encoder: Encoder, policy: ActorCritic, net_config: NetConfig) -> It
         joined = f"with the other {joined}" if images else joined
     else:
         joined = str(sum(encoder.parts))
-    more = f"{policy.extra} extra one{'s' * (policy.extra > 1)}" if policy.extra else ""
+    extra = policy.extra.width
+    more = f"{extra} extra one{'s' * (extra > 1)}" if extra else ""
     if more and encoder.core is None:
         joined += f" and {more}"
     for width in config.widths(encoder.core is not None, bool(images)):

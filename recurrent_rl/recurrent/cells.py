@@ -169,7 +169,8 @@ class _GatedCell(Cell):
         return [self._by_gate(w).norm(dim=(0, 2)) for w in self.all_weights[layer][:2]]
 
     def contribution(self, layer: int) -> Tensor:
-        return self._by_gate(self.all_weights[layer][0])[self.candidate].norm(dim=1)
+        norm: Tensor = self._by_gate(self.all_weights[layer][0])[self.candidate].norm(dim=1)
+        return norm
 
     def need_of_state(self, layer: int, need: Tensor) -> Tensor:
         # What other needed units read of a unit.
@@ -188,7 +189,7 @@ class _GatedCell(Cell):
             yield fresh, old, rows
 
 
-class LSTM(_GatedCell, nn.LSTM):  # type: ignore[misc]  # nn.LSTM.forward takes a tuple
+class LSTM(_GatedCell, nn.LSTM):
     """Long short-term memory; its state is h and c.
 
     Source: Hochreiter and Schmidhuber 1997, "Long Short-Term Memory" (with forget gates, as in Gers
@@ -207,12 +208,14 @@ class LSTM(_GatedCell, nn.LSTM):  # type: ignore[misc]  # nn.LSTM.forward takes 
             x = layers[-1][0]
         return x, layers
 
-    def forward(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(  # type: ignore[override]  # one form of state for all cells
+        self, x: Tensor, state: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         result = nn.LSTM.forward(self, x, (state[0], state[1]))
         return cast(tuple[Tensor, tuple[Tensor, ...]], result)
 
 
-class GRU(_GatedCell, nn.GRU):  # type: ignore[misc]  # nn.GRU.forward takes a tensor
+class GRU(_GatedCell, nn.GRU):
     """Gated recurrent units; its state is h.
 
     Source: Cho et al. 2014, "Learning Phrase Representations using RNN Encoder-Decoder". Weights
@@ -231,7 +234,9 @@ class GRU(_GatedCell, nn.GRU):  # type: ignore[misc]  # nn.GRU.forward takes a t
             layers.append((x,))
         return x, layers
 
-    def forward(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def forward(  # type: ignore[override]  # one form of state for all cells
+        self, x: Tensor, state: Sequence[Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         output, h = nn.GRU.forward(self, x, state[0])
         return output, (h,)
 

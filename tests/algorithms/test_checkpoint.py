@@ -1,0 +1,518 @@
+"""Tests of saving and loading: `recurrent_rl.checkpoint` and the agents' checkpoints."""
+
+import copy
+import errno
+import multiprocessing
+import os
+import pickle
+import signal
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from support.agents import assert_same_weights, make_agent, weights
+from support.envs import scripted
+
+from recurrent_rl import PPO, CheckpointError, checkpoint, collect_rollouts_recurrent
+from recurrent_rl.networks.flat_parameters import adam_state_for
+
+SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
+
+EVERYTHING: dict[str, Any] = {
+    "previous_action": True,
+    "previous_reward": True,
+    "normalize_obs": True,
+    "normalize_reward": True,
+    "lr_schedule": "linear",
+    "total_steps": 300,
+    "num_layers": 2,
+    "share_encoders": False,
+}
+
+
+def train(agent: PPO, env: Any, rollouts: int, reset: bool | None = None) -> None:
+    """Collect and learn."""
+    for _ in range(rollouts):
+        collect_rollouts_recurrent(agent, env, reset=reset)
+        agent.learn()
+        reset = None
+
+
+def trained(env: Any, **options: Any) -> PPO:
+    """An agent after some rollouts."""
+    agent = make_agent(env, **options)
+    train(agent, env, 2)
+    return agent
+
+
+@pytest.fixture
+def agent() -> PPO:
+    return trained(scripted(["3t 5l", "7b"]), **EVERYTHING)
+
+
+@pytest.fixture
+def path(tmp_path: Path, agent: PPO) -> Path:
+    """A checkpoint of ``agent``, alone in its directory."""
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    return tmp_path / "agent.pt"
+
+
+# --- going on -----------------------------------------------------------------------------------
+
+
+def pendulum() -> Any:
+    """Pendulum with episodes of 7 steps, so that they end within rollouts of 10."""
+    return gym.make("Pendulum-v1", max_episode_steps=7)
+
+
+def vector(mode: AutoresetMode) -> Any:
+    """A vector of them; picklable, as its functions have names."""
+    return SyncVectorEnv([pendulum] * 3, autoreset_mode=mode)
+
+
+@pytest.mark.parametrize("mode", [SAME, NEXT, DISABLED])
+@pytest.mark.parametrize("how", ["load", "load_checkpoint"])
+def test_resumed_run_equals_the_run_that_never_stopped(
+    mode: AutoresetMode, how: str, tmp_path: Path
+) -> None:
+    env = vector(mode)
+    agent = make_agent(env, **EVERYTHING)
+    train(agent, env, 2)
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    kept = pickle.dumps(env)
+    train(agent, env, 3)
+
+    if how == "load":
+        other = PPO.load(tmp_path / "agent.pt")
+    else:
+        # All of which the file knows better.
+        differing = {"lr": 0.5, "normalize_reward": False, "previous_action": False}
+        other = make_agent(env, seed=7, **{**EVERYTHING, **differing})
+        train(other, vector(mode), 1)
+        other.load_checkpoint(tmp_path / "agent.pt")
+    assert other.config == agent.config
+    train(other, pickle.loads(kept), 3, reset=False)
+    assert_same_weights(weights(agent), weights(other))
+    assert other.env_steps == agent.env_steps == 150
+    assert torch.equal(other.generator.get_state(), agent.group.generator.get_state())
+
+
+@pytest.mark.parametrize("scripts", [["4l", "9t 5b"], ["5t", "10l"], ["300t", "1l"]])
+@pytest.mark.parametrize("mode", [SAME, NEXT])
+@pytest.mark.parametrize(
+    "options",
+    [EVERYTHING, {"recurrent": False}, {"cell": "gru"}],
+    ids=["everything", "feed-forward", "gru"],
+)
+def test_resumed_between_any_steps(
+    scripts: list[str], mode: AutoresetMode, options: dict[str, Any], tmp_path: Path
+) -> None:
+    # 20 steps: one of the rows has just ended, is about to reset, or is in the midst of an episode.
+    env = scripted(scripts, mode, masked=True)
+    agent = make_agent(env, **options)
+    train(agent, env, 2)
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    kept = copy.deepcopy(env)
+    train(agent, env, 2)
+    other = PPO.load(tmp_path / "agent.pt")
+    train(other, kept, 2, reset=False)
+    assert_same_weights(weights(agent), weights(other))
+
+
+def test_loaded_agent_starts_afresh_unless_told_otherwise(path: Path) -> None:
+    env = scripted(["3t 5l", "7b"])
+    other = PPO.load(path)
+    collect_rollouts_recurrent(other, env)
+    assert other.buffer is not None
+    assert other.buffer.start[0].all()
+
+
+def test_rollout_that_was_not_learned_from_is_not_saved(agent: PPO, path: Path) -> None:
+    collect_rollouts_recurrent(agent, scripted(["3t 5l", "7b"]))
+    agent.save_checkpoint(path)
+    other = PPO.load(path)
+    with pytest.raises(RuntimeError, match=r"^learn: expected a rollout"):
+        other.learn()
+    agent.load_checkpoint(path)
+    with pytest.raises(RuntimeError, match=r"^learn: expected a rollout"):
+        agent.learn()
+
+
+# --- what is saved ------------------------------------------------------------------------------
+
+
+def test_everything_comes_back(agent: PPO, tmp_path: Path) -> None:
+    agent.fitness, agent.scores, agent.steps = [1.5, -2.0], [3.0], [0, 40]
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    other = PPO.load(str(tmp_path / "agent.pt"))
+    assert_same_weights(weights(agent), weights(other))
+    for name in ("config", "net_config", "observation_space", "action_space", "seed", "env_steps"):
+        assert getattr(other, name) == getattr(agent, name)
+    assert (other.fitness, other.scores, other.steps) == ([1.5, -2.0], [3.0], [0, 40])
+    assert torch.equal(other.generator.get_state(), agent.group.generator.get_state())
+    seen, state = np.ones((2, 3)), agent.get_initial_hidden_state(2)
+    ours, theirs = (a.get_action(seen, state, reward=[0, 1]) for a in (agent, other))
+    for x, y in zip(ours[:4], theirs[:4], strict=True):
+        assert np.array_equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ("observation", "action"),
+    [
+        (Box(-np.inf, np.inf, (3,)), Discrete(3, start=4)),
+        (Box(np.array([-1, 0]), np.array([1, np.inf]), dtype=np.float64), Box(-1, 2, (2, 2))),
+        (Discrete(4, start=-2), Box(0, 1, (1,), np.float64)),
+    ],
+    ids=str,
+)
+def test_spaces_come_back(observation: Any, action: Any, tmp_path: Path) -> None:
+    PPO(observation, action).save_checkpoint(tmp_path / "agent.pt")
+    other = PPO.load(tmp_path / "agent.pt")
+    assert (other.observation_space, other.action_space) == (observation, action)
+    assert other.action_space.dtype == action.dtype
+
+
+def test_normalisation_is_saved_and_frozen(path: Path, agent: PPO) -> None:
+    other = PPO.load(path)
+    assert other.policy.preprocessor.norm is not None
+    assert agent.policy.preprocessor.norm is not None
+    assert agent.policy.preprocessor.norm.count == 40
+    # The derived numbers too, not only those in the file.
+    x = torch.randn(5, 3)
+    assert torch.equal(other.policy.preprocessor.norm(x), agent.policy.preprocessor.norm(x))
+    assert not torch.equal(other.policy.preprocessor.norm(x), x)
+    before = weights(other)
+    other.test(scripted(["3t", "9l"]))
+    assert_same_weights(before, weights(other))
+
+
+def test_file_loads_in_weights_only_mode_and_runs_no_code(path: Path) -> None:
+    data = torch.load(path, weights_only=True)
+    assert data["format"] == checkpoint.FORMAT
+    plain = (dict, list, tuple, str, int, float, bool, type(None), torch.Tensor)
+
+    def check(x: Any) -> None:
+        assert isinstance(x, plain), type(x)
+        for part in x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ():
+            check(part)
+
+    check(data)
+
+
+def test_size_is_that_of_weights_and_moments(path: Path, agent: PPO) -> None:
+    # Parameters are views of one vector, which must not be written once for each of them.
+    size = sum(p.numel() * p.element_size() for p in agent.policy.parameters())
+    assert path.stat().st_size < 3 * size + 40_000
+
+
+def test_optimiser_states_of_both_devices_fit_each_other(agent: PPO, path: Path) -> None:
+    # On a GPU the optimiser has the parameters one by one, on the CPU one vector of them all.
+    parameters = list(agent.policy.parameters())
+    single = torch.optim.Adam(parameters)
+    saved = agent.optimizer.state_dict()
+    split = adam_state_for(single, saved, parameters)
+    single.load_state_dict(split)
+    for p in parameters:
+        assert single.state[p]["exp_avg"].shape == p.shape
+        assert single.state[p]["step"] == saved["state"][0]["step"] > 0
+    where = [name for name, _ in agent.policy.named_parameters()].index("critic.2.weight")
+    offset = sum(p.numel() for p in parameters[:where])
+    expected = saved["state"][0]["exp_avg"][offset : offset + parameters[where].numel()]
+    assert torch.equal(single.state[parameters[where]]["exp_avg"].flatten(), expected)
+
+    data = checkpoint.load(path)
+    data["optimizer"] = single.state_dict()
+    checkpoint.save(data, path)
+    assert_same_weights(weights(agent), weights(PPO.load(path)))
+    untrained = PPO(Box(-1, 1, (3,)), Discrete(3)).optimizer
+    assert adam_state_for(single, untrained.state_dict(), parameters)["state"] == {}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_from_one_device_to_the_other_and_back(path: Path, agent: PPO, tmp_path: Path) -> None:
+    PPO.load(path, "cuda").save_checkpoint(tmp_path / "cuda.pt")
+    assert_same_weights(weights(agent), weights(PPO.load(tmp_path / "cuda.pt", "cpu")))
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def test_saving_again_replaces_the_file(agent: PPO, path: Path) -> None:
+    agent.fitness.append(9.0)
+    agent.save_checkpoint(path)
+    assert PPO.load(path).fitness == [9.0]
+    assert os.listdir(path.parent) == ["agent.pt"]
+
+
+def test_file_has_the_usual_mode(agent: PPO, tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        agent.save_checkpoint(tmp_path / "agent.pt")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "agent.pt").stat().st_mode) == 0o640
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def half_written(data: Any, file: Any) -> None:
+    file.write(b"half a checkpoint")
+    no_space()
+
+
+@pytest.mark.parametrize(
+    ("name", "replacement"),
+    [
+        ("torch.save", half_written),
+        ("os.fsync", no_space),
+        ("os.replace", no_space),
+    ],
+)
+@pytest.mark.parametrize("exists", [True, False])
+def test_failure_keeps_the_old_file_and_leaves_nothing(
+    name: str, replacement: Any, exists: bool, agent: PPO, path: Path, monkeypatch: Any
+) -> None:
+    content = path.read_bytes()
+    target = path if exists else path.with_name("other.pt")
+    monkeypatch.setattr(name, replacement)
+    with pytest.raises(OSError, match="No space left"):
+        agent.save_checkpoint(target)
+    assert os.listdir(path.parent) == ["agent.pt"]
+    assert path.read_bytes() == content
+
+
+def test_interruption_keeps_the_old_file_and_leaves_nothing(
+    agent: PPO, path: Path, monkeypatch: Any
+) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    content = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt):
+        agent.save_checkpoint(path)
+    assert os.listdir(path.parent) == ["agent.pt"]
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("where", ["torch.save", "os.fsync", "os.replace"])
+def test_kill_while_saving_leaves_the_old_file_whole(where: str, agent: PPO, path: Path) -> None:
+    content = path.read_bytes()
+    context = multiprocessing.get_context("fork")
+    reached = context.Event()
+
+    def save() -> None:
+        def stop(*arguments: Any) -> None:
+            if where == "torch.save":
+                arguments[1].write(b"half a checkpoint")
+                arguments[1].flush()
+            reached.set()
+            time.sleep(60)
+
+        module = {"torch": torch, "os": os}[where.split(".")[0]]
+        setattr(module, where.split(".")[1], stop)
+        agent.fitness.append(9.0)
+        agent.save_checkpoint(path)
+
+    child = context.Process(target=save)
+    child.start()
+    assert reached.wait(30)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert path.read_bytes() == content
+    # Whatever it left behind is hidden, and in nobody's way.
+    assert [name for name in os.listdir(path.parent) if not name.startswith(".")] == ["agent.pt"]
+    agent.save_checkpoint(path)
+    assert_same_weights(weights(PPO.load(path)), weights(agent))
+
+
+def test_no_directory(agent: PPO, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"^save: expected the directory .*nowhere to ex"):
+        agent.save_checkpoint(tmp_path / "nowhere" / "agent.pt")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError, match=r"^save: expected the directory .*file to exist"):
+        agent.save_checkpoint(tmp_path / "file" / "agent.pt")
+
+
+def test_directory_that_cannot_be_written(agent: PPO, path: Path, monkeypatch: Any) -> None:
+    # Permissions do not stop the superuser, as whom these tests may run.
+    def refuse(*_: Any, **__: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
+    with pytest.raises(PermissionError, match=r"^save: expected to write into .*Permission denied"):
+        agent.save_checkpoint(path)
+
+
+def test_relative_path(agent: PPO, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    agent.save_checkpoint("agent.pt")
+    assert PPO.load("agent.pt").env_steps == agent.env_steps
+
+
+# --- files that cannot be loaded ----------------------------------------------------------------
+
+
+def assert_refused(agent: PPO, path: Path, message: str) -> None:
+    """Loading fails, and nothing has changed."""
+    before, config, carry = weights(agent), agent.config, agent.carry
+    generator, policy = agent.group.generator.get_state(), agent.policy
+    with pytest.raises(CheckpointError, match=message) as error:
+        agent.load_checkpoint(path)
+    assert str(path) in str(error.value)
+    assert_same_weights(before, weights(agent))
+    assert torch.equal(agent.group.generator.get_state(), generator)
+    assert (agent.config, agent.carry, agent.policy) == (config, carry, policy)
+
+
+@pytest.fixture
+def other() -> PPO:
+    """Another agent of the same kind, for a file to be loaded into."""
+    return trained(scripted(["4t", "6l"]), seed=5, **EVERYTHING)
+
+
+WHOLE = r"expected a whole recurrent_rl checkpoint, got a truncated or foreign file"
+
+
+def test_truncated(path: Path, other: PPO) -> None:
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for size in [0, 1, 4, len(content) - 1, *rng.integers(len(content), size=30)]:
+        path.write_bytes(content[:size])
+        assert_refused(other, path, WHOLE)
+
+
+def test_damaged_anywhere(path: Path, agent: PPO) -> None:
+    content = path.read_bytes()
+    rng, refused = np.random.default_rng(0), 0
+    for place in rng.integers(len(content), size=150):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            loaded = PPO.load(path)
+        except CheckpointError:
+            refused += 1
+        else:  # the archive's own padding
+            assert_same_weights(weights(agent), weights(loaded))
+    assert refused > 75
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"hello world\n", b"\x80\x02", pickle.dumps({"a": 1}), b"PK\x03\x04", bytes(range(256)) * 20],
+    ids=["text", "pickle header", "pickle", "zip header", "bytes"],
+)
+def test_foreign(content: bytes, path: Path, other: PPO) -> None:
+    path.write_bytes(content)
+    assert_refused(other, path, WHOLE)
+
+
+class Evil:
+    """Runs code when unpickled."""
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("evil",)
+
+
+def test_code_is_not_run(path: Path, other: PPO, monkeypatch: Any) -> None:
+    monkeypatch.chdir(path.parent)
+    torch.save({"format": checkpoint.FORMAT, "version": 1, "algorithm": Evil()}, path)
+    assert_refused(other, path, WHOLE)
+    path.write_bytes(pickle.dumps(Evil()))
+    assert_refused(other, path, WHOLE)
+    assert not Path("evil").exists()
+
+
+def test_other_files_of_torch(path: Path, other: PPO) -> None:
+    for data in (other.policy.state_dict(), torch.zeros(3), [1, 2]):
+        torch.save(data, path)
+        assert_refused(other, path, r"expected a recurrent_rl checkpoint, got another torch file")
+    np.savez(path.with_suffix(".npz"), x=np.zeros(3))
+    assert_refused(other, path.with_suffix(".npz"), WHOLE)
+
+
+@pytest.mark.parametrize("version", [2, None, "one"])
+def test_newer_version(version: Any, path: Path, other: PPO) -> None:
+    torch.save({**torch.load(path), "version": version}, path)
+    assert_refused(other, path, rf"expected version 1 or less, got {version}; update")
+
+
+def test_other_algorithm(path: Path, other: PPO) -> None:
+    checkpoint.save({**checkpoint.load(path), "algorithm": "SAC"}, path)
+    assert_refused(other, path, r"expected a saved PPO, got 'SAC'")
+
+
+PARTS = (
+    "observation_space",
+    "action_space",
+    "net_config",
+    "config",
+    "policy",
+    "optimizer",
+    "reward_norm",
+    "generator",
+    "carry",
+    "steps",
+)
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_part_is_missing_or_something_else(part: str, path: Path, other: PPO) -> None:
+    data = checkpoint.load(path)
+    assert set(PARTS) <= data.keys()
+    checkpoint.save({k: x for k, x in data.items() if k != part}, path)
+    assert_refused(other, path, r"the parts do not fit together")
+    for wrong in (3, True, {"a": 1}, "x" if part != "steps" else 1.5):
+        checkpoint.save({**data, part: wrong}, path)
+        if part == "steps" and wrong == {"a": 1}:
+            continue  # whose keys make a list
+        assert_refused(other, path, r"the parts do not fit together")
+
+
+def test_parts_of_different_agents(path: Path, other: PPO, tmp_path: Path) -> None:
+    wide = make_agent(scripted(["3t"]), **{**EVERYTHING, "hidden_state_size": 6})
+    wide.save_checkpoint(tmp_path / "wide.pt")
+    data, wider = checkpoint.load(path), checkpoint.load(tmp_path / "wide.pt")
+    for part in ("policy", "net_config"):
+        checkpoint.save({**data, part: wider[part]}, path)
+        assert_refused(other, path, r"the parts do not fit together: Error\(s\) in loading")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"observation": "narrow"}, "observation_space"),
+        ({"observation": "discrete"}, "observation_space"),
+        ({"action": "box"}, "action_space"),
+        ({"hidden_state_size": 6}, "net_config"),
+        ({"cell": "gru"}, "net_config"),
+        ({"max_seq_len": 9}, "net_config"),
+    ],
+    ids=str,
+)
+def test_mismatched_agent(options: dict[str, Any], name: str, path: Path) -> None:
+    single = {k: options[k] for k in ("observation", "action") if k in options}
+    network = {k: x for k, x in options.items() if k not in single}
+    mismatched = trained(scripted(["3t 5l", "7b"], **single), **{**EVERYTHING, **network})
+    assert_refused(mismatched, path, rf"expected this agent's {name} .*, got .*PPO\.load\(path\)")
+
+
+def test_no_file(tmp_path: Path, other: PPO) -> None:
+    for load in (PPO.load, other.load_checkpoint):
+        with pytest.raises(FileNotFoundError, match=r"nothing\.pt"):
+            load(tmp_path / "nothing.pt")
+    with pytest.raises(IsADirectoryError):
+        PPO.load(tmp_path)

@@ -1,0 +1,207 @@
+"""Tests of `recurrent_rl.hpo`: ranges of hyper-parameters, and how a mutation moves within them."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recurrent_rl import HyperparameterConfig, PPOConfig, RLParameter
+from recurrent_rl.algorithms.search_space import MUTABLE
+
+
+def draws(parameter: RLParameter, value: float, count: int = 60) -> set[float]:
+    """What mutations make of a value."""
+    generator = torch.Generator().manual_seed(1)
+    return {parameter.mutated(value, generator) for _ in range(count)}
+
+
+# --- one range ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("parameter", "share", "expected"),
+    [
+        (RLParameter(1e-4, 1e-2), 0.0, 1e-4),
+        (RLParameter(1e-4, 1e-2), 0.5, 1e-3),
+        (RLParameter(1e-4, 1e-2), 1.0, 1e-2),
+        (RLParameter(8, 512, dtype=int), 0.5, 64),
+        (RLParameter(0, 0.2), 0.0, 0.0),  # no logarithm of zero
+        (RLParameter(0, 0.2), 0.25, 0.05),
+        (RLParameter(0, 10, dtype=int), 0.5, 5),
+    ],
+)
+def test_between_is_spaced_by_the_logarithm(
+    parameter: RLParameter, share: float, expected: float
+) -> None:
+    value = parameter.between(share)
+    assert value == expected
+    assert type(value) is parameter.dtype
+
+
+def test_between_has_no_rounding_in_its_digits() -> None:
+    # 0.001 rather than 0.0010000000000000002: the value stands in logs.
+    assert str(RLParameter(1e-4, 1e-2).between(0.5)) == "0.001"
+
+
+def test_mutation_multiplies_or_divides_with_equal_chance() -> None:
+    parameter = RLParameter(0.1, 10, shrink_factor=0.5, grow_factor=3)
+    generator = torch.Generator().manual_seed(0)
+    found = [parameter.mutated(1.0, generator) for _ in range(400)]
+    assert set(found) == {0.5, 3.0}
+    assert 150 < found.count(3.0) < 250  # five deviations
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.1, {0.12}), (1.0, {0.8}), (0.99, {0.792, 1.0}), (0.11, {0.1, 0.132})],
+)
+def test_at_a_bound_the_way_that_is_open(value: float, expected: set[float]) -> None:
+    assert draws(RLParameter(0.1, 1.0), value) == expected
+
+
+@pytest.mark.parametrize(("value", "expected"), [(1e-5, {0.1}), (7.0, {1.0})])
+def test_value_far_outside_returns_to_the_nearer_bound(value: float, expected: set[float]) -> None:
+    assert draws(RLParameter(0.1, 1.0), value) == expected
+
+
+def test_zero_grows() -> None:
+    assert draws(RLParameter(0, 0.5), 0.0) == {0.005}
+    assert draws(RLParameter(0, 10, dtype=int), 0) == {1}
+
+
+@given(
+    st.integers(0, 20),
+    st.integers(1, 300),
+    st.integers(0, 2**31),
+    st.floats(0.01, 0.99),
+    st.floats(1.01, 5),
+)
+def test_integers_move_by_at_least_one_and_stay_in_range(
+    low: int, span: int, seed: int, shrink: float, grow: float
+) -> None:
+    parameter = RLParameter(low, low + span, shrink, grow, dtype=int)
+    generator = torch.Generator().manual_seed(seed)
+    value: float = int(torch.randint(low, low + span + 1, (), generator=generator))
+    for _ in range(5):
+        moved = parameter.mutated(value, generator)
+        assert type(moved) is int
+        assert low <= moved <= low + span
+        assert moved != value
+        value = moved
+
+
+@given(st.floats(1e-6, 1), st.floats(1.1, 1e4), st.integers(0, 2**31))
+def test_numbers_stay_in_range_and_move(low: float, ratio: float, seed: int) -> None:
+    parameter = RLParameter(low, low * ratio)
+    generator = torch.Generator().manual_seed(seed)
+    value: float = parameter.between(float(torch.rand((), generator=generator)))
+    for _ in range(5):
+        moved = parameter.mutated(value, generator)
+        assert type(moved) is float
+        assert low <= moved <= low * ratio
+        assert moved != value
+        value = moved
+
+
+def test_same_generator_same_mutations() -> None:
+    parameter = RLParameter(0.1, 10)
+    runs = []
+    for _ in range(2):
+        generator, value, run = torch.Generator().manual_seed(3), 1.0, []
+        for _ in range(10):
+            value = parameter.mutated(value, generator)
+            run.append(value)
+        runs.append(run)
+    assert runs[0] == runs[1]
+    assert len(set(runs[0])) > 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"min": 1, "max": 1}, ValueError, "min < max, got min=1, max=1"),
+        ({"min": 2, "max": 1}, ValueError, "min < max"),
+        ({"min": -1, "max": 1}, ValueError, "0 <= min"),
+        ({"min": 0, "max": math.inf}, ValueError, "finite"),
+        ({"min": math.nan, "max": 1}, ValueError, "finite"),
+        ({"min": "0", "max": 1}, TypeError, r"RLParameter\.min: expected a number, got '0'"),
+        ({"min": 0, "max": True}, TypeError, r"RLParameter\.max: expected a number, got True"),
+        ({"min": 0, "max": 1, "dtype": str}, ValueError, "dtype: expected float or int"),
+        ({"min": 0.5, "max": 2, "dtype": int}, ValueError, "whole numbers"),
+        ({"min": 0, "max": 1, "shrink_factor": 1.0}, ValueError, "0 < shrink_factor < 1"),
+        ({"min": 0, "max": 1, "shrink_factor": 0}, ValueError, "0 < shrink_factor < 1"),
+        ({"min": 0, "max": 1, "grow_factor": 1.0}, ValueError, "1 < grow_factor"),
+        ({"min": 0, "max": 1, "grow_factor": math.inf}, ValueError, "1 < grow_factor"),
+    ],
+)
+def test_wrong_ranges(arguments: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        RLParameter(**arguments)
+
+
+# --- several ------------------------------------------------------------------------------------
+
+
+def test_every_mutable_name_is_a_hyperparameter() -> None:
+    assert set(MUTABLE) <= set(PPOConfig().to_dict())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("learn_stp", "HyperparameterConfig has no option 'learn_stp'; did you mean 'learn_step'"),
+        ("learning_rate", "learning_rate"),
+        # Known to PPOConfig, but built into a policy.
+        ("previous_action", "HyperparameterConfig has no option 'previous_action'"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HyperparameterConfig(**{name: RLParameter(1, 2)})
+
+
+@pytest.mark.parametrize(
+    ("parameters", "kind", "message"),
+    [
+        ({"gamma": RLParameter(0.9, 1.1)}, ValueError, r"PPOConfig\.gamma: .*\[0, 1\], got 1\.1"),
+        ({"lr": RLParameter(0, 0.1)}, ValueError, r"PPOConfig\.lr: .*\(0, inf\)"),
+        ({"learn_step": RLParameter(8, 64)}, TypeError, r"PPOConfig\.learn_step: expected int"),
+        ({"learn_step": RLParameter(0, 64, dtype=int)}, ValueError, r"PPOConfig\.learn_step"),
+        ({"lr": (1e-4, 1e-2)}, TypeError, "lr: expected an RLParameter"),
+    ],
+)
+def test_ranges_that_are_not_allowed(parameters: Any, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        HyperparameterConfig(**parameters)
+
+
+def test_round_trip_through_plain_values() -> None:
+    config = HyperparameterConfig(
+        lr=RLParameter(1e-4, 1e-2, shrink_factor=0.5),
+        learn_step=RLParameter(8, 64, grow_factor=2, dtype=int),
+    )
+    data = config.to_dict()
+    assert data["learn_step"] == {
+        "min": 8,
+        "max": 64,
+        "shrink_factor": 0.8,
+        "grow_factor": 2,
+        "dtype": "int",
+    }
+    again = HyperparameterConfig.from_dict(data)
+    assert again == config
+    assert list(again.parameters) == ["lr", "learn_step"]
+    assert again.parameters["learn_step"].dtype is int
+    assert eval(repr(HyperparameterConfig())) == HyperparameterConfig()
+    assert "lr=RLParameter(min=0.0001" in repr(config)
+
+
+def test_equality() -> None:
+    config = HyperparameterConfig(lr=RLParameter(1e-4, 1e-2))
+    assert config == HyperparameterConfig(lr=RLParameter(1e-4, 1e-2))
+    assert config != HyperparameterConfig(lr=RLParameter(1e-4, 1e-1))
+    assert config != HyperparameterConfig(gamma=RLParameter(0.9, 1))
+    assert config != config.parameters

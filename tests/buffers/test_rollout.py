@@ -1,0 +1,472 @@
+"""Tests of `recurrent_rl.rollout`: storage, minibatches, and what a minibatch holds."""
+
+import math
+from typing import Any
+
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.helpers import (
+    Flags,
+    collect,
+    cut_by_hand,
+    cuttings,
+    double,
+    empty_buffer,
+    flags,
+    jitter,
+    make_flags,
+    make_policy,
+    some_of,
+    spoil,
+    walk,
+)
+from torch import Tensor
+
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, minibatches
+from recurrent_rl.functional.returns import gae
+from recurrent_rl.recurrent.sequences import cut_sequences
+from recurrent_rl.recurrent.state import HiddenState
+
+# --- storage ----------------------------------------------------------------------------------
+
+
+def all_tensors(buffer: SequenceRolloutBuffer) -> list[Tensor]:
+    """Whatever tensor the buffer holds, found without its help."""
+    found: list[Tensor] = []
+    for value in vars(buffer).values():
+        found += [value] if isinstance(value, Tensor) else []
+        found += [x for x in value if isinstance(x, Tensor)] if isinstance(value, list) else []
+    return found
+
+
+@given(
+    steps=st.integers(1, 40),
+    rows=st.integers(1, 5),
+    max_seq_len=st.integers(1, 50),
+    layers=st.integers(1, 3),
+    extra=st.integers(0, 2),
+    mask_size=st.integers(0, 3),
+    with_returns=st.booleans(),
+)
+def test_memory_is_the_sum_of_the_declared_fields(
+    steps: int,
+    rows: int,
+    max_seq_len: int,
+    layers: int,
+    extra: int,
+    mask_size: int,
+    with_returns: bool,
+) -> None:
+    buffer = SequenceRolloutBuffer(
+        steps,
+        rows,
+        obs_shape=(3,),
+        action_shape=(),
+        action_dtype=torch.int64,
+        state_shapes=[(layers, 8), (layers, 8)],
+        max_seq_len=max_seq_len,
+        extra=extra,
+        mask_size=mask_size,
+    )
+    if with_returns:
+        buffer.compute_returns(torch.zeros(rows), 0.9, 0.9)
+    states = -(-steps // max_seq_len) * rows * 2 * layers * 8 * 4
+    each_step = (
+        3 * 4  # obs
+        + 8  # action
+        + 6 * 4  # log_prob, value, reward, bootstrap, advantage, returns
+        + 5  # start, terminated, truncated, exists, active
+        + 4 * extra
+        + mask_size
+    )
+    declared = steps * rows * each_step + states
+    assert buffer.nbytes() == declared
+    # What is really allocated, each storage once: no field is a view of something larger.
+    storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in all_tensors(buffer)}
+    assert sum(s.nbytes() for s in storages.values()) == declared
+
+
+def test_fields_have_the_shapes_of_the_design() -> None:
+    policy = make_policy("vector", "box", num_layers=2, previous_action=True, previous_reward=True)
+    buffer = empty_buffer(policy, 10, 3, max_seq_len=4)
+    assert buffer.obs.shape == (10, 3, 3)
+    assert buffer.extra is not None
+    assert buffer.extra.shape == (10, 3, 2 + 1)
+    assert buffer.action.shape == (10, 3, 2)
+    assert buffer.action_mask is None
+    for name in ("log_prob", "value", "reward", "bootstrap", "advantage", "returns"):
+        assert getattr(buffer, name).shape == (10, 3)
+        assert getattr(buffer, name).dtype == torch.float32
+    for name in ("start", "exists", "active", "terminated", "truncated"):
+        assert getattr(buffer, name).shape == (10, 3)
+        assert getattr(buffer, name).dtype == torch.bool
+    # ceil(10 / 4) states of h and c; the previous action is in `extra` already.
+    assert [h.shape for h in buffer.hidden] == [(3, 3, 2, 5)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 0), ("rows", 0), ("max_seq_len", 0), ("burn_in", -1), ("burn_in", 4)],
+)
+def test_sizes_out_of_range_are_named(name: str, value: int) -> None:
+    sizes = {"steps": 8, "rows": 2, "max_seq_len": 4, name: value}
+    with pytest.raises(ValueError, match=rf"^{name}: expected at least .*, got {value}"):
+        SequenceRolloutBuffer(
+            sizes.pop("steps"),
+            sizes.pop("rows"),
+            obs_shape=(1,),
+            action_shape=(),
+            **sizes,  # type: ignore[arg-type]
+        )
+
+
+def test_clear_restores_the_flags_of_a_new_buffer() -> None:
+    policy = make_policy()
+    buffer, _ = collect(policy, make_flags(6, 3, absent=0.3, idle=0.3), max_seq_len=2)
+    buffer.clear()
+    new = empty_buffer(policy, 6, 3, max_seq_len=2)
+    for name in ("start", "exists", "active", "terminated", "truncated", "bootstrap"):
+        assert torch.equal(getattr(buffer, name), getattr(new, name)), name
+
+
+@settings(max_examples=30)
+@given(cuttings(), st.sampled_from(["lstm", "gru"]))
+def test_states_are_kept_at_multiples_of_l_only(case: tuple[Flags, int, int], cell: str) -> None:
+    """Those before the step and after its reset; with burn-in, so many steps earlier."""
+    f, max_seq_len, burn_in = case
+    policy = make_policy(cell=cell, num_layers=2, previous_action=True)
+    buffer, initial = collect(policy, f, max_seq_len=max_seq_len, burn_in=burn_in)
+    memory = walk(policy, buffer, initial).memory
+    times = [max(t - burn_in, 0) for t in range(0, f.shape[0], max_seq_len)]
+    for i, stored in enumerate(buffer.hidden):
+        assert len(stored) == len(times)
+        for chunk, t in enumerate(times):
+            assert torch.equal(stored[chunk], memory[t][i].transpose(0, 1))
+
+
+def test_store_state_ignores_other_times() -> None:
+    policy = make_policy(hidden_state_size=2)
+    buffer = empty_buffer(policy, 5, 1, max_seq_len=2)
+    for t in range(5):
+        buffer.store_state(t, HiddenState([torch.full((1, 1, 2), t + 1.0)] * 2, 1))
+    assert buffer.hidden[1][:, 0, 0, 0].tolist() == [1, 3, 5]
+
+
+# --- returns ----------------------------------------------------------------------------------
+
+
+def test_compute_returns_scales_rewards_and_leaves_them_as_they_were() -> None:
+    buffer, _ = collect(make_policy(), make_flags(8, 3, absent=0.2, idle=0.2), max_seq_len=4)
+    reward, last = buffer.reward.clone(), torch.randn(3)
+    buffer.compute_returns(last, 0.9, 0.8, reward_scale=0.1)
+    advantage, returns = gae(
+        reward * 0.1,
+        buffer.value,
+        last,
+        buffer.bootstrap,
+        buffer.terminated,
+        buffer.truncated,
+        buffer.active,
+        0.9,
+        0.8,
+    )
+    assert torch.equal(buffer.advantage, advantage)
+    assert torch.equal(buffer.returns, returns)
+    assert torch.equal(buffer.reward, reward)
+
+
+def test_a_step_that_does_not_exist_is_no_decision_whatever_its_active_flag_says() -> None:
+    # The two flags are written separately; where only `exists` was cleared, the value there is as
+    # meaningless as where both were.
+    f = make_flags(8, 3, absent=0.3)
+    buffer, _ = collect(make_policy(), f, max_seq_len=4)
+    last = torch.randn(3)
+    buffer.compute_returns(last, 0.9, 0.8)
+    advantage, count = buffer.advantage.clone(), len(buffer.sequences())
+    buffer.active |= ~buffer.exists
+    buffer.value[~buffer.exists] = 1e6
+    buffer.compute_returns(last, 0.9, 0.8)
+    assert torch.equal(buffer.advantage, advantage)
+    assert len(buffer.sequences()) == count
+
+
+@settings(max_examples=30)
+@given(flags(), st.booleans())
+def test_targets_are_those_of_each_step(f: Flags, normalize: bool) -> None:
+    """Advantages standardised over the active steps of the whole rollout, if asked for."""
+    policy = make_policy()
+    buffer, _ = collect(policy, f, max_seq_len=3)
+    spoil(policy, buffer)
+    targets = buffer.targets(normalize)
+    assert targets.shape == (f.active.numel(), 4)
+    active = f.active.flatten()
+    expected = buffer.advantage[f.active]
+    if normalize and len(expected):
+        wide = expected.double()
+        expected = ((wide - wide.mean()) / (wide.std(unbiased=False) + 1e-8)).float()
+    torch.testing.assert_close(targets[active, 2], expected, rtol=1e-3, atol=1e-4)
+    for column, field in ((0, buffer.log_prob), (1, buffer.value), (3, buffer.returns)):
+        assert torch.equal(targets[active, column], field[f.active])
+
+
+# --- minibatches ------------------------------------------------------------------------------
+
+
+@settings(max_examples=60)
+@given(
+    hnp.arrays(np.int64, st.integers(1, 60), elements=st.integers(1, 20)),
+    st.integers(1, 100),
+    st.integers(0, 1000),
+    st.data(),
+)
+def test_minibatches_deal_every_sequence_once(
+    active: np.ndarray[Any, Any], batch_size: int, seed: int, data: st.DataObject
+) -> None:
+    idle = data.draw(hnp.arrays(np.int64, len(active), elements=st.integers(0, 5)))
+    counts, lengths = torch.from_numpy(active), torch.from_numpy(active + idle)
+
+    def deal(seed: int) -> list[list[int]]:
+        generator = torch.Generator().manual_seed(seed)
+        return [b.tolist() for b in minibatches(counts, lengths, batch_size, generator)]
+
+    batches = deal(seed)
+    assert sorted(s for batch in batches for s in batch) == list(range(len(active)))
+    assert all(batches), "an empty minibatch"
+    assert deal(seed) == batches, "not reproducible"
+
+    total, longest = int(active.sum()), int(active.max())
+    # round() to the even neighbour at a tie, as Python's does: 2.5 minibatches are two.
+    count = max(1, round(total / batch_size))
+    size = total / count
+    assert len(batches) <= count
+    if longest <= size:  # else some minibatches have nothing: sequences stay whole
+        assert len(batches) == count
+    for batch in batches:
+        # A sequence lies where its middle does, so at most half a sequence hangs over each end.
+        assert abs(int(counts[batch].sum()) - size) <= longest or len(batches) < count
+
+
+def test_minibatches_are_about_batch_size() -> None:
+    # 128 steps of 8 rows in sequences of 1 to 32: 1024 steps in 4 minibatches of 256.
+    f = make_flags(128, 8, reset=0.05)
+    cuts = cut_sequences(f.start, f.exists, f.active, 32)
+    dealt = list(minibatches(cuts.active, cuts.length, 256, torch.Generator().manual_seed(0)))
+    sizes = [int(cuts.active[batch].sum()) for batch in dealt]
+    assert len(sizes) == 4
+    assert sum(sizes) == 1024
+    assert all(abs(size - 256) <= 32 for size in sizes)
+
+
+def test_a_long_sequence_goes_where_most_of_it_lies() -> None:
+    # 15 steps in round(15 / 7) = 2 minibatches of 7.5: the middle of the last sequence, at 10.5, is
+    # in the second. By its first step, at 6, all would be in one.
+    lengths = torch.tensor([2, 2, 2, 9])
+    dealt = minibatches(lengths, lengths, 7, torch.Generator())
+    assert sorted(sorted(batch.tolist()) for batch in dealt) == [[0, 1, 2], [3]]
+
+
+def test_minibatches_are_shuffled() -> None:
+    lengths = torch.full((64,), 4)
+    generator = torch.Generator().manual_seed(0)
+    first, second = (
+        [b.tolist() for b in minibatches(lengths, lengths, 64, generator)] for _ in range(2)
+    )
+    assert first != second, "each epoch draws anew"
+    assert sorted(map(sorted, first)) != sorted(map(sorted, second)), "other sequences together"
+
+    # Grouped by length, yet not dealt from the shortest to the longest.
+    lengths = torch.arange(1, 65)
+    orders = set()
+    for seed in range(10):
+        generator = torch.Generator().manual_seed(seed)
+        orders.add(tuple(int(b.min()) for b in minibatches(lengths, lengths, 200, generator)))
+    assert len(orders) > 5
+
+
+def padding_share(lengths: Tensor, batches: list[Tensor]) -> float:
+    computed = sum(int(lengths[b].max()) * len(b) for b in batches)
+    return 1 - int(lengths.sum()) / computed
+
+
+def test_little_is_padding_when_lengths_are_mixed() -> None:
+    # A reset with probability 0.1 at each step: lengths from 1 to 32, most of them short. Dealt
+    # blindly, half of a rectangle is padding. Sorted, a minibatch's lengths differ by a few steps
+    # only, except in the one with the longest tail: a sixth leaves room for an unlucky draw.
+    start = make_flags(512, 8, reset=0.1).start
+    always = torch.ones_like(start)
+    pieces = cut_by_hand(Flags(start, always, always), 32)
+    lengths = torch.tensor([len(p.steps) for p in pieces])
+    generator = torch.Generator().manual_seed(0)
+    batches = list(minibatches(lengths, lengths, 256, generator))
+    blind = list(torch.randperm(len(lengths), generator=generator).chunk(len(batches)))
+    assert padding_share(lengths, blind) > 0.5
+    assert padding_share(lengths, batches) < 1 / 6
+
+
+def test_no_sequences_make_no_minibatches() -> None:
+    none = torch.zeros(0, dtype=torch.int64)
+    assert list(minibatches(none, none, 16, torch.Generator())) == []
+
+
+@pytest.mark.parametrize(
+    ("total", "batch_size", "count"),
+    [(1024, 256, 4), (1000, 256, 4), (1150, 256, 4), (1153, 256, 5), (10, 256, 1), (256, 1, 256)],
+)
+def test_the_number_of_minibatches_is_the_rounded_quotient(
+    total: int, batch_size: int, count: int
+) -> None:
+    lengths = torch.ones(total, dtype=torch.int64)
+    dealt = list(minibatches(lengths, lengths, batch_size, torch.Generator()))
+    assert len(dealt) == count
+    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
+
+
+# --- batches ----------------------------------------------------------------------------------
+
+
+def numbered(f: Flags, max_seq_len: int, burn_in: int) -> SequenceRolloutBuffer:
+    """A buffer in which every number says where it comes from; states are 1000 + chunk * N + n."""
+    steps, rows = f.shape
+    buffer = SequenceRolloutBuffer(
+        steps,
+        rows,
+        obs_shape=(2,),
+        action_shape=(1,),
+        state_shapes=[(2, 3), (2, 3)],
+        max_seq_len=max_seq_len,
+        burn_in=burn_in,
+        extra=1,
+        mask_size=2,
+    )
+    buffer.start[:], buffer.exists[:], buffer.active[:] = f.start, f.exists, f.active
+    place = torch.arange(float(steps * rows)).view(steps, rows)
+    assert buffer.extra is not None
+    assert buffer.action_mask is not None
+    buffer.obs[:] = torch.stack((place, -place), -1)
+    buffer.extra[:] = place[..., None] + 0.5
+    buffer.action[:] = place[..., None] + 0.25
+    buffer.action_mask[:] = torch.stack((place % 2 == 0, place % 3 == 0), -1)
+    buffer.log_prob[:], buffer.value[:] = -place, place * 2
+    buffer.advantage[:], buffer.returns[:] = place * 3, place * 4
+    for i, stored in enumerate(buffer.hidden):
+        chunk_row = torch.arange(float(stored.shape[0] * rows)).view(-1, rows)
+        sign = 1 - 2 * i
+        stored[:] = sign * (1000 + chunk_row)[..., None, None]
+    return buffer
+
+
+@settings(max_examples=200)
+@given(cuttings(), st.data())
+def test_a_batch_holds_what_its_sequences_need(
+    case: tuple[Flags, int, int], data: st.DataObject
+) -> None:
+    """Observations, states, targets, masks and burn-in, against sequences cut by hand."""
+    f, max_seq_len, burn_in = case
+    buffer, rows = numbered(f, max_seq_len, burn_in), f.shape[1]
+    cuts, pieces = buffer.sequences(), cut_by_hand(f, max_seq_len, burn_in)
+    if not pieces:
+        return
+    which = data.draw(some_of(len(pieces)))
+    batch = buffer.batch(cuts, torch.tensor(which), buffer.targets(normalize_advantage=False))
+    longest = max(len(pieces[s].steps) for s in which)
+    assert batch.observation.shape == (longest, len(which), 2)
+    assert batch.extra is not None
+    assert batch.extra.shape == (longest, len(which), 1)
+
+    for column, s in enumerate(which):
+        piece = pieces[s]
+        place = [t * rows + piece.row for t in piece.steps]
+        place += [place[-1]] * (longest - len(place))
+        assert batch.observation[:, column, 0].tolist() == place
+        assert batch.observation[:, column, 1].tolist() == [-i for i in place]
+        assert batch.extra[:, column, 0].tolist() == [i + 0.5 for i in place]
+
+        chunk = piece.begin // max_seq_len
+        carried = 1000 + chunk * rows + piece.row
+        zero = piece.fresh or piece.burn_in_fresh
+        for state, sign in zip(batch.state, (1, -1), strict=True):
+            assert state.shape == (2, len(which), 3)
+            assert (state[:, column] == (0 if zero else sign * carried)).all()
+        if piece.prefix:
+            assert batch.burn_in is not None
+        if batch.burn_in is not None:
+            observation, extra, length = batch.burn_in
+            assert extra is not None
+            count = int(length[column])
+            at = [t * rows + piece.row for t in piece.prefix]
+            assert count == len(at)
+            assert observation[:count, column, 0].tolist() == at
+            assert extra[:count, column, 0].tolist() == [i + 0.5 for i in at]
+
+    # The active steps in the order of the rectangle, time first.
+    chosen = [
+        (position, column, t * rows + pieces[s].row)
+        for position in range(longest)
+        for column, s in enumerate(which)
+        if position < len(pieces[s].steps) and (t := pieces[s].steps[position]) in pieces[s].active
+    ]
+    place = [i for _, _, i in chosen]
+    flat = [position * len(which) + column for position, column, _ in chosen]
+    if batch.active_index is None:
+        assert flat == list(range(longest * len(which)))
+    else:
+        assert batch.active_index.tolist() == flat
+    assert len(batch) == len(place)
+    assert batch.step.tolist() == place
+    assert batch.action[:, 0].tolist() == [i + 0.25 for i in place]
+    assert batch.mask is not None
+    assert batch.mask.tolist() == [[i % 2 == 0, i % 3 == 0] for i in place]
+    assert batch.log_prob.tolist() == [-i for i in place]
+    assert batch.value.tolist() == [i * 2 for i in place]
+    assert batch.advantage.tolist() == [i * 3 for i in place]
+    assert batch.returns.tolist() == [i * 4 for i in place]
+    own = sum(len(pieces[s].steps) for s in which)
+    assert batch.padding == longest * len(which) - own
+
+
+def test_burn_in_forgets_an_episode_whose_end_lies_before_it() -> None:
+    # Regression. L = 4 with burn-in 2 keeps the state before step 2; the episode starts anew at
+    # step 3, where nothing is seen yet. So there is nothing to burn in before step 4, but the state
+    # kept is the old episode's.
+    start, exists = (torch.zeros(6, 1, dtype=torch.bool) for _ in range(2))
+    start[3], exists[[0, 1, 2, 4, 5]] = True, True
+    buffer = numbered(Flags(start, exists, exists), 4, 2)
+    cuts = buffer.sequences()
+    batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
+    assert [s[0, :, 0].tolist() for s in batch.state] == [[1000, 0], [-1000, 0]]
+
+
+def test_batches_do_not_change_the_buffer() -> None:
+    buffer = numbered(make_flags(9, 3, absent=0.2, idle=0.2), 4, 2)
+    before = [x.clone() for x in all_tensors(buffer)]
+    cuts, targets = buffer.sequences(), buffer.targets(True)
+    batch = buffer.batch(cuts, torch.arange(len(cuts)), targets)
+    for tensor in (batch.observation, batch.log_prob, *batch.state):
+        tensor.fill_(math.nan)
+    for now, then in zip(all_tensors(buffer), before, strict=True):
+        assert torch.equal(now, then)
+
+
+@double()
+def test_the_helper_that_collects_is_itself_right_about_resets_and_absences() -> None:
+    """The reference of the learner's tests, checked on a case small enough to follow."""
+    policy = make_policy(previous_action=True, previous_reward=True)
+    start = torch.tensor([[False], [False], [True], [False]])
+    exists = torch.tensor([[True], [False], [True], [True]])
+    buffer, initial = collect(policy, Flags(start, exists, exists), max_seq_len=2)
+    assert buffer.extra is not None
+    memory = walk(policy, buffer, initial).memory
+    assert torch.equal(memory[0][0], initial.tensors[0])  # carried over
+    assert not torch.equal(memory[1][0], memory[0][0])  # advanced
+    assert (memory[2][0] == 0).all()  # reset
+    assert not (memory[3][0] == 0).all()
+    onehot = torch.nn.functional.one_hot(buffer.action[:, 0], 3).double()
+    assert torch.equal(buffer.extra[1, 0], torch.cat((onehot[0], buffer.reward[0])))
+    assert (buffer.extra[2] == 0).all()
+    assert torch.equal(buffer.extra[3, 0], torch.cat((onehot[2], buffer.reward[2])))
+    before = walk(policy, buffer, initial).memory[3][0]
+    assert not torch.equal(walk(jitter(policy), buffer, initial).memory[3][0], before)

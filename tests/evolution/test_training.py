@@ -1,0 +1,912 @@
+"""Training functions: what they do, save, log, and how a run goes on from where it stopped."""
+
+import contextlib
+import csv
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import types
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import SyncVectorEnv, VectorWrapper
+from support.agents import assert_same_weights, team_weights, weights
+from support.envs import Recall
+from support.multi_envs import RecallTeam
+
+from recurrent_rl import (
+    IPPO,
+    PPO,
+    CheckpointError,
+    HyperparameterConfig,
+    Mutations,
+    RLParameter,
+    TournamentSelection,
+    collect_rollouts_recurrent,
+    create_population,
+    load_population,
+    make_multi_agent_vect_envs,
+    make_vect_envs,
+    train_multi_agent_on_policy,
+    train_on_policy,
+)
+
+NETWORK = {"encoder_config": {"hidden_state_size": 8}, "head_config": {"hidden_size": [8]}}
+INIT_HP = {"LEARN_STEP": 16, "BATCH_SIZE": 16, "UPDATE_EPOCHS": 1, "LR": 1e-3}
+HP_CONFIG = HyperparameterConfig(
+    lr=RLParameter(min=1e-4, max=1e-2), batch_size=RLParameter(min=8, max=64, dtype=int)
+)
+
+
+def recall_env(num_envs: int = 4) -> SyncVectorEnv:
+    """Its resets do what their seeds say."""
+    return make_vect_envs(make_env=Recall, num_envs=num_envs, should_async_vector=False)
+
+
+def team_env(num_envs: int = 2) -> Any:
+    return make_multi_agent_vect_envs(RecallTeam, num_envs, should_async_vector=False)
+
+
+def population(env: Any, size: int = 3, seed: int = 0, **init_hp: Any) -> list[Any]:
+    """Individuals for either kind of environment."""
+    if hasattr(env, "single_observation_space") and not hasattr(env, "possible_agents"):
+        spaces, algo = (env.single_observation_space, env.single_action_space), "PPO"
+    else:
+        spaces, algo = (env.observation_spaces, env.action_spaces), "IPPO"
+    return create_population(
+        algo, *spaces, NETWORK, {**INIT_HP, **init_hp}, HP_CONFIG, size, seed=seed
+    )
+
+
+def evolution(size: int = 3, **changes: Any) -> dict[str, Any]:
+    """A tournament and mutations of all kinds, from fixed seeds."""
+    kinds = {
+        "no_mutation": 0.1,
+        "architecture": 0.3,
+        "new_layer_prob": 0.5,
+        "parameters": 0.2,
+        "activation": 0.1,
+        "rl_hp": 0.3,
+    }
+    return {
+        "tournament": TournamentSelection(2, True, size, 2, rand_seed=5),
+        "mutation": Mutations(**{**kinds, **changes}, min_width=4, rand_seed=6),
+    }
+
+
+def train(env: Any, pop: Sequence[Any], **options: Any) -> tuple[list[Any], list[list[float]]]:
+    """Three generations of two rollouts each (four environments, 16 steps), or as told."""
+    settings = {"max_steps": 384, "evo_steps": 128, "eval_loop": 2, "verbose": False}
+    return train_on_policy(env, "Recall", type(pop[0]).__name__, pop, **{**settings, **options})
+
+
+def everything(agent: Any) -> dict[str, Any]:
+    """All that must be equal in two individuals that are the same."""
+    state = team_weights(agent) if isinstance(agent, IPPO) else weights(agent)
+    state |= {f"generator{i}": g.generator.get_state() for i, g in enumerate(agent.groups)}
+    return state
+
+
+def assert_same(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
+    """Bit for bit, histories included."""
+    assert len(ours) == len(theirs)
+    for a, b in zip(ours, theirs, strict=True):
+        assert_same_weights(everything(a), everything(b))
+        assert [g.config for g in a.groups] == [g.config for g in b.groups]
+        assert [g.net_config for g in a.groups] == [g.net_config for g in b.groups]
+        assert a.lineage == b.lineage
+        assert (a.steps, a.fitness, a.scores) == (b.steps, b.fitness, b.scores)
+
+
+class StopAt(VectorWrapper[Any, Any, Any, Any, Any]):
+    """Presses Ctrl-C (or raises something else) in its nth step."""
+
+    def __init__(self, env: Any, step: int, error: type[BaseException] = KeyboardInterrupt) -> None:
+        super().__init__(env)
+        self.left, self.error = step, error
+
+    def step(self, actions: Any) -> Any:
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return super().step(actions)
+
+
+# --- what they do ------------------------------------------------------------------------------
+
+
+def test_trains_tests_and_evolves() -> None:
+    env = recall_env()
+    started = population(env)
+    trained, fitnesses = train(env, started, **evolution())
+    assert [len(generation) for generation in fitnesses] == [3, 3, 3]
+    assert [agent.fitness[-1] for agent in trained] == fitnesses[-1]
+    assert len({agent.index for agent in trained}) == 3
+    assert all(agent.env_steps == 384 and agent.steps == [128, 256, 384] for agent in trained)
+    assert not any(agent in started for agent in trained)
+    for agent in trained:
+        birth = [b.index for b in agent.lineage]
+        assert [b.parent for b in agent.lineage] == [None, *birth[:-1]]
+        assert birth[0] in (0, 1, 2)
+    assert trained[0].elite
+    env.reset()  # the caller's environment is open
+
+
+def test_without_a_tournament_the_agents_themselves_are_trained() -> None:
+    env = recall_env()
+    agents = population(env, 2)
+    before = [everything(agent) for agent in agents]
+    trained, fitnesses = train(env, agents)
+    assert trained == agents
+    assert np.shape(fitnesses) == (3, 2)
+    for agent, was in zip(agents, before, strict=True):
+        assert agent.env_steps == 384
+        assert agent.lineage[-1].parent is None
+        assert not torch.equal(everything(agent)["generator0"], was["generator0"])
+    collect_rollouts_recurrent(agents[0], env)
+    agents[0].learn()
+
+
+def test_same_seeds_same_run() -> None:
+    runs = []
+    for disturbance in range(2):
+        torch.manual_seed(disturbance)  # nobody's random numbers but the run's own count
+        env = recall_env()
+        env.reset(seed=disturbance)
+        runs.append(train(env, population(env), **evolution()))
+    assert_same(runs[0][0], runs[1][0])
+    assert runs[0][1] == runs[1][1]
+    other, _ = train(recall_env(), population(recall_env(), seed=1), **evolution())
+    assert not torch.equal(
+        everything(other[0])["generator0"], everything(runs[0][0][0])["generator0"]
+    )
+
+
+def test_evaluates_each_time_evo_steps_have_passed_in_whole_rollouts() -> None:
+    env = recall_env()
+    (agent,), fitnesses = train(env, population(env, 1), max_steps=500, evo_steps=100)
+    # Rollouts have 64 steps: 100, 200, 300, 400 and 500 are passed at 128, 256, 320, 448 and 512.
+    assert agent.steps == [128, 256, 320, 448, 512]
+    assert len(fitnesses) == 5
+
+
+def test_every_generation_trains() -> None:
+    """Also those of agents that have trained before, and where a rollout exceeds evo_steps."""
+    env = recall_env()
+    agents = population(env, 2)
+    train(env, agents)
+    (agent, _), fitnesses = train(env, agents, max_steps=640)
+    assert agent.steps == [128, 256, 512, 640]  # a run goes on counting in its first generation
+    assert len(fitnesses) == 2
+    (agent, _), fitnesses = train(env, population(env, 2), max_steps=256, evo_steps=16)
+    assert agent.steps == [64, 128, 192, 256]
+    assert len(fitnesses) == 4
+
+
+def test_each_round_of_a_test_has_the_same_episodes_whoever_plays() -> None:
+    env = make_vect_envs("CartPole-v1", 3, should_async_vector=False)
+    begun: list[list[Any]] = []
+
+    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+        def reset(self, **options: Any) -> Any:
+            result = super().reset(**options)
+            begun.append(result[0].tolist())
+            return result
+
+    # One who balances and one who falls at once make environments reset differently often.
+    for agent in population(env, 3):
+        with torch.no_grad():
+            agent.policy.action_head.layers[-1].bias.copy_(torch.tensor([9.0 * agent.index, 0.0]))
+        agent.test(Spy(env), loop=3, seed=4)
+    assert begun[:3] == begun[3:6] == begun[6:]
+    assert begun[0] != begun[1] != begun[2]
+
+
+def test_stops_at_the_target() -> None:
+    env = recall_env()
+    trained, fitnesses = train(env, population(env), target=0.0, **evolution())
+    assert len(fitnesses) == 1
+    assert all(agent.steps == [128] for agent in trained)
+    assert len(train(env, population(env), target=1.01, **evolution())[1]) == 3
+
+
+def test_all_individuals_are_tested_on_the_same_episodes_and_each_generation_on_others() -> None:
+    env = recall_env()
+    bits: list[list[int]] = []
+
+    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+        def reset(self, *, seed: Any = None, options: Any = None) -> Any:
+            result = super().reset(seed=seed, options=options)
+            if seed is not None:
+                bits.append([seed, *result[0][:, 0].tolist()])
+            return result
+
+    agents = population(env, 2)
+    train(Spy(env), agents, max_steps=256)
+    # Of each individual's three seeded resets in a generation the first begins its training.
+    tests = list(zip(bits[1::3], bits[2::3], strict=True))
+    assert tests[0] == tests[1]
+    assert tests[2] == tests[3]
+    assert tests[0] != tests[2]
+    assert len(set(map(tuple, bits[::3]))) == 4  # training episodes are everybody's own
+
+
+def test_selection_finds_who_learns(tmp_path: Path) -> None:
+    # One of four has a learning rate that solves the probe in 15,000 steps; the others, a thousand
+    # times slower, stay at chance (0.5). The children of the one inherit its rate.
+    env = make_vect_envs(
+        make_env=functools.partial(Recall, 4), num_envs=16, should_async_vector=False
+    )
+    agents = population(
+        env, 4, LEARN_STEP=64, BATCH_SIZE=256, UPDATE_EPOCHS=8, GAMMA=0.9, NORMALIZE_REWARD=False
+    )
+    for i, agent in enumerate(agents):
+        agent.reconfigure(lr=3e-3 if i == 2 else 3e-6)
+    trained, _ = train(
+        env,
+        agents,
+        max_steps=20_480,
+        evo_steps=4_096,
+        eval_loop=6,
+        target=0.97,
+        tournament=TournamentSelection(3, True, 4, 1, rand_seed=1),
+        mutation=Mutations(1, 0, 0, 0, 0, 0, rand_seed=1),
+    )
+    best = max(trained, key=lambda agent: agent.fitness[-1])
+    assert best.fitness[-1] >= 0.97
+    assert best.lineage[0].index == 2
+
+
+def test_the_documents_custom_loop() -> None:
+    """Selection, mutation and counting by the caller, as the tutorial document has it."""
+    env, single = recall_env(), SyncVectorEnv([Recall])
+    pop, evolved = population(env), evolution()
+    tournament, mutations = evolved["tournament"], evolved["mutation"]
+    total_steps, evo_steps = 0, 4 * 16 * 3
+    while np.less([agent.steps[-1] for agent in pop], 256).all():
+        for agent in pop:
+            collect_rollouts_recurrent(agent, env)
+            agent.learn()
+            total_steps += agent.learn_step * 4
+            agent.steps[-1] += agent.learn_step * 4
+        if total_steps % evo_steps == 0:
+            fitnesses = [agent.test(single, max_steps=None, loop=2) for agent in pop]
+            assert [agent.fitness[-1] for agent in pop] == fitnesses
+            elite, pop = tournament.select(pop)
+            pop = mutations.mutation(pop)
+            for agent in pop:
+                agent.steps.append(agent.steps[-1])
+    assert elite.fitness[-1] == max(np.mean(fitnesses[-1:]), elite.fitness[-1])
+    assert pop[0].steps == [64, 128, 192, 256, 256]
+    env.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_trains_several_agents_by_groups(workers: int, tmp_path: Path) -> None:
+    env = team_env()
+    options = {"max_steps": 128, "evo_steps": 64, "log_dir": tmp_path, "workers": workers}
+    trained, fitnesses = train_multi_agent_on_policy(
+        env, "team", "IPPO", population(env), verbose=False, **options, **evolution()
+    )
+    assert np.shape(fitnesses) == (2, 3)
+    with (tmp_path / "metrics.csv").open() as file:
+        row = list(csv.DictReader(file))[-1]
+    assert {"member_0/score/a_0", "member_0/hp/lr"} <= row.keys()
+    assert float(row["member_0/fitness"]) == fitnesses[-1][0]
+    if workers == 2:
+        alone, _ = train_multi_agent_on_policy(
+            env,
+            "team",
+            "IPPO",
+            population(env),
+            verbose=False,
+            max_steps=128,
+            evo_steps=64,
+            **evolution(),
+        )
+        assert_same(trained, alone)
+
+
+# --- the elite ---------------------------------------------------------------------------------
+
+
+def test_the_saved_elite_is_the_agent_that_was_evaluated(tmp_path: Path) -> None:
+    env, seen = recall_env(), []
+
+    class Watching(TournamentSelection):
+        def select(self, population: Any) -> Any:
+            elite, children = super().select(population)
+            seen.append(
+                (elite.index, everything(PPO.load(tmp_path / "elite.pt")), everything(elite))
+            )
+            return elite, children
+
+    options = evolution(no_mutation=0, mutate_elite=True)  # nobody is left alone
+    options["tournament"] = Watching(2, True, 3, 1, rand_seed=5)
+    trained, fitnesses = train(
+        env, population(env), save_elite=True, elite_path=tmp_path / "elite.pt", **options
+    )
+    assert len(seen) == 2  # the last generation has no children
+    for _, saved, evaluated in seen:
+        assert_same_weights(saved, evaluated)
+    elite = PPO.load(tmp_path / "elite.pt")
+    assert elite.fitness[-1] == max(fitnesses[-1])
+    best = max(trained, key=lambda agent: agent.fitness[-1])
+    assert_same_weights(everything(elite), everything(best))
+
+
+def test_the_elite_goes_where_the_name_says_by_default(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = recall_env()
+    train(env, population(env, 1), max_steps=64, save_elite=True)
+    assert PPO.load("Recall-elite_PPO.pt").env_steps == 64
+
+
+def test_what_shrinking_costs_is_measured_before_training(tmp_path: Path) -> None:
+    env = recall_env()
+    options = evolution(no_mutation=0, parameters=0, activation=0, rl_hp=0, new_layer_prob=0)
+    trained, _ = train(
+        env,
+        population(env, 6),
+        max_steps=512,
+        log_dir=tmp_path,
+        **{**options, "tournament": TournamentSelection(2, True, 6, 1, rand_seed=5)},
+    )
+    births = {b.index: b for agent in trained for b in agent.lineage}.values()
+    shrunk = [birth for birth in births if birth.shrunk]
+    assert shrunk
+    for birth in births:
+        assert (birth.lost is not None) == birth.shrunk
+        if birth.mutation is not None:
+            before, after = (int(word) for word in birth.mutation.split()[1::2])
+            assert birth.shrunk == (after < before)
+    with (tmp_path / "population.csv").open() as file:
+        logged = {row["fitness_lost_by_shrinking"] for row in csv.DictReader(file)}
+    assert {str(birth.lost) for birth in shrunk} <= logged
+    # It counts as no evaluation.
+    assert all(len(agent.fitness) == 4 for agent in trained)
+
+
+def test_an_individual_that_diverges_loses_and_the_run_goes_on(tmp_path: Path) -> None:
+    env = recall_env()
+    agents = population(env)
+    with torch.no_grad():
+        agents[1].policy.value_head.layers[-1].weight.fill_(1e38)
+    trained, fitnesses = train(
+        env, agents, max_steps=256, log_dir=tmp_path, **evolution(no_mutation=1, rl_hp=0)
+    )
+    assert fitnesses[0][1] == -np.inf
+    assert np.isfinite(fitnesses[1]).all()
+    assert all(agent.lineage[0].index != 1 for agent in trained)
+    with (tmp_path / "population.csv").open() as file:
+        assert "expected a finite gradient" in list(csv.DictReader(file))[1]["failed"]
+
+
+def test_without_selection_one_that_diverges_does_not_keep_the_others() -> None:
+    env = recall_env()
+    agents = population(env)
+    with torch.no_grad():
+        agents[1].policy.value_head.layers[-1].weight.fill_(1e38)
+    _, fitnesses = train(env, agents)
+    assert len(fitnesses) == 3
+    assert [agent.env_steps for agent in agents] == [384, 192, 384]
+
+
+def test_a_run_in_which_all_diverge_ends_in_an_error(tmp_path: Path) -> None:
+    env, elite = recall_env(), tmp_path / "elite.pt"
+    agents = population(env)
+    agents[0].save_checkpoint(elite)
+    before = elite.read_bytes()
+    with torch.no_grad():
+        for agent in agents:
+            agent.policy.value_head.layers[-1].weight.fill_(1e38)
+    options = {"save_elite": True, "elite_path": elite, "checkpoint_path": tmp_path / "run.pt"}
+    with pytest.raises(RuntimeError, match="all failed: learn: expected a finite gradient"):
+        train(env, agents, **options, **evolution())
+    assert elite.read_bytes() == before
+    assert not (tmp_path / "run.pt").exists()
+
+
+# --- going on ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_resuming_is_never_having_stopped(tmp_path: Path, workers: int) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    whole, fitnesses = train(env, population(env), **evolution(), log_dir=tmp_path / "whole")
+    options = {"checkpoint_path": path, "log_dir": tmp_path / "parts"}
+    train(env, population(env), max_steps=256, **options, **evolution())
+    # Another population and other random states, which the checkpoint's take the place of.
+    others = population(env, seed=9)
+    resumed, theirs = train(
+        recall_env(), others, resume=path, workers=workers, **options, **evolution()
+    )
+    assert_same(resumed, whole)
+    assert theirs == fitnesses
+    rows = []
+    for folder in ("whole", "parts"):
+        with (tmp_path / folder / "population.csv").open() as file:
+            rows.append([{**row, "seconds": ""} for row in csv.DictReader(file)])
+    assert rows[0] == rows[1]
+
+
+# In the first generation, within an individual; between two; in a test; in the next generation.
+@pytest.mark.parametrize("step", [3, 33, 70, 150, 260])
+def test_ctrl_c_saves_and_returns_what_there_is(tmp_path: Path, step: int) -> None:
+    whole, fitnesses = train(recall_env(), population(recall_env()), **evolution())
+    path, elite = tmp_path / "run.pt", tmp_path / "elite.pt"
+    options = {"checkpoint_path": path, "save_elite": True, "elite_path": elite}
+    env = StopAt(recall_env(), step)
+    stopped, so_far = train(env, population(env), **options, **evolution())
+    assert len(stopped) == 3
+    assert so_far == fitnesses[: len(so_far)]
+    assert len(so_far) < 3
+    assert elite.exists() == any(agent.fitness for agent in stopped)
+    assert_same(load_population(path), stopped)
+    resumed, theirs = train(
+        recall_env(), population(env, seed=9), resume=path, **options, **evolution()
+    )
+    assert_same(resumed, whole)
+    assert theirs == fitnesses
+
+
+@pytest.mark.parametrize("step", [*range(33, 120, 13)])
+def test_what_is_interrupted_while_learning_is_as_it_was_before(tmp_path: Path, step: int) -> None:
+    """Its second generation, in which the optimiser has moments that must not be shared."""
+    whole, _ = train(recall_env(), population(recall_env(), 1))
+    env, path = StopAt(recall_env(), step), tmp_path / "run.pt"
+    train(env, population(env, 1), checkpoint_path=path)
+    resumed, _ = train(recall_env(), population(env, 1, seed=9), resume=path)
+    assert_same(resumed, whole)
+
+
+def test_an_agent_shares_no_memory_with_the_data_it_was_built_from() -> None:
+    for env in (recall_env(), team_env()):
+        (agent,) = population(env, 1)
+        collect_rollouts_recurrent(agent, env)
+        agent.learn()
+        data = agent.to_checkpoint()
+        other = type(agent).from_checkpoint(data).to_checkpoint()
+        ours, theirs = (set(pointers(x)) for x in (data, other))
+        assert len(ours) == len(theirs) > 10
+        assert not ours & theirs
+
+
+def pointers(data: Any) -> list[int]:
+    """Addresses of all tensors in a checkpoint's data."""
+    if isinstance(data, torch.Tensor):
+        return [data.data_ptr()] if data.numel() else []
+    items = data.values() if isinstance(data, dict) else data
+    return [p for x in items for p in pointers(x)] if isinstance(data, dict | list | tuple) else []
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])
+def test_what_strikes_during_selection_doubles_no_row_of_the_logs(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    options: dict[str, Any] = {"checkpoint_path": path, "log_dir": tmp_path}
+
+    class Struck(TournamentSelection):
+        times = 0
+
+        def select(self, population: Any) -> Any:
+            result = super().select(population)
+            self.times += 1
+            if self.times == 2:
+                raise error
+            return result
+
+    struck = {**evolution(), "tournament": Struck(2, True, 3, 2, rand_seed=5)}
+    with contextlib.suppress(ZeroDivisionError):
+        train(env, population(env), **options, **struck)
+    resumed, _ = train(env, population(env, seed=9), resume=path, **options, **evolution())
+    assert_same(resumed, train(env, population(env), **evolution())[0])
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [384, 768, 1152]
+    with (tmp_path / "population.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 9
+
+
+def test_an_error_costs_no_work(tmp_path: Path) -> None:
+    env = StopAt(recall_env(), 160, ZeroDivisionError)  # an individual takes 50 a generation
+    agents, path = population(env, 2), tmp_path / "run.pt"
+    with pytest.raises(ZeroDivisionError) as caught:
+        train(env, agents, checkpoint_path=path)
+    assert f"resume={str(path)!r}" in caught.value.__notes__[0]
+    assert sorted(agent.env_steps for agent in agents) == [128, 256]
+    assert_same(load_population(path), agents)
+
+
+def test_ctrl_c_says_where_things_are(tmp_path: Path, capsys: Any) -> None:
+    env = StopAt(recall_env(), 40)
+    path = tmp_path / "run.pt"
+    train(env, population(env), checkpoint_path=path, verbose=True, **evolution())
+    out = capsys.readouterr().out
+    assert "Interrupted in generation 0." in out
+    assert f"resume={str(path)!r}" in out
+
+
+def test_a_finished_run_can_be_trained_for_longer(tmp_path: Path) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    options: dict[str, Any] = {"target": 0.0, "log_dir": tmp_path, **evolution()}
+    train(env, population(env), checkpoint_path=path, **options)
+    logs = [(tmp_path / name).read_text() for name in ("metrics.csv", "population.csv")]
+    same, _ = train(env, population(env), resume=path, **options)
+    assert_same(same, load_population(path))
+    assert logs == [(tmp_path / n).read_text() for n in ("metrics.csv", "population.csv")]
+    longer, fitnesses = train(env, population(env), resume=path, **evolution())
+    assert len(fitnesses) == 3
+    assert longer[0].env_steps == 384
+
+
+def test_checkpoints_come_at_the_steps_asked_for(tmp_path: Path, monkeypatch: Any) -> None:
+    env, path, saved = recall_env(), tmp_path / "run.pt", []
+    from recurrent_rl import checkpoint
+
+    save = checkpoint.save
+    monkeypatch.setattr(
+        checkpoint,
+        "save",
+        lambda data, to: (saved.append(data["run"]["generation"]), save(data, to)),
+    )
+    options = {"max_steps": 768, "checkpoint": 256, "checkpoint_path": path}
+    train(env, population(env, 1), **options)
+    # After generations of 128 steps each, every second, and at the end.
+    assert saved == [2, 4, 5]
+
+
+KILLED = """
+import sys
+from test_training import evolution, population, recall_env, train
+
+env = recall_env()
+print("ready", flush=True)
+train(env, population(env), max_steps=10**9, checkpoint_path=sys.argv[1], **evolution())
+"""
+
+
+def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    """Whenever it strikes: the file is saved some twenty times a second here."""
+    here = Path(__file__).parent
+    script, path = tmp_path / "script.py", tmp_path / "run.pt"
+    script.write_text(textwrap.dedent(KILLED))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    process = subprocess.Popen(
+        [sys.executable, str(script), str(path)], env=environment, stdout=subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.777)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert len(load_population(path)) == 3
+    env = recall_env()
+    steps = load_population(path)[0].steps[-1]
+    trained, _ = train(env, population(env), max_steps=steps + 128, resume=path, **evolution())
+    assert trained[0].steps[-1] == steps + 128
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda path, env: PPO.save_checkpoint(population(env)[0], path), "of a training run"),
+        (lambda path, env: path.write_bytes(b"PK\x03\x04"), "truncated or foreign"),
+        (
+            lambda path, env: train(env, population(env, 2), max_steps=64, checkpoint_path=path),
+            "expected 3 individuals, as in pop, got 2",
+        ),
+        (
+            lambda path, env: train(env, population(env), max_steps=64, checkpoint_path=path),
+            "expected a tournament as in this run, it has none",
+        ),
+        (
+            lambda path, env: train(
+                team_env(), population(team_env()), max_steps=64, checkpoint_path=path
+            ),
+            "expected PPO agents, got IPPO",
+        ),
+    ],
+)
+def test_what_cannot_be_resumed(tmp_path: Path, spoil: Any, message: str) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    spoil(path, env)
+    with pytest.raises(CheckpointError, match=message):
+        train(env, population(env), resume=path, **evolution())
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    env = recall_env()
+    with pytest.raises(FileNotFoundError):
+        train(env, population(env), resume=tmp_path / "none.pt", **evolution())
+
+
+# --- workers -----------------------------------------------------------------------------------
+
+
+def test_workers_do_what_one_process_does() -> None:
+    env = recall_env()
+    alone, fitnesses = train(env, population(env, 4), **evolution(4))
+    together, theirs = train(env, population(env, 4), workers=2, **evolution(4))
+    assert_same(together, alone)
+    assert theirs == fitnesses
+
+
+class Broken(Recall):
+    """Fails in its third episode."""
+
+    episodes = 0
+
+    def reset(self, **options: Any) -> Any:
+        self.episodes += 1
+        if self.episodes == 3:
+            raise ZeroDivisionError("the third episode")
+        return super().reset(**options)
+
+
+def test_a_failing_worker_is_an_error_with_its_traceback_and_leaves_nobody_behind() -> None:
+    env = make_vect_envs(make_env=Broken, num_envs=2, should_async_vector=False)
+    before = children()
+    with pytest.raises(RuntimeError, match=r"(?s)failed in its worker:.*ZeroDivisionError: the th"):
+        train(env, population(env), workers=2, **evolution())
+    assert children() == before
+
+
+class Unplugged(Recall):
+    """Loses a connection of its own."""
+
+    def step(self, action: Any) -> Any:
+        raise ConnectionResetError("the simulator has left")
+
+
+def test_a_connection_that_an_environment_loses_is_its_error_not_ours() -> None:
+    env = make_vect_envs(make_env=Unplugged, num_envs=2, should_async_vector=False)
+    with pytest.raises(RuntimeError, match="ConnectionResetError: the simulator has left"):
+        train(env, population(env), workers=2, **evolution())
+
+
+class Suicidal(Recall):
+    """Ends its process."""
+
+    def step(self, action: Any) -> Any:
+        os._exit(7)
+
+
+def test_a_worker_that_dies_is_an_error_with_its_exit_code() -> None:
+    env = make_vect_envs(make_env=Suicidal, num_envs=2, should_async_vector=False)
+    before = children()
+    with pytest.raises(RuntimeError, match=r"died with exit code 7.*__main__"):
+        train(env, population(env), workers=2, **evolution())
+    assert children() == before
+
+
+def children() -> set[int]:
+    """Processes that this one has started and that have not ended."""
+    tasks = Path("/proc/self/task")
+    if not tasks.exists():
+        pytest.skip("no /proc")
+    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+
+
+def test_workers_need_an_environment_that_can_be_built_again() -> None:
+    env = StopAt(recall_env(), -1)
+    with pytest.raises(
+        ValueError, match=r"workers: expected an environment .* got StopAt; pass make"
+    ):
+        train(env, population(env), workers=2, **evolution())
+
+
+def test_workers_build_what_make_env_says() -> None:
+    env = recall_env()
+    alone, _ = train(env, population(env), max_steps=128, **evolution())
+    built, _ = train(
+        StopAt(env, -1),
+        population(env),
+        max_steps=128,
+        workers=2,
+        make_env=recall_env,
+        **evolution(),
+    )
+    assert_same(built, alone)
+
+
+def test_workers_need_as_many_environments() -> None:
+    env = recall_env()
+    with pytest.raises(RuntimeError, match="make_env: expected 4 environments in the vector, as"):
+        train(env, population(env), workers=2, make_env=functools.partial(recall_env, 3))
+
+
+def test_the_callers_threads_come_back() -> None:
+    env = recall_env()
+    seen: list[int] = []
+
+    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+        def step(self, actions: Any) -> Any:
+            seen.append(torch.get_num_threads())
+            return super().step(actions)
+
+    train(Spy(env), population(env, 1), max_steps=64, threads=2)
+    assert set(seen) == {2}
+    assert torch.get_num_threads() == 1
+
+
+# --- logs --------------------------------------------------------------------------------------
+
+
+def test_logs(tmp_path: Path, capsys: Any) -> None:
+    env = recall_env()
+    trained, fitnesses = train(
+        env,
+        population(env),
+        INIT_HP=INIT_HP,
+        MUT_P={"RAND_SEED": 6},
+        log_dir=tmp_path / "new" / "folder",
+        verbose=True,
+        **evolution(),
+    )
+    folder = tmp_path / "new" / "folder"
+    with (folder / "population.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["fitness"]) for row in rows] == [f for each in fitnesses for f in each]
+    assert [row["generation"] for row in rows] == [str(i // 3) for i in range(9)]
+    # The family tree can be read from it: everybody's parent is in the generation before.
+    for row in rows[3:]:
+        generation = int(row["generation"])
+        before = {r["index"] for r in rows if int(r["generation"]) == generation - 1}
+        assert (row["index"] if row["elite"] == "True" else row["parent"]) in before
+    last = rows[-3:]
+    assert [int(row["index"]) for row in last] == [agent.index for agent in trained]
+    assert [row["mutation"] for row in last if row["elite"] == "False"] == [
+        agent.mut for agent in trained if not agent.elite
+    ]
+    assert [float(row["lr"]) for row in last] == [agent.config.lr for agent in trained]
+    assert json.loads((folder / "config.json").read_text())["INIT_HP"] == INIT_HP
+    assert list(folder.glob("events.out.tfevents.*"))
+    with (folder / "metrics.csv").open() as file:
+        metrics = list(csv.DictReader(file))
+    assert [float(row["fitness/best"]) for row in metrics] == [max(each) for each in fitnesses]
+    assert [int(row["step"]) for row in metrics] == [384, 768, 1152]
+    assert "member_0/learn/policy_loss" in metrics[0]
+    out, progress = capsys.readouterr()
+    assert "--- Generation 2: 384 steps each, 1,152 in all" in out
+    assert all(agent.mut in out for agent in trained)
+    assert "fitness" in progress
+    assert "step/s" in progress
+
+
+def test_a_hyper_parameter_that_only_some_have(tmp_path: Path, capsys: Any) -> None:
+    env = recall_env()
+    agents = population(env)
+    agents[1].hp_config = HyperparameterConfig(target_kl=RLParameter(min=1e-2, max=1e-1))
+    agents[1].reconfigure(target_kl=0.0625)
+    agents[2].hp_config = None
+    train(env, agents, max_steps=128, verbose=True, log_dir=tmp_path)
+    assert "0.0625" in capsys.readouterr().out
+    with (tmp_path / "population.csv").open() as file:
+        assert [row["target_kl"] for row in csv.DictReader(file)] == ["", "0.0625", ""]
+
+
+def test_numpys_numbers_can_be_saved(tmp_path: Path) -> None:
+    env, path = recall_env(), tmp_path / "run.pt"
+    agents = population(env)
+    for agent in agents:
+        agent.hp_config = HyperparameterConfig(
+            lr=RLParameter(min=np.float64(1e-4), max=np.float32(0.5)),
+            batch_size=RLParameter(min=np.int64(8), max=64, dtype=int),
+        )
+        agent.fitness.append(np.float64(3))
+        agent.steps.append(np.int64(0))
+    train(env, agents, checkpoint_path=path, **evolution(no_mutation=0))
+    assert load_population(path)[0].fitness[0] == 3
+
+
+def test_quiet_means_quiet(capsys: Any) -> None:
+    env = recall_env()
+    train(env, population(env), max_steps=128, **evolution())
+    assert capsys.readouterr() == ("", "")
+
+
+def test_weights_and_biases_get_the_same_numbers(monkeypatch: Any) -> None:
+    logged: list[tuple[int, dict[str, float]]] = []
+    started: list[dict[str, Any]] = []
+    run = types.SimpleNamespace(
+        log=lambda values, step: logged.append((step, values)),
+        finish=lambda: logged.append((0, {})),
+    )
+    module = types.ModuleType("wandb")
+    module.init = lambda **options: (started.append(options), run)[1]  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    env = recall_env()
+    _, fitnesses = train(
+        env, population(env), wb=True, wandb_kwargs={"project": "mine"}, INIT_HP=INIT_HP
+    )
+    assert started[0]["project"] == "mine"
+    assert started[0]["name"] == "Recall"
+    assert started[0]["config"]["INIT_HP"] == INIT_HP
+    assert [values["fitness/best"] for _, values in logged[:-1]] == [max(f) for f in fitnesses]
+    assert logged[-1] == (0, {})  # finished
+
+
+def test_weights_and_biases_is_an_extra(monkeypatch: Any) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    env = recall_env()
+    with pytest.raises(ImportError, match=r"pip install 'recurrent_rl\[wandb\]'"):
+        train(env, population(env), wb=True)
+
+
+# --- arguments ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"max_steps": 0}, ValueError, "max_steps: expected at least 1, got 0"),
+        ({"evo_steps": 0}, ValueError, "evo_steps: expected at least 1"),
+        ({"eval_loop": 0}, ValueError, "eval_loop: expected at least 1"),
+        ({"eval_steps": 0}, ValueError, "eval_steps: expected at least 1"),
+        ({"checkpoint": 10}, ValueError, "checkpoint_path: expected a path"),
+        ({"workers": 0}, ValueError, "workers=0"),
+        ({"threads": 0}, ValueError, "threads=0"),
+        ({"checkpoint_path": "no/where.pt"}, FileNotFoundError, "checkpoint_path: .* no to exist"),
+        (
+            {"save_elite": True, "elite_path": "no/where.pt"},
+            FileNotFoundError,
+            "elite_path: expected the directory no to exist",
+        ),
+        (
+            {"INIT_HP": {"EVO_STEPS": 64}},
+            ValueError,
+            r"evo_steps: expected 64, as INIT_HP\['EVO_STEPS'\] says, got 128",
+        ),
+        ({"tournament": None}, ValueError, "tournament: expected one, as mutations without"),
+        (
+            {"tournament": TournamentSelection(2, True, 4)},
+            ValueError,
+            "tournament: expected the population_size 3 of pop, got 4",
+        ),
+    ],
+)
+def test_arguments_that_do_not_fit(
+    options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    env = recall_env()
+    with pytest.raises(error, match=message):
+        train(env, population(env), **{**evolution(), **options})
+
+
+def test_populations_that_do_not_fit() -> None:
+    env = recall_env()
+    with pytest.raises(ValueError, match="pop: expected at least one agent, got none"):
+        train_on_policy(env, "Recall", "PPO", [])
+    with pytest.raises(ValueError, match=r"algo: expected one of \['PPO', 'IPPO'\], got 'DQN'"):
+        train_on_policy(env, "Recall", "DQN", population(env))
+    with pytest.raises(TypeError, match="pop: expected IPPO agents, as algo says, got PPO"):
+        train_on_policy(env, "Recall", "IPPO", population(env))
+    twins = [population(env, 1)[0] for _ in range(3)]
+    with pytest.raises(ValueError, match=r"different numbers, got \[0, 0, 0\]"):
+        train(env, twins, **evolution())
+
+
+def test_an_environment_of_other_spaces_is_an_error() -> None:
+    env = recall_env()
+    cartpole = make_vect_envs("CartPole-v1", 2, should_async_vector=False)
+    with pytest.raises(ValueError, match="expected the agent's observation space"):
+        train(cartpole, population(env))
+    assert isinstance(cartpole, gym.vector.VectorEnv)

@@ -1,0 +1,120 @@
+"""Small agents whose behaviour clearly depends on all that they see, and ways to compare them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from recurrent_rl import IPPO, PPO
+
+
+def network(options: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of networks out of others."""
+    names = ("cell", "hidden_size", "hidden_state_size", "num_layers", "max_seq_len")
+    encoder: dict[str, Any] = {"hidden_state_size": 5, "max_seq_len": 4}
+    if options.get("recurrent", True):
+        encoder["hidden_size"] = []  # what is remembered is then all there is between
+    encoder |= {name: options.pop(name) for name in names if name in options}
+    return {"encoder_config": encoder, "head_config": {"hidden_size": [6]}}
+
+
+def randomise(policy: Any, seed: int) -> None:
+    """Replace all weights: the usual initial ones (biases of zero) would hide mistakes."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
+
+
+LEARNING: dict[str, Any] = {
+    "learn_step": 10,
+    "batch_size": 8,
+    "update_epochs": 2,
+    "lr": 1e-2,
+    # Rewards and actions as the environment has them, unless a test is about something else.
+    "normalize_reward": False,
+    "squash_output": False,
+}
+
+
+def make_agent(env: Any, *, seed: int = 0, **options: Any) -> PPO:
+    """An agent for a vector environment's spaces; options of networks and of learning mixed."""
+    agent = PPO(
+        env.single_observation_space,
+        env.single_action_space,
+        network(options),
+        seed=seed,
+        **{**LEARNING, **options},
+    )
+    randomise(agent.policy, seed)
+    return agent
+
+
+def make_team(env: Any, *, seed: int = 0, **options: Any) -> IPPO:
+    """The same for a vector of PettingZoo environments; ``net_config`` goes before the rest."""
+    shapes = options.pop("net_config", None) or network(options)
+    agent = IPPO(
+        env.observation_spaces,
+        env.action_spaces,
+        env.possible_agents,
+        shapes,
+        seed=seed,
+        **{**LEARNING, **options},
+    )
+    for i, group in enumerate(agent.groups):
+        randomise(group.policy, seed + i)
+    return agent
+
+
+def fix_noise(agent: PPO) -> PPO:
+    """Make sampling deterministic, by the same noise in every step and row."""
+    size = agent.policy.action_head.distribution.outputs
+    noise = torch.linspace(-1, 1, size)
+    agent.policy.action_head.distribution.noise = lambda shape, generator: noise.expand(
+        *shape, size
+    )  # type: ignore
+    return agent
+
+
+def weights(agent: Any) -> dict[str, Tensor]:
+    """A copy of all that training moves: parameters, normalisation, and the optimiser's moments."""
+    state = {name: x.clone() for name, x in agent.policy.state_dict().items()}
+    for i, moments in agent.optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{i}.{name}": x.clone() for name, x in moments.items()}
+    if agent.trainer.reward_norm is not None:
+        state |= {
+            f"reward.{k}": x.clone() for k, x in agent.trainer.reward_norm.state_dict().items()
+        }
+    return state
+
+
+def team_weights(agent: IPPO) -> dict[str, Tensor]:
+    """The weights of all groups."""
+    return {
+        f"{name}.{key}": x
+        for name, group in agent.trainees.items()
+        for key, x in weights(group).items()
+    }
+
+
+def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Bit for bit."""
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different
+
+
+def rollout(agent: Any) -> dict[str, Tensor]:
+    """A copy of every field of the agent's buffer, and of the stored states."""
+    assert agent.buffer is not None
+    fields = {k: x.clone() for k, x in vars(agent.buffer).items() if isinstance(x, Tensor)}
+    return fields | {f"hidden{i}": x.clone() for i, x in enumerate(agent.buffer.hidden)}
+
+
+def assert_same_rollout(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    """Bit for bit; NaN equals NaN."""
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(
+            ours[name], theirs[name], rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: n + m
+        )
