@@ -197,8 +197,7 @@ class AgentGroup:
         player = self.player(rows, state, self._check_reward(reward, rows), agent)
         mask = None
         if seen.action_mask is not None:
-            asked = None if seen.active is None else seen.active
-            allowed = check_mask(seen.action_mask, self.action_space, rows, asked=asked)
+            allowed = check_mask(seen.action_mask, self.action_space, rows, asked=seen.active)
             mask = torch.as_tensor(allowed, device=self.device)
         distribution = policy.action_head.distribution
         noise = None
@@ -280,15 +279,7 @@ class AgentGroup:
             ValueError: modules where the saved group had none, or the other way round.
 
         """
-        for name, had, given in zip(
-            CustomNetworks._fields, data["networks"], custom_networks, strict=True
-        ):
-            if had != (given is not None):
-                expected, got = ("a module", "none") if had else ("none", "one")
-                raise ValueError(
-                    f"{name}_network: expected {expected}, as in the agent that was saved, got "
-                    f"{got}; give load the modules that it was built with: {name}_network=..."
-                )
+        _check_networks(data["networks"], custom_networks)
         group = cls(
             space_from_dict(data["observation_space"]),
             space_from_dict(data["action_space"]),
@@ -308,3 +299,14 @@ class AgentGroup:
 def _copied(network: nn.Module | None) -> nn.Module | None:
     # On the CPU, wherever it is: there policies are built and tried out.
     return copy.deepcopy(network).cpu() if isinstance(network, nn.Module) else network
+
+
+def _check_networks(had: Sequence[bool], given: CustomNetworks) -> None:
+    """Check that there are modules where the saved group had some of the user's."""
+    for name, expected, module in zip(CustomNetworks._fields, had, given, strict=True):
+        if expected != (module is not None):
+            wanted, got = ("a module", "none") if expected else ("none", "one")
+            raise ValueError(
+                f"{name}_network: expected {wanted}, as in the agent that was saved, got {got}; "
+                f"give load the modules that it was built with: {name}_network=..."
+            )

@@ -13,16 +13,15 @@ from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.carry import Collection
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Player
-from recurrent_rl.algorithms.individual import Birth, Individual
+from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
-from recurrent_rl.algorithms.search_space import HyperparameterConfig
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.envs.rows import Observed, RowSource
 
 
-class Agent(ActingAgent):
+class Agent(InPopulation, ActingAgent):
     """One group of agents or several, each with a trainer, behind one front door.
 
     Attributes:
@@ -34,7 +33,6 @@ class Agent(ActingAgent):
             the package's own clock is ``env_steps``.
         fitness: results of ``test``, in order.
         scores: returns of training episodes, for training loops to fill.
-        individual: the agent's part in a population.
 
     """
 
@@ -44,7 +42,6 @@ class Agent(ActingAgent):
     steps: list[int]
     fitness: list[float]
     scores: list[float]
-    individual: Individual
     # What a checkpoint and the agent that loads it must agree in.
     _fixed: ClassVar[tuple[str, ...]]
 
@@ -108,44 +105,7 @@ class Agent(ActingAgent):
         for trainer in self.trainers.values():
             trainer.end_rollout(steps)
 
-    # --- populations ------------------------------------------------------------------------
-
-    @property
-    def index(self) -> int:
-        """Number of this individual in its population."""
-        return self.lineage[-1].index
-
-    @property
-    def mut(self) -> str:
-        """What the last mutation changed."""
-        return self.lineage[-1].mutation or "none"
-
-    @property
-    def lineage(self) -> list[Birth]:
-        """Births of its ancestors, from the first generation on, and its own at the end."""
-        return self.individual.lineage
-
-    @lineage.setter
-    def lineage(self, births: list[Birth]) -> None:
-        self.individual.lineage = births
-
-    @property
-    def elite(self) -> bool:
-        """Whether it was kept from the last generation for its fitness."""
-        return self.individual.elite
-
-    @elite.setter
-    def elite(self, kept: bool) -> None:
-        self.individual.elite = kept
-
-    @property
-    def hp_config(self) -> HyperparameterConfig | None:
-        """Which hyper-parameters mutations may change; None for none."""
-        return self.individual.hp_config
-
-    @hp_config.setter
-    def hp_config(self, config: HyperparameterConfig | None) -> None:
-        self.individual.hp_config = config
+    # --- copies -----------------------------------------------------------------------------
 
     def offspring(self, index: int) -> Self:
         """Return a child: a clone with a number and a random stream of its own.

@@ -66,3 +66,51 @@ class Individual:
             data["elite"],
             None if hp is None else HyperparameterConfig.from_dict(hp),
         )
+
+
+class InPopulation:
+    """Whoever has a part in a population, and is asked about it directly.
+
+    Attributes:
+        individual: that part.
+
+    """
+
+    individual: Individual
+
+    @property
+    def index(self) -> int:
+        """Number of this individual in its population."""
+        return self.lineage[-1].index
+
+    @property
+    def mut(self) -> str:
+        """What the last mutation changed."""
+        return self.lineage[-1].mutation or "none"
+
+    @property
+    def lineage(self) -> list[Birth]:
+        """Births of its ancestors, from the first generation on, and its own at the end."""
+        return self.individual.lineage
+
+    @lineage.setter
+    def lineage(self, births: list[Birth]) -> None:
+        self.individual.lineage = births
+
+    @property
+    def elite(self) -> bool:
+        """Whether it was kept from the last generation for its fitness."""
+        return self.individual.elite
+
+    @elite.setter
+    def elite(self, kept: bool) -> None:
+        self.individual.elite = kept
+
+    @property
+    def hp_config(self) -> HyperparameterConfig | None:
+        """Which hyper-parameters mutations may change; None for none."""
+        return self.individual.hp_config
+
+    @hp_config.setter
+    def hp_config(self, config: HyperparameterConfig | None) -> None:
+        self.individual.hp_config = config

@@ -14,8 +14,7 @@ from recurrent_rl.acting.player import Player
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
-from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
-from recurrent_rl.functional.returns import reverse_scan
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import adam_state_for, flatten_parameters
 from recurrent_rl.networks.normalization import RunningNorm
@@ -238,22 +237,10 @@ class OnPolicyTrainer:
         self._prepared = True
         buffer, config, scale = self.buffer, self.config, self.config.reward_scale
         if self.reward_norm is not None:
-            total = self._discounted_returns(buffer)
+            total, self._discounted = discounted_returns(buffer, config.gamma, self._discounted)
             self.reward_norm.update(total[buffer.active & buffer.exists][:, None])
             scale *= float(self.reward_norm.scale)
         buffer.compute_returns(buffer.last_value, config.gamma, config.gae_lambda, scale)
-
-    def _discounted_returns(self, buffer: SequenceRolloutBuffer) -> Tensor:
-        """Return the discounted return up to and with each step, [T, N], and carry its end on."""
-        gamma, before = self.config.gamma, self._discounted
-        if before is None or not buffer.continued:
-            before = torch.zeros(buffer.rows)
-        factor = gamma * (~(buffer.terminated | buffer.truncated)).float()
-        factors = torch.cat((torch.full_like(factor[:1], gamma), factor[:-1]))
-        # Forwards in time is backwards on the flipped axis.
-        total = reverse_scan(buffer.reward.flip(0), factors.flip(0), before).flip(0)
-        self._discounted = total[-1] * (factor[-1] > 0)
-        return total
 
     def _lr(self) -> float:
         config = self.config

@@ -1,31 +1,22 @@
-"""The PPO agent that users hold: construct, act, learn, test, save, load, clone."""
+"""PPO for one agent."""
 
 from collections.abc import Mapping
 from typing import Any, Unpack
 
 import gymnasium as gym
-import numpy as np
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from torch import nn
 
-from recurrent_rl.acting.evaluate import play_episodes
-from recurrent_rl.acting.group import ActionOutput, AgentGroup
-from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions, sorted_options
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.ppo_update import Diagnostics
-from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
-from recurrent_rl.envs.gymnasium_vector import GymRows
-from recurrent_rl.envs.rows import Observed
+from recurrent_rl.algorithms.single_agent import SingleAgent
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
-from recurrent_rl.recurrent.state import HiddenState
-from recurrent_rl.spaces.masks import flat_mask, part_mask
-from recurrent_rl.spaces.serialization import same_space
+from recurrent_rl.networks.policy import CustomNetworks
 
 
-class PPO(Agent):
+class PPO(SingleAgent):
     """Proximal policy optimisation for policies that remember (and for those that do not).
 
     Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
@@ -36,14 +27,7 @@ class PPO(Agent):
     >>> stats = collect_rollouts_recurrent(agent, env)
     >>> agent.learn().updates
     4
-
-    Attributes, beside those of ``Agent``:
-        group: the policy, and how it acts.
-        trainer: what trains it.
-
     """
-
-    _fixed = ("observation_space", "action_space", "net_config")
 
     def __init__(
         self,
@@ -91,81 +75,6 @@ class PPO(Agent):
         )
         self._set_up({"": OnPolicyTrainer(group, config)}, device, seed)
 
-    def __repr__(self) -> str:
-        """Spaces, networks and sizes at a glance."""
-        return self.group.describe(f"PPO after {self.env_steps:,} steps")
-
-    # --- parts ------------------------------------------------------------------------------
-
-    @property
-    def trainer(self) -> OnPolicyTrainer:
-        """What trains the policy."""
-        return self.trainers[""]
-
-    @property
-    def group(self) -> AgentGroup:
-        """The policy, and how it acts."""
-        return self.trainer.group
-
-    @property
-    def observation_space(self) -> gym.Space[Any]:
-        """Of one environment, without the action mask that may be in it."""
-        return self.group.observation_space
-
-    @property
-    def action_space(self) -> gym.Space[Any]:
-        """Of one environment."""
-        return self.group.action_space
-
-    @property
-    def policy(self) -> ActorCritic:
-        """The network."""
-        return self.group.policy
-
-    @property
-    def net_config(self) -> NetConfig:
-        """Network shapes."""
-        return self.group.net_config
-
-    @property
-    def config(self) -> PPOConfig:
-        """Hyper-parameters; ``reconfigure`` changes them."""
-        return self.trainer.config
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Adam over the policy."""
-        return self.trainer.optimizer
-
-    @property
-    def buffer(self) -> SequenceRolloutBuffer | None:
-        """The last rollout; None before the first."""
-        return self.trainer.buffer
-
-    def reconfigure(self, **changes: Any) -> None:
-        """Change hyper-parameters, from the next rollout on; see ``OnPolicyTrainer``."""
-        self.trainer.reconfigure(**changes)
-
-    def rows_of(self, env: VectorEnv[Any, Any, Any]) -> GymRows:
-        """See a Gymnasium vector environment as rows.
-
-        Raises:
-            TypeError: it is of another kind.
-            ValueError: no declared autoreset mode, or spaces that are not the agent's.
-
-        """
-        rows = GymRows(env)
-        for name, expected, got in (
-            ("observation", self.observation_space, rows.observation_space),
-            ("action", self.action_space, rows.env.single_action_space),
-        ):
-            if not same_space(expected, got, bounds=name == "action"):
-                raise ValueError(
-                    f"env: expected the agent's {name} space {expected}, got {got}; build the "
-                    f"agent from this environment's spaces, or wrap the environment as in training"
-                )
-        return rows
-
     def learn(self) -> Diagnostics:
         """Train on the rollout that ``collect_rollouts_recurrent`` has filled the buffer with.
 
@@ -178,132 +87,3 @@ class PPO(Agent):
 
         """
         return self.trainer.learn()
-
-    # --- acting -----------------------------------------------------------------------------
-
-    def get_initial_hidden_state(self, n: int = 1) -> HiddenState:
-        """Return the memory of N rows at the start of an episode."""
-        if n < 1:
-            raise ValueError(f"n: expected at least 1 row, got {n}")
-        return self.policy.initial_state(n)
-
-    def get_action(
-        self,
-        obs: Any,
-        hidden_state: HiddenState | None = None,
-        action_mask: Any = None,
-        *,
-        deterministic: bool = False,
-        reward: Any = None,
-    ) -> ActionOutput:
-        """Choose actions; the agent itself keeps no memory between calls.
-
-        Args:
-            obs: [N, *shape], or one observation [*shape] with a state of one row; of Dict and
-                Tuple spaces dictionaries and tuples of these, an "action_mask" within it included.
-            hidden_state: from ``get_initial_hidden_state`` or the last call; a feed-forward agent
-                needs none.
-            action_mask: allowed actions, bool [N, n], for Discrete actions; for MultiDiscrete ones
-                those of the components joined, or a tuple of them. Goes before the observation's.
-            deterministic: the most likely action instead of a sample.
-            reward: the last rewards, [N], zeros at an episode's start; for agents built with
-                previous_reward only.
-
-        Returns:
-            the five of ``ActionOutput``; without the leading axis for a single observation.
-
-        Raises:
-            TypeError: not numbers, or no HiddenState.
-            ValueError: wrong shapes, numbers that are not finite, a state of the wrong size or
-                from another kind of agent, a missing state or reward.
-
-        """
-        layout, mask = self.policy.codec.layout, action_mask
-        if self.policy.actions.choices:
-            obs, own = part_mask(obs)
-            mask = own if mask is None else mask
-        batch, rows, single = layout.batched(obs)
-        if mask is not None:
-            mask = flat_mask(mask)[None] if single else flat_mask(mask)
-        seen = Observed(layout.check(batch, rows), action_mask=mask)
-        out = self.group.choose(seen, hidden_state, deterministic=deterministic, reward=reward)
-        if not single:
-            return out
-        action, log_prob, entropy, value, state = out
-        return ActionOutput(action[0], log_prob[0], entropy[0], value[0], state)
-
-    # --- testing ----------------------------------------------------------------------------
-
-    def evaluate(
-        self,
-        env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
-        episodes: int,
-        *,
-        max_steps: int | None = None,
-        deterministic: bool = True,
-        seed: int | None = None,
-    ) -> np.ndarray[Any, np.dtype[np.float64]]:
-        """Run episodes without learning.
-
-        Every environment of a vector plays the same number of episodes from fresh resets, so that
-        short episodes are not favoured.
-
-        Args:
-            env: one environment or a vector of E; left open, and its next collection starts
-                afresh.
-            episodes: at least this many; rounded up to a multiple of E.
-            max_steps: stop each episode here; None plays to its end.
-            deterministic: take the most likely actions.
-            seed: of the first reset; None leaves the environment's randomness as it is.
-
-        Returns:
-            undiscounted returns, [episodes].
-
-        """
-        if not hasattr(env, "num_envs"):
-            env = one_environment(env)
-        (returns,) = play_episodes(
-            self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
-        )
-        return returns[:, 0]
-
-    def test(
-        self,
-        env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
-        max_steps: int | None = None,
-        loop: int = 3,
-        **options: Any,
-    ) -> float:
-        """Return the mean return of ``loop`` deterministic episodes, and append it to ``fitness``.
-
-        Args:
-            env: one environment, or a vector of E, each of which plays ``loop`` episodes.
-            max_steps: of each episode; None plays to its end.
-            loop: episodes of each environment, at least 1.
-            options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
-
-        """
-        if loop < 1:
-            raise ValueError(f"loop: expected at least 1 episode, got {loop}")
-        episodes = loop * int(getattr(env, "num_envs", 1))
-        mean = float(self.evaluate(env, episodes, max_steps=max_steps, **options).mean())
-        self.fitness.append(mean)
-        return mean
-
-    # --- saving -----------------------------------------------------------------------------
-
-    def custom_networks(self) -> dict[str, Any]:
-        networks = self.group.custom_networks._asdict()
-        return {f"{name}_network": module for name, module in networks.items()}
-
-    def _rebuild(
-        self, data: dict[str, Any], device: torch.device | str, networks: dict[str, Any]
-    ) -> None:
-        custom = CustomNetworks(networks.get("actor_network"), networks.get("critic_network"))
-        trainer = OnPolicyTrainer.from_data(data["groups"][""], device, custom)
-        self._set_up({"": trainer}, device, data["seed"])
-
-
-def one_environment(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:
-    """See a single environment as a vector of one."""
-    return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)

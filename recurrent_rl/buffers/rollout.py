@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from recurrent_rl.buffers.steps import Steps, StepShapes
-from recurrent_rl.functional.returns import gae
+from recurrent_rl.functional.returns import gae, reverse_scan
 from recurrent_rl.functional.statistics import normalize
 from recurrent_rl.recurrent.sequences import Sequences
 
@@ -232,6 +232,31 @@ class SequenceRolloutBuffer(Steps):
 def _take(field: Tensor, index: Tensor) -> Tensor:
     """Pick flat steps of a [T, N, ...] field: [*index.shape, ...]."""
     return field.flatten(0, 1)[index]
+
+
+def discounted_returns(steps: Steps, gamma: float, before: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Discounted return of each episode from its beginning to each step, for reward scaling.
+
+    ``G[t] = reward[t] + gamma G[t - 1]``, anew after each end (Engstrom et al. 2020,
+    "Implementation Matters in Deep RL", algorithm 1).
+
+    Args:
+        steps: T steps of N rows.
+        gamma: in [0, 1].
+        before: what the steps before have left, [N]; of no account unless these continue them.
+
+    Returns:
+        returns: [T, N].
+        after: what these leave, [N].
+
+    """
+    if before is None or not steps.continued:
+        before = torch.zeros(steps.rows)
+    factor = gamma * (~(steps.terminated | steps.truncated)).float()
+    factors = torch.cat((torch.full_like(factor[:1], gamma), factor[:-1]))
+    # Forwards in time is backwards on the flipped axis.
+    total = reverse_scan(steps.reward.flip(0), factors.flip(0), before).flip(0)
+    return total, total[-1] * (factor[-1] > 0)
 
 
 def minibatches(

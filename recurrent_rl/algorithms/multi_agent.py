@@ -1,0 +1,290 @@
+"""Agents for PettingZoo environments: a group for each kind of alike agents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gymnasium as gym
+import torch
+
+from recurrent_rl.acting.evaluate import play_episodes
+from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActionOutput, act
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.team import Team, TeamReward
+from recurrent_rl.envs.group_rows import GroupRows
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.policy import CustomNetworks
+from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.spaces.array import Array
+
+
+class MultiAgent(Agent):
+    """Several agents in PettingZoo environments, whatever their algorithm.
+
+    Attributes, beside those of ``Agent``:
+        team: who is in it, and who shares a policy.
+        agent_id_input: policies see which agent of the group they act for.
+
+    """
+
+    team: Team
+    agent_id_input: bool
+    _fixed = ("agent_ids", "grouped_agents", "observation_spaces", "action_spaces", "net_configs")
+
+    def __repr__(self) -> str:
+        """Groups, spaces, networks and sizes at a glance."""
+        lines = [
+            trainer.group.describe(f"{name} x {trainer.group.size}")
+            for name, trainer in self.trainers.items()
+        ]
+        text = "\n".join([f"{type(self).__name__} after {self.env_steps:,} steps", *lines])
+        return text.replace("\n", "\n  ")
+
+    # --- parts ------------------------------------------------------------------------------
+
+    @property
+    def trainees(self) -> dict[str, OnPolicyTrainer]:
+        """What trains each group: has its ``policy``, ``optimizer`` and rollout (``buffer``).
+
+        Rollouts are of N = E * A rows, row e * A + a.
+        """
+        return self.trainers
+
+    @property
+    def agent_ids(self) -> list[str]:
+        """All agents."""
+        return self.team.agent_ids
+
+    @property
+    def observation_spaces(self) -> dict[str, gym.Space[Any]]:
+        """By agent, without the action masks that may come with observations."""
+        return self.team.observation_spaces
+
+    @property
+    def action_spaces(self) -> dict[str, gym.Space[Any]]:
+        """By agent."""
+        return self.team.action_spaces
+
+    @property
+    def grouped_agents(self) -> dict[str, list[str]]:
+        """Names of the groups and their members."""
+        return self.team.grouped_agents
+
+    @property
+    def team_reward(self) -> TeamReward:
+        """What every agent is trained on instead of its own reward; None: on its own."""
+        return self.team.team_reward
+
+    @property
+    def shared_agent_ids(self) -> list[str]:
+        """Names of the groups."""
+        return list(self.grouped_agents)
+
+    @property
+    def net_configs(self) -> dict[str, NetConfig]:
+        """Network shapes by group."""
+        return {name: trainer.net_config for name, trainer in self.trainers.items()}
+
+    @property
+    def config(self) -> PPOConfig:
+        """Hyper-parameters, of the first group; mutations may give each group its own."""
+        return next(iter(self.trainers.values())).config
+
+    def get_group_id(self, agent_id: str) -> str:
+        """Return the name of an agent's group.
+
+        Raises:
+            ValueError: there is no such agent.
+
+        """
+        return self.team.group_of(agent_id)
+
+    def has_grouped_agents(self) -> bool:
+        """Whether any agents share a policy."""
+        return self.team.is_grouped
+
+    def rows_of(self, env: Any) -> GroupRows:
+        """See a vector of PettingZoo environments as rows.
+
+        Raises:
+            TypeError: it is of another kind.
+            ValueError: agents or spaces that are not this agent's.
+
+        """
+        return self.team.rows_of(env)
+
+    # --- acting -----------------------------------------------------------------------------
+
+    def get_initial_hidden_state(self, n: int = 1) -> dict[str, HiddenState]:
+        """Return the memory of each agent, of n rows, at the start of its life."""
+        if n < 1:
+            raise ValueError(f"n: expected at least 1 row, got {n}")
+        return {
+            agent: group.policy.initial_state(n) for group in self.groups for agent in group.agents
+        }
+
+    def get_action(
+        self,
+        obs: Mapping[str, Any],
+        hidden_state: Mapping[str, HiddenState] | None = None,
+        action_mask: Mapping[str, Any] | None = None,
+        infos: Mapping[str, Any] | None = None,
+        *,
+        deterministic: bool = False,
+        reward: Mapping[str, Any] | None = None,
+    ) -> MultiAgentActionOutput:
+        """Choose actions for the agents that see something; no memory is kept between calls.
+
+        Args:
+            obs: by agent, [n, *shape], or one observation [*shape] with states of one row; with
+                {"observation": ..., "action_mask": ...} for it where the environment gives that.
+                Absent agents are left out.
+            hidden_state: by agent, from ``get_initial_hidden_state`` or the last call;
+                feed-forward agents need none.
+            action_mask: allowed actions by agent, bool [n, choices]; else taken from infos, else
+                from obs.
+            infos: the environment's, by agent: "env_defined_actions" (None or an action; for n
+                rows a list of them) are returned as they are; "action_mask"; and from a vector of
+                environments "exists" and "start", which freeze and zero the rows of the memory.
+            deterministic: the most likely actions instead of samples.
+            reward: the last rewards by agent, for agents built with previous_reward only.
+
+        Returns:
+            the five of ``MultiAgentActionOutput``, by agent of ``obs``; hidden states of all
+            agents of ``hidden_state``.
+
+        Raises:
+            TypeError: not numbers, or no HiddenState.
+            ValueError: an unknown agent, wrong shapes, numbers that are not finite, a missing
+                state or reward; the message names the agents.
+
+        """
+        for name, given in (
+            ("obs", obs),
+            ("hidden_state", hidden_state),
+            ("action_mask", action_mask),
+            ("reward", reward),
+        ):
+            for agent in given or ():
+                if agent not in self.agent_ids:
+                    raise ValueError(f"{name}: expected agents of {self.agent_ids}, got {agent!r}")
+        out = MultiAgentActionOutput({}, {}, {}, {}, dict(hidden_state or {}))
+        for group in self.groups:
+            present = [agent for agent in group.agents if obs.get(agent) is not None]
+            if present:
+                requests = [
+                    AgentRequest(group, a, obs, hidden_state, action_mask, infos, reward)
+                    for a in present
+                ]
+                act(group, requests, deterministic, out)
+        return out
+
+    # --- testing ----------------------------------------------------------------------------
+
+    def evaluate(
+        self,
+        env: Any,
+        episodes: int,
+        *,
+        max_steps: int | None = None,
+        deterministic: bool = True,
+        seed: int | None = None,
+    ) -> dict[str, Array]:
+        """Run episodes without learning.
+
+        Args:
+            env: a PettingZoo environment or a vector of E; left open, and its next collection
+                starts afresh.
+            episodes: at least this many; rounded up to a multiple of E.
+            max_steps: stop each episode here; None plays to its end.
+            deterministic: take the most likely actions.
+            seed: of the first reset; None leaves the environment's randomness as it is.
+
+        Returns:
+            undiscounted returns by agent, [episodes].
+
+        """
+        if not isinstance(env, MultiAgentVectorEnv):
+            single = env
+            env = SyncMultiAgentVectorEnv([lambda: single])
+        by_group = play_episodes(
+            self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
+        )
+        returns = {
+            agent: values
+            for group, array in zip(self.groups, by_group, strict=True)
+            for agent, values in zip(group.agents, array.T, strict=True)
+        }
+        return {agent: returns[agent] for agent in self.agent_ids}
+
+    def test(
+        self,
+        env: Any,
+        max_steps: int | None = None,
+        loop: int = 3,
+        sum_scores: bool = True,
+        **options: Any,
+    ) -> float | dict[str, float]:
+        """Return the mean return of ``loop`` deterministic episodes, and append it to ``fitness``.
+
+        Args:
+            env: a PettingZoo environment, or a vector of E, each of which plays ``loop`` episodes.
+            max_steps: of each episode; None plays to its end.
+            loop: episodes of each environment, at least 1.
+            sum_scores: of all agents together; False returns the means by agent, and appends
+                their sum all the same.
+            options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
+
+        """
+        if loop < 1:
+            raise ValueError(f"loop: expected at least 1 episode, got {loop}")
+        episodes = loop * int(getattr(env, "num_envs", 1))
+        returns = self.evaluate(env, episodes, max_steps=max_steps, **options)
+        means = {agent: float(values.mean()) for agent, values in returns.items()}
+        self.fitness.append(sum(means.values()))
+        return self.fitness[-1] if sum_scores else means
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        return {
+            **super().to_checkpoint(),
+            "agent_ids": self.agent_ids,
+            "agent_id_input": self.agent_id_input,
+            "team_reward": self.team_reward,
+        }
+
+    def custom_networks(self) -> dict[str, Any]:
+        return {
+            f"{part}_network": {
+                name: module
+                for name, trainer in self.trainers.items()
+                if (module := getattr(trainer.group.custom_networks, part)) is not None
+            }
+            for part in CustomNetworks._fields
+        }
+
+    def _rebuild(
+        self, data: dict[str, Any], device: torch.device | str, networks: dict[str, Any]
+    ) -> None:
+        members = {name: list(group["agents"]) for name, group in data["groups"].items()}
+        # Only who is in which group is known as yet.
+        custom = Team(data["agent_ids"], {}, {}, members).custom_networks(
+            networks.get("actor_network"), networks.get("critic_network")
+        )
+        trainers = {
+            name: OnPolicyTrainer.from_data(group, device, custom[name])
+            for name, group in data["groups"].items()
+        }
+        groups = [trainer.group for trainer in trainers.values()]
+        self.team = Team.resolve(
+            {agent: group.observation_space for group in groups for agent in group.agents},
+            {agent: group.action_space for group in groups for agent in group.agents},
+            data["agent_ids"],
+            members,
+            data["team_reward"],
+        )
+        self.agent_id_input = data["agent_id_input"]
+        self._set_up(trainers, device, data["seed"])
