@@ -379,14 +379,19 @@ def digests(names: list[str]) -> dict[str, str]:
     return found
 
 
+def checkout(revision: str, folder: Path) -> None:
+    """Put another version of the repository's files into a folder."""
+    root = Path(__file__).parent.parent
+    archive = subprocess.run(
+        ["git", "archive", revision], cwd=root, check=True, capture_output=True
+    )
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+
+
 def digests_of(revision: str, names: list[str]) -> dict[str, str]:
     """Run cases with another version of the package, checked out beside this one."""
-    root = Path(__file__).parent.parent
     with tempfile.TemporaryDirectory() as folder:
-        archive = subprocess.run(
-            ["git", "archive", revision], cwd=root, check=True, capture_output=True
-        )
-        subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+        checkout(revision, Path(folder))
         command = [sys.executable, str(Path(__file__).resolve()), "--json", "--cases", *names]
         environment = {**os.environ, "PYTHONPATH": folder}
         done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE)

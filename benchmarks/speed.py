@@ -170,7 +170,7 @@ def learner(rounds: int) -> None:
             batches = [
                 buffer.batch(cuts, which, targets)
                 for _ in range(agent.config.update_epochs)
-                for which in minibatches(cuts.active, cuts.length, size, agent.generator)
+                for which in minibatches(cuts.active, cuts.length, size, agent.group.generator)
             ]
 
             def work() -> None:
@@ -181,7 +181,9 @@ def learner(rounds: int) -> None:
             return seconds(work)
 
         def whole(agent: PPO = agent) -> float:
-            agent.collected = True  # train on the same rollout again: only the time matters here
+            agent.trainer.collected = (
+                True  # train on the same rollout again: only the time matters here
+            )
             return seconds(agent.learn)
 
         whole(), bare()
@@ -259,7 +261,7 @@ def resets(rounds: int) -> None:
         agents.append(agent)
 
     def learn(agent: PPO) -> float:
-        agent.collected = True
+        agent.trainer.collected = True
         return seconds(agent.learn)
 
     learn(agents[0]), learn(agents[1])

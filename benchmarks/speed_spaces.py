@@ -167,7 +167,7 @@ def convolve(rounds: int) -> None:
     pictures = torch.rand(512, 3, 7, 7)
 
     def ours() -> float:
-        agent.collected = True
+        agent.trainer.collected = True
         return seconds(agent.learn) / 2048
 
     def bare() -> float:

@@ -79,7 +79,7 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
             file.seek(0)
             data = torch.load(file, map_location=device, weights_only=True)
-        except Exception as error:  # parsers fail in many ways on what is not theirs
+        except Exception as error:  # parsers fail in many ways on foreign data
             raise CheckpointError(
                 f"{path}: expected a whole {FORMAT}, got a truncated or foreign file "
                 f"({str(error).partition(chr(10))[0] or type(error).__name__})"

@@ -27,8 +27,8 @@ class RolloutStats:
     Attributes:
         steps: transitions collected, summed over environments.
         returns: undiscounted returns of the episodes that ended, in order of ending; with several
-            agents the team's, which is the sum of theirs.
-        lengths: their lengths [environment steps].
+            agents the sum of all agents' returns.
+        lengths: of the same episodes [environment steps].
         agent_returns: the same episodes' returns by agent; empty for PPO.
 
     """
@@ -49,9 +49,9 @@ class Episodes:
 
     Attributes:
         returns: of the episodes that ended, [A] each, in order of ending.
-        lengths: theirs [environment steps].
+        lengths: of the same episodes [environment steps].
         running_return: of those that have not ended yet, [N].
-        running_length: theirs, [N] [environment steps].
+        running_length: of the same episodes, [N] [environment steps].
 
     """
 

@@ -10,7 +10,7 @@ from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.ppo_update import Diagnostics
-from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward
+from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.networks.configs import NetConfig
 
 
@@ -85,7 +85,7 @@ class IPPO(MultiAgent):
 
         """
         team = Team.resolve(observation_spaces, action_spaces, agent_ids, groups, team_reward)
-        networks = team.custom_networks(actor_network, critic_network)
+        networks = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
         trainers = {}
         for i, (name, (shapes, options)) in enumerate(
             team.options(net_config, hyperparameters).items()

@@ -11,7 +11,7 @@ from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActio
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
-from recurrent_rl.algorithms.team import Team, TeamReward
+from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
 from recurrent_rl.networks.configs import NetConfig
@@ -93,12 +93,7 @@ class MultiAgent(Agent):
         return next(iter(self.trainers.values())).config
 
     def get_group_id(self, agent_id: str) -> str:
-        """Return the name of an agent's group.
-
-        Raises:
-            ValueError: there is no such agent.
-
-        """
+        """Return the name of an agent's group; ValueError: there is no such agent."""
         return self.team.group_of(agent_id)
 
     def has_grouped_agents(self) -> bool:
@@ -106,13 +101,7 @@ class MultiAgent(Agent):
         return self.team.is_grouped
 
     def rows_of(self, env: Any) -> GroupRows:
-        """See a vector of PettingZoo environments as rows.
-
-        Raises:
-            TypeError: it is of another kind.
-            ValueError: agents or spaces that are not this agent's.
-
-        """
+        """See a vector of PettingZoo environments as rows; see ``Team.rows_of``."""
         return self.team.rows_of(env)
 
     # --- acting -----------------------------------------------------------------------------
@@ -270,18 +259,15 @@ class MultiAgent(Agent):
         self, data: dict[str, Any], device: torch.device | str, networks: dict[str, Any]
     ) -> None:
         members = {name: list(group["agents"]) for name, group in data["groups"].items()}
-        # Only who is in which group is known as yet.
-        custom = Team(data["agent_ids"], {}, {}, members).custom_networks(
-            networks.get("actor_network"), networks.get("critic_network")
-        )
+        actor, critic = networks.get("actor_network"), networks.get("critic_network")
+        custom = custom_by_group(list(members), actor, critic)
         trainers = {
             name: OnPolicyTrainer.from_data(group, device, custom[name])
             for name, group in data["groups"].items()
         }
-        groups = [trainer.group for trainer in trainers.values()]
         self.team = Team.resolve(
-            {agent: group.observation_space for group in groups for agent in group.agents},
-            {agent: group.action_space for group in groups for agent in group.agents},
+            {a: t.group.observation_space for t in trainers.values() for a in t.agents},
+            {a: t.group.action_space for t in trainers.values() for a in t.agents},
             data["agent_ids"],
             members,
             data["team_reward"],

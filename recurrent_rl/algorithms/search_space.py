@@ -39,8 +39,8 @@ class RLParameter:
     Attributes:
         min: its least value.
         max: its greatest.
-        shrink_factor: a mutation multiplies by this, in (0, 1),
-        grow_factor: or by this, > 1, and stays within the bounds.
+        shrink_factor: a shrinking mutation multiplies by this, in (0, 1), within the bounds.
+        grow_factor: a growing mutation multiplies by this, > 1, within the bounds.
         dtype: float or int.
 
     """

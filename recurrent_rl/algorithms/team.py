@@ -190,22 +190,14 @@ class Team:
             found[group] = sorted_options(own, hyperparameters)
         return found
 
-    def custom_networks(
-        self, actor: CustomByGroup, critic: CustomByGroup
-    ) -> dict[str, CustomNetworks]:
-        """Deal the user's own modules out; ValueError for one of a group that there is not."""
-        groups = list(self.grouped_agents)
-        given = []
-        for what, modules in (("actor_network", actor), ("critic_network", critic)):
-            each = modules if isinstance(modules, Mapping) else dict.fromkeys(groups, modules)
-            for name in each:
-                if name not in groups:
-                    raise ValueError(unknown_name(what, name, groups))
-            given.append(each)
-        return {name: CustomNetworks(*(each.get(name) for each in given)) for name in groups}
-
     def rows_of(self, env: Any) -> GroupRows:
-        """See a vector of PettingZoo environments as rows; see ``IPPO.rows_of``."""
+        """See a vector of PettingZoo environments as rows.
+
+        Raises:
+            TypeError: it is of another kind.
+            ValueError: agents or spaces that are not this team's.
+
+        """
         if not isinstance(env, MultiAgentVectorEnv):
             raise TypeError(
                 f"env: expected a vector of PettingZoo environments, got {type(env).__name__}; "
@@ -265,3 +257,17 @@ def _merged(common: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]
         if isinstance(common[part], Mapping) and isinstance(own[part], Mapping):
             merged[part] = {**common[part], **own[part]}
     return merged
+
+
+def custom_by_group(
+    groups: Sequence[str], actor: CustomByGroup, critic: CustomByGroup
+) -> dict[str, CustomNetworks]:
+    """Deal the user's own modules out; ValueError for one of a group that there is not."""
+    given = []
+    for what, modules in (("actor_network", actor), ("critic_network", critic)):
+        each = modules if isinstance(modules, Mapping) else dict.fromkeys(groups, modules)
+        for name in each:
+            if name not in groups:
+                raise ValueError(unknown_name(what, name, list(groups)))
+        given.append(each)
+    return {name: CustomNetworks(*(each.get(name) for each in given)) for name in groups}

@@ -122,8 +122,8 @@ class EncoderConfig(Config):
         latent_dim: width of what is made of each image, and of the vectors if they have an MLP of
             their own.
         cnn_config: convolutions for images.
-        mlp_config: the vectors' own MLP,
-        vector_space_mlp: if they are to have one.
+        mlp_config: the MLP that vectors go through by themselves, with vector_space_mlp.
+        vector_space_mlp: whether vectors go through an MLP of their own before they are joined.
         cell: kind of recurrent core. PyTorch's fused CPU kernel covers "lstm" only, so "gru" is
             several times slower there.
         hidden_state_size: H, units of a recurrent layer.

@@ -32,8 +32,7 @@ class ActionDistribution(nn.Module):
 
     Attributes:
         outputs: P, how many numbers the network gives.
-        latents: Z, how many of the numbers that the actor's last layer reads are given as well,
-            behind the outputs; 0 for none.
+        latents: Z, how many numbers that the actor's last layer reads stand behind the outputs.
         hold: steps for which a drawn noise may be held.
 
     """

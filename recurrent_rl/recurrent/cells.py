@@ -181,11 +181,13 @@ class _GatedCell(Cell):
         return need_of_inputs(self.all_weights[layer][0], need.repeat(self.gates))
 
     def match(self, layer: int, new: Cell, units: Tensor, inputs: Tensor) -> Iterator[Match]:
-        ours, into = self.all_weights[layer], cast(_GatedCell, new).all_weights[layer]
+        old_weights, new_weights = self.all_weights[layer], cast(_GatedCell, new).all_weights[layer]
         rows = gate_origins(units, self.gates, self.hidden_size)
-        for old, fresh, columns in zip(ours[:2], into[:2], (inputs, units), strict=True):
+        for old, fresh, columns in zip(
+            old_weights[:2], new_weights[:2], (inputs, units), strict=True
+        ):
             yield fresh, old, matrix_origins(rows, columns, old.shape[1])
-        for old, fresh in zip(ours[2:], into[2:], strict=True):
+        for old, fresh in zip(old_weights[2:], new_weights[2:], strict=True):
             yield fresh, old, rows
 
 

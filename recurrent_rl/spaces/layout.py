@@ -92,8 +92,8 @@ class Leaf:
 def leaves_of(space: gym.Space[Any], path: Path = ()) -> Iterator[Leaf]:
     """Yield the simple spaces within a space; those of a Dict in the order of its sorted keys.
 
-    Gymnasium's Dict keeps, depending on how it is built, the keys' order or sorts them, and is
-    equal all the same: so a loaded agent's, or an environment's, might be another than ours.
+    Gymnasium's Dict keeps the keys' order or sorts them, depending on how it is built, and is equal
+    all the same: a loaded agent's order might differ from its environment's.
 
     Raises:
         TypeError: one that is not supported; the message says which are.

@@ -10,28 +10,28 @@ from gymnasium import spaces
 from recurrent_rl.spaces.layout import SUPPORTED_OBSERVATIONS
 
 
-def same_space(ours: gym.Space[Any], theirs: gym.Space[Any], *, bounds: bool = False) -> bool:
-    """Whether data of ``theirs`` can be fed to networks made for ``ours``.
+def same_space(expected: gym.Space[Any], got: gym.Space[Any], *, bounds: bool = False) -> bool:
+    """Whether data of ``got`` can be fed to networks made for ``expected``.
 
     Bounds of observations may differ (a wrapper may tighten them), those of actions (``bounds``)
     may not; nor may shapes, dtypes' kinds and the numbers of choices.
     """
-    if isinstance(ours, spaces.Box) and isinstance(theirs, spaces.Box):
-        if ours.shape != theirs.shape or ours.dtype.kind != theirs.dtype.kind:
+    if isinstance(expected, spaces.Box) and isinstance(got, spaces.Box):
+        if expected.shape != got.shape or expected.dtype.kind != got.dtype.kind:
             return False
-        if (ours.dtype == np.uint8) != (theirs.dtype == np.uint8):
+        if (expected.dtype == np.uint8) != (got.dtype == np.uint8):
             return False  # bytes are stored as such, and images of them scaled
         return not bounds or (
-            np.allclose(ours.low, theirs.low) and np.allclose(ours.high, theirs.high)
+            np.allclose(expected.low, got.low) and np.allclose(expected.high, got.high)
         )
-    if isinstance(ours, spaces.Dict) and isinstance(theirs, spaces.Dict):
-        return ours.spaces.keys() == theirs.spaces.keys() and all(
-            same_space(part, theirs.spaces[key]) for key, part in ours.spaces.items()
+    if isinstance(expected, spaces.Dict) and isinstance(got, spaces.Dict):
+        return expected.spaces.keys() == got.spaces.keys() and all(
+            same_space(part, got.spaces[key]) for key, part in expected.spaces.items()
         )
-    if isinstance(ours, spaces.Tuple) and isinstance(theirs, spaces.Tuple):
-        pairs = zip(ours.spaces, theirs.spaces, strict=False)
-        return len(ours.spaces) == len(theirs.spaces) and all(same_space(a, b) for a, b in pairs)
-    return ours == theirs
+    if isinstance(expected, spaces.Tuple) and isinstance(got, spaces.Tuple):
+        pairs = zip(expected.spaces, got.spaces, strict=False)
+        return len(expected.spaces) == len(got.spaces) and all(same_space(a, b) for a, b in pairs)
+    return expected == got
 
 
 def space_to_dict(space: gym.Space[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.rollout`: storage, minibatches, and what a minibatch holds."""
+"""Tests of `recurrent_rl.buffers`: storage, minibatches, and what a minibatch holds."""
 
 import math
 from typing import Any
@@ -391,13 +391,13 @@ def test_a_batch_holds_what_its_sequences_need(
         for state, sign in zip(batch.state, (1, -1), strict=True):
             assert state.shape == (2, len(which), 3)
             assert (state[:, column] == (0 if zero else sign * carried)).all()
-        if piece.prefix:
+        if piece.burn_in:
             assert batch.burn_in is not None
         if batch.burn_in is not None:
             observation, extra, length = batch.burn_in
             assert extra is not None
             count = int(length[column])
-            at = [t * rows + piece.row for t in piece.prefix]
+            at = [t * rows + piece.row for t in piece.burn_in]
             assert count == len(at)
             assert observation[:count, column, 0].tolist() == at
             assert extra[:count, column, 0].tolist() == [i + 0.5 for i in at]

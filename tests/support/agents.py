@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from recurrent_rl import IPPO, PPO
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.unroll import replay
 
 
 def network(options: dict[str, Any]) -> dict[str, Any]:
@@ -68,32 +70,41 @@ def make_team(env: Any, *, seed: int = 0, **options: Any) -> IPPO:
 
 def fix_noise(agent: PPO) -> PPO:
     """Make sampling deterministic, by the same noise in every step and row."""
-    size = agent.policy.action_head.distribution.outputs
-    noise = torch.linspace(-1, 1, size)
-    agent.policy.action_head.distribution.noise = lambda shape, generator: noise.expand(
-        *shape, size
-    )  # type: ignore
+    distribution = agent.policy.action_head.distribution
+    noise = torch.linspace(-1, 1, distribution.outputs)
+    distribution.noise = lambda shape, generator: noise.expand(*shape, -1)  # type: ignore
     return agent
+
+
+def trainer_of(agent: Any) -> OnPolicyTrainer:
+    """The trainer of a PPO agent, or the given trainer itself."""
+    return agent if isinstance(agent, OnPolicyTrainer) else agent.trainer
+
+
+def prepare(agent: Any) -> None:
+    """Compute what ``learn`` begins with: the reward statistics, advantages and returns."""
+    trainers = agent.trainers.values() if isinstance(agent, IPPO) else (trainer_of(agent),)
+    for trainer in trainers:
+        trainer._prepare()
 
 
 def weights(agent: Any) -> dict[str, Tensor]:
     """A copy of all that training moves: parameters, normalisation, and the optimiser's moments."""
-    state = {name: x.clone() for name, x in agent.policy.state_dict().items()}
-    for i, moments in agent.optimizer.state_dict()["state"].items():
+    trainer = trainer_of(agent)
+    state = {name: x.clone() for name, x in trainer.policy.state_dict().items()}
+    for i, moments in trainer.optimizer.state_dict()["state"].items():
         state |= {f"optimizer.{i}.{name}": x.clone() for name, x in moments.items()}
-    if agent.trainer.reward_norm is not None:
-        state |= {
-            f"reward.{k}": x.clone() for k, x in agent.trainer.reward_norm.state_dict().items()
-        }
+    if trainer.reward_norm is not None:
+        state |= {f"reward.{k}": x.clone() for k, x in trainer.reward_norm.state_dict().items()}
     return state
 
 
 def team_weights(agent: IPPO) -> dict[str, Tensor]:
-    """The weights of all groups."""
+    """The same of all groups."""
     return {
         f"{name}.{key}": x
-        for name, group in agent.trainees.items()
-        for key, x in weights(group).items()
+        for name, trainer in agent.trainers.items()
+        for key, x in weights(trainer).items()
     }
 
 
@@ -105,10 +116,12 @@ def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> N
 
 
 def rollout(agent: Any) -> dict[str, Tensor]:
-    """A copy of every field of the agent's buffer, and of the stored states."""
-    assert agent.buffer is not None
-    fields = {k: x.clone() for k, x in vars(agent.buffer).items() if isinstance(x, Tensor)}
-    return fields | {f"hidden{i}": x.clone() for i, x in enumerate(agent.buffer.hidden)}
+    """A copy of every field of a PPO agent's or trainer's buffer, and of the stored states."""
+    prepare(agent)
+    buffer = trainer_of(agent).buffer
+    assert buffer is not None
+    fields = {k: x.clone() for k, x in vars(buffer).items() if isinstance(x, Tensor)}
+    return fields | {f"hidden{i}": x.clone() for i, x in enumerate(buffer.hidden)}
 
 
 def assert_same_rollout(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
@@ -118,3 +131,23 @@ def assert_same_rollout(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> N
         torch.testing.assert_close(
             ours[name], theirs[name], rtol=0, atol=0, equal_nan=True, msg=lambda m, n=name: n + m
         )
+
+
+def assert_ratio_one(agent: Any, rtol: float = 1e-4, atol: float = 1e-5) -> None:
+    """The learner sees what collection saw, trains on each active step once, and on nothing else.
+
+    Of a PPO agent or a trainer, after collection and before learning: log-probabilities and values
+    by replay of the sequences are those that were stored, so all probability ratios are 1.
+    """
+    trainer = trainer_of(agent)
+    buffer = trainer.buffer
+    assert buffer is not None
+    active = buffer.active
+    log_prob, value = replay(trainer.policy, buffer)
+    for ours, theirs in ((log_prob, buffer.log_prob), (value, buffer.value)):
+        assert torch.equal(ours.isnan(), ~active)
+        torch.testing.assert_close(ours[active], theirs[active], rtol=rtol, atol=atol)
+    cuts = buffer.sequences()
+    if len(cuts):
+        batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
+        assert batch.step.sort().values.tolist() == active.flatten().nonzero()[:, 0].tolist()

@@ -176,20 +176,20 @@ def empty_buffer(
     masked: bool = False,
 ) -> SequenceRolloutBuffer:
     """A buffer that fits the policy, in the default dtype."""
-    codec, head = policy.codec, policy.head
+    codec, actions = policy.codec, policy.actions
     floating = torch.get_default_dtype()
     return SequenceRolloutBuffer(
         steps,
         rows,
         obs_shape=codec.shape,
         obs_dtype=floating if codec.dtype.is_floating_point else codec.dtype,
-        action_shape=head.action_shape,
-        action_dtype=floating if head.action_dtype.is_floating_point else head.action_dtype,
+        action_shape=actions.shape,
+        action_dtype=floating if actions.dtype.is_floating_point else actions.dtype,
         state_shapes=policy.state_shapes[: policy.memory],
         max_seq_len=max_seq_len,
         burn_in=burn_in,
         extra=policy.extra.width,
-        mask_size=head.mask_size if masked else 0,
+        mask_size=actions.mask_size if masked else 0,
     )
 
 
@@ -358,8 +358,8 @@ class Piece:
         steps: what exists from there on, up to the last active one.
         active: which of them are active.
         fresh: it begins from zeros.
-        prefix: the steps of its burn-in.
-        prefix_fresh: those begin from zeros.
+        burn_in: the steps of its burn-in.
+        burn_in_fresh: those begin from zeros.
 
     """
 
@@ -368,8 +368,8 @@ class Piece:
     steps: list[int]
     active: list[int]
     fresh: bool
-    prefix: list[int]
-    prefix_fresh: bool
+    burn_in: list[int]
+    burn_in_fresh: bool
 
 
 def cut_by_hand(flags: Flags, max_seq_len: int, burn_in: int = 0) -> list[Piece]:
@@ -382,15 +382,15 @@ def cut_by_hand(flags: Flags, max_seq_len: int, burn_in: int = 0) -> list[Piece]
             active = [t for t in range(begin, end) if flags.active[t, n]]
             if not active:
                 continue
-            fresh, prefix, prefix_fresh = bool(flags.start[begin, n]), [], False
+            fresh, before, before_fresh = bool(flags.start[begin, n]), [], False
             if not fresh:
                 for t in range(max(begin - burn_in, 0), begin):
                     if flags.start[t, n]:
-                        prefix, prefix_fresh = [], True
+                        before, before_fresh = [], True
                     if flags.exists[t, n]:
-                        prefix.append(t)
+                        before.append(t)
             run = [t for t in range(begin, active[-1] + 1) if flags.exists[t, n]]
-            pieces.append(Piece(n, begin, run, active, fresh, prefix, prefix_fresh))
+            pieces.append(Piece(n, begin, run, active, fresh, before, before_fresh))
     return pieces
 
 

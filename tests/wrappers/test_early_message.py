@@ -1,4 +1,4 @@
-"""Tests of `wrappers.EarlyMessageWrapper`."""
+"""Tests of `recurrent_rl.wrappers.EarlyMessageWrapper`."""
 
 import doctest
 import pickle
@@ -7,14 +7,13 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
-import wrappers.early_message
 from gymnasium.spaces import Box, Dict, Discrete
 from mpe2 import simple_speaker_listener_v4, simple_spread_v3
 from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper
 
 from recurrent_rl import IPPO, collect_rollouts_recurrent, make_multi_agent_vect_envs
-from wrappers import MESSAGE_INDICES, EarlyMessageWrapper
+from recurrent_rl.wrappers import MESSAGE_INDICES, EarlyMessageWrapper, early_message
 
 SAID = list(MESSAGE_INDICES["simple_speaker_listener"]["listener_0"])
 
@@ -353,7 +352,7 @@ class TestErrors:
 
 class TestPackage:
     def test_docstring_examples_run(self) -> None:
-        failed, attempted = doctest.testmod(wrappers.early_message)
+        failed, attempted = doctest.testmod(early_message)
         assert failed == 0
         assert attempted >= 7
 

@@ -1,4 +1,4 @@
-"""Tests of `wrappers.MaskVelocityWrapper`."""
+"""Tests of `recurrent_rl.wrappers.MaskVelocityWrapper`."""
 
 import copy
 import doctest
@@ -9,7 +9,6 @@ import gymnasium as gym
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
-import wrappers.mask_velocity
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
@@ -17,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import recurrent_rl
-from wrappers import VELOCITY_INDICES, MaskVelocityWrapper
+from recurrent_rl.wrappers import VELOCITY_INDICES, MaskVelocityWrapper, mask_velocity
 
 needs_box2d = pytest.mark.skipif(
     importlib.util.find_spec("Box2D") is None, reason="needs the extra box2d"
@@ -404,7 +403,7 @@ class TestErrors:
 
 class TestPackage:
     def test_docstring_example_runs(self) -> None:
-        failed, attempted = doctest.testmod(wrappers.mask_velocity)
+        failed, attempted = doctest.testmod(mask_velocity)
         assert failed == 0
         assert attempted >= 8
 
