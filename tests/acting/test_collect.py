@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.collect`: what a rollout holds, whatever the environment and agent."""
+"""Tests of `acting.collect`: what a rollout holds, whatever the environment and agent."""
 
 import copy
 import importlib.util
@@ -15,10 +15,12 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from hypothesis import given
 from hypothesis import strategies as st
 from support.agents import (
+    assert_ratio_one,
     assert_same_rollout,
     assert_same_weights,
     fix_noise,
     make_agent,
+    prepare,
     rollout,
     weights,
 )
@@ -139,6 +141,7 @@ def close(ours: Any, theirs: Any, what: str = "") -> None:
 
 def assert_row(agent: PPO, n: int, row: list[dict[str, Any]], last_value: float) -> None:
     """Everything the buffer holds of row n is what was found by hand."""
+    prepare(agent)
     buffer, config = agent.buffer, agent.config
     assert buffer is not None
     for name in ("obs", "start", "active", "value", "reward", "terminated", "truncated"):
@@ -166,16 +169,6 @@ def assert_row(agent: PPO, n: int, row: list[dict[str, Any]], last_value: float)
     close(buffer.advantage[active, n], advantage, "advantage")
     value = buffer.value[active, n].numpy()
     close(buffer.returns[active, n], np.asarray(advantage) + value, "returns")
-
-
-def assert_ratio_one(agent: PPO) -> None:
-    """The learner sees the log-probabilities and values of collection; nothing else is trained."""
-    buffer = agent.buffer
-    assert buffer is not None
-    log_prob, value = replay(agent.policy, buffer)
-    for ours, theirs in ((log_prob, buffer.log_prob), (value, buffer.value)):
-        assert torch.equal(ours.isnan(), ~buffer.active)
-        close(ours[buffer.active], theirs[buffer.active])
 
 
 # --- any agent on any environment -------------------------------------------------------------
@@ -321,6 +314,7 @@ def test_last_reward_reaches_earlier_steps(mode: AutoresetMode, end: str) -> Non
         )
         agent = make_agent(env, gamma=0.9, gae_lambda=0.8)
         collect_rollouts_recurrent(agent, env, 5)
+        prepare(agent)
         assert agent.buffer is not None
         return agent.buffer
 
@@ -336,6 +330,7 @@ def test_autoreset_modes_give_the_same_data_for_the_same_episodes() -> None:
         env = scripted(scripts, mode, observation="box", action="box")
         agent = fix_noise(make_agent(env, previous_action=True, previous_reward=True))
         collect_rollouts_recurrent(agent, env, 17)
+        prepare(agent)
         seen[mode] = agent.buffer
     assert not seen[NEXT].active.all()
     assert seen[SAME].active.all()
@@ -367,6 +362,7 @@ def test_rewards_are_divided_by_the_deviation_of_discounted_returns(mode: Autore
     totals, running = [], [0.0] * 3
     for _ in range(3):
         collect_rollouts_recurrent(agent, env)
+        prepare(agent)
         buffer = agent.buffer
         assert buffer is not None
         for t in range(buffer.steps):
@@ -459,8 +455,8 @@ def test_one_environments_end_leaves_the_others_alone(mode: AutoresetMode, end: 
         env = scripted(["20t", script, "20l"], mode, masked=True)
         agent = make_agent(env, previous_action=True, previous_reward=True, num_layers=2)
         collect_rollouts_recurrent(agent, env, 9)
-        assert agent.carry is not None
-        carried = agent.carry.state.tensors
+        assert agent.collection.carries is not None
+        carried = agent.collection.carries[0].state.tensors
         rows = {name: x[..., [0, 2], :] for name, x in zip("hcp", carried, strict=True)}
         for name, field in rollout(agent).items():
             rows[name] = field[:, [0, 2]]
@@ -490,7 +486,7 @@ def test_calls_in_pieces_equal_one_call(mode: AutoresetMode, parts: tuple[int, .
             returns += stats.returns
             lengths += stats.lengths
         # What depends on where a rollout ends is not compared.
-        names = pieces[0].keys() - {"advantage", "returns"}
+        names = pieces[0].keys() - {"advantage", "returns", "last_value"}
         return {k: torch.cat([p[k] for p in pieces]) for k in names}, [returns, lengths]
 
     whole, ends = collected((12,))

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.collect` with groups of agents: what their rollouts hold, exactly."""
+"""Tests of `acting.collect` with groups of agents: what their rollouts hold, exactly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,11 +12,13 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.agents import (
+    assert_ratio_one,
     assert_same_rollout,
     assert_same_weights,
     fix_noise,
     make_agent,
     make_team,
+    prepare,
     rollout,
     team_weights,
     weights,
@@ -32,7 +34,7 @@ from support.multi_envs import (
 from torch import Tensor
 
 from recurrent_rl import IPPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
-from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.recurrent.state import HiddenState
@@ -57,10 +59,15 @@ def fixed(team: IPPO) -> IPPO:
     return team
 
 
-def buffer_of(group: AgentGroup) -> SequenceRolloutBuffer:
-    """The group's buffer, which is there."""
-    assert group.buffer is not None
-    return group.buffer
+def trainers_of(team: IPPO) -> list[OnPolicyTrainer]:
+    """The trainers of all groups, in their order."""
+    return list(team.trainers.values())
+
+
+def buffer_of(trainer: OnPolicyTrainer) -> SequenceRolloutBuffer:
+    """A group's buffer, which is there."""
+    assert trainer.buffer is not None
+    return trainer.buffer
 
 
 # --- reference --------------------------------------------------------------------------------
@@ -90,7 +97,7 @@ class Moment:
 class Mind:
     """An agent between two steps."""
 
-    group: AgentGroup
+    trainer: OnPolicyTrainer
     state: HiddenState
     alive: bool = False
     reward: float = 0.0
@@ -110,9 +117,9 @@ class TeamByHand:
     def __init__(self, team: IPPO, played: ScriptedParallel) -> None:
         self.team, self.env = team, played
         self.minds = {}
-        for group in team.groups:
-            for agent in group.agents:
-                self.minds[agent] = Mind(group, group.policy.initial_state(1))
+        for trainer in trainers_of(team):
+            for agent in trainer.agents:
+                self.minds[agent] = Mind(trainer, trainer.policy.initial_state(1))
         self.episode = self.time = 0
         self.ended: list[tuple[int, int, dict[str, float]]] = []
 
@@ -132,7 +139,7 @@ class TeamByHand:
 
     def _extra(self, agent: str) -> np.ndarray:
         mind = self.minds[agent]
-        config, members = mind.group.config, mind.group.agents
+        config, members = mind.trainer.config, mind.trainer.agents
         parts = [mind.state.tensors[-1][0, 0].numpy()] if config.previous_action else []
         parts += [np.array([mind.reward])] if config.previous_reward else []
         parts += [np.eye(len(members))[members.index(agent)]] if self.team.agent_id_input else []
@@ -140,14 +147,14 @@ class TeamByHand:
 
     def _inputs(self, agent: str, observation: Any) -> Any:
         extra = torch.tensor(self._extra(agent), dtype=torch.float32)[None]
-        dtype = self.minds[agent].group.policy.codec.dtype
+        dtype = self.minds[agent].trainer.policy.codec.dtype
         return torch.as_tensor(observation, dtype=dtype)[None], extra if extra.numel() else None
 
     def _value(self, agent: str, observation: Any) -> float:
         mind = self.minds[agent]
         x, extra = self._inputs(agent, observation)
         with torch.no_grad():
-            return float(mind.group.policy.value(x, extra, mind.state))
+            return float(mind.trainer.policy.value(x, extra, mind.state))
 
     def _enter(self, agent: str) -> bool:
         """Whether a life begins with what is shown now."""
@@ -155,12 +162,12 @@ class TeamByHand:
         if mind.alive:
             return False
         mind.alive, mind.reward = True, 0.0
-        mind.state = mind.group.policy.initial_state(1)
+        mind.state = mind.trainer.policy.initial_state(1)
         return True
 
     def _act(self, agent: str) -> Moment:
         mind, env = self.minds[agent], self.env
-        policy, life = mind.group.policy, self._life(agent)
+        policy, life = mind.trainer.policy, self._life(agent)
         exists = life is not None and self._shown(agent, self.time)
         start = exists and self._enter(agent)
         key = self._at(env.defined, agent, self.time)
@@ -192,7 +199,7 @@ class TeamByHand:
             tensors = list(acted.state.tensors)
             if forced is None:
                 close(policy.actions.to_env(acted.action)[0], moment.action, f"action of {agent}")
-            elif mind.group.config.previous_action:
+            elif mind.trainer.config.previous_action:
                 stored = policy.actions.from_env(np.asarray(forced)[None])
                 tensors[-1] = policy.actions.encode(stored)[None]
         mind.state = HiddenState(tensors, 1)
@@ -216,7 +223,7 @@ class TeamByHand:
             moment.reward = own[agent]
             if self.team.team_reward is not None:
                 moment.reward = together if mind.alive else 0.0
-            seen = moment.reward * mind.group.config.reward_scale
+            seen = moment.reward * mind.trainer.config.reward_scale
             mind.reward = seen if moment.exists else mind.reward + seen
             self._end(agent, moment)
             mind.moments.append(moment)
@@ -284,20 +291,20 @@ def advantages_by_hand(
     return advantages[::-1]
 
 
-def assert_row(group: AgentGroup, n: int, row: list[Moment], last_value: float) -> None:
+def assert_row(trainer: OnPolicyTrainer, n: int, row: list[Moment], last_value: float) -> None:
     """Everything the buffer holds of row n is what was found by hand."""
-    buffer, config = buffer_of(group), group.config
+    buffer, config = buffer_of(trainer), trainer.config
     for name in ("exists", "start", "active", "terminated", "truncated"):
         ours = getattr(buffer, name)[:, n].tolist()
         assert ours == [getattr(moment, name) for moment in row], name
-    space = group.observation_space
+    space = trainer.group.observation_space
     blank = np.full(space.shape or (), getattr(space, "start", 0))
     seen = [blank if moment.observation is None else moment.observation for moment in row]
     close(buffer.obs[:, n], seen, "observation")
     close(buffer.reward[:, n], [moment.reward for moment in row], "reward")
     there = [t for t, moment in enumerate(row) if moment.exists]
     close(buffer.value[there, n], [row[t].value for t in there], "value")
-    sent = group.policy.actions.to_env(buffer.action[there, n])
+    sent = trainer.policy.actions.to_env(buffer.action[there, n])
     expected = [row[t].action for t in there]
     close(sent, np.reshape(expected, sent.shape), "action")
     assert (buffer.extra is None) == (row[0].extra.size == 0)
@@ -321,19 +328,6 @@ def assert_row(group: AgentGroup, n: int, row: list[Moment], last_value: float) 
     close(buffer.returns[active, n], np.add(advantage, [row[t].value for t in active]), "returns")
 
 
-def assert_ratio_one(group: AgentGroup) -> None:
-    """The learner sees what collection saw; each active step once, and nothing else."""
-    buffer = buffer_of(group)
-    log_prob, value = replay(group.policy, buffer)
-    for ours, theirs in ((log_prob, buffer.log_prob), (value, buffer.value)):
-        assert torch.equal(ours.isnan(), ~buffer.active)
-        close(ours[buffer.active], theirs[buffer.active])
-    cuts = buffer.sequences()
-    if len(cuts):
-        batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
-        assert batch.step.sort().values.tolist() == buffer.active.flatten().nonzero()[:, 0].tolist()
-
-
 class Played:
     """A team on scripted environments, and all of it by hand."""
 
@@ -344,14 +338,17 @@ class Played:
     def compare(self, steps: int) -> None:
         """Collect T steps and compare everything."""
         stats = collect_rollouts_recurrent(self.team, self.env, steps)
+        prepare(self.team)
         assert stats.steps == steps * len(self.hands)
         for e, hand in enumerate(self.hands):
             rows, last_values = hand.rollout(steps)
-            for group in self.team.groups:
-                for a, agent in enumerate(group.agents):
-                    assert_row(group, e * group.size + a, rows[agent], last_values[agent])
-        for group in self.team.groups:
-            assert_ratio_one(group)
+            for trainer in trainers_of(self.team):
+                agents = trainer.agents
+                for a, agent in enumerate(agents):
+                    row = e * len(agents) + a
+                    assert_row(trainer, row, rows[agent], last_values[agent])
+        for trainer in trainers_of(self.team):
+            assert_ratio_one(trainer)
         self._compare_stats(stats)
 
     def _compare_stats(self, stats: Any) -> None:
@@ -463,7 +460,8 @@ GAMMA, LAMBDA = 0.9, 0.8
 def collected(team: IPPO, env: Any, steps: int | None = None) -> list[SequenceRolloutBuffer]:
     """The groups' buffers after a collection."""
     collect_rollouts_recurrent(team, env, steps)
-    return [buffer_of(group) for group in team.groups]
+    prepare(team)
+    return [buffer_of(trainer) for trainer in trainers_of(team)]
 
 
 def test_a_life_in_golden_values() -> None:
@@ -544,7 +542,7 @@ def test_turns_at_a_limit_end_in_the_values_of_final_observations() -> None:
         close(buffer.bootstrap[3, i], policy.value(final, None, state).item())
     r, v, last = buffer.reward, buffer.value, buffer.bootstrap[3, 0]
     close(buffer.advantage[2, 0], r[2, 0] + GAMMA * r[3, 0] + GAMMA**2 * last - v[2, 0])
-    assert_ratio_one(team.groups[0])
+    assert_ratio_one(trainers_of(team)[0])
 
 
 def test_truncated_without_a_final_observation_keeps_the_latest_value() -> None:
@@ -600,7 +598,7 @@ def test_defined_action_is_taken_seen_and_not_learned_from() -> None:
     )
     (other,) = collected(make_team(others, previous_action=True), others, 6)
     assert (buffer.value[3:, 1] != other.value[3:, 1]).all()
-    assert_ratio_one(team.groups[0])
+    assert_ratio_one(trainers_of(team)[0])
 
 
 # --- team rewards, statistics, clocks ---------------------------------------------------------
@@ -617,7 +615,7 @@ def test_team_reward_is_for_those_who_live(kind: Any) -> None:
     ]
     assert stats[0] == stats[1]  # episodes are scored by each agent's own rewards
     (own, ours), (own_fred, our_fred) = (
-        [buffer_of(team.groups[g]).reward for team in teams] for g in (0, 1)
+        [buffer_of(trainers_of(team)[g]).reward for team in teams] for g in (0, 1)
     )
     lives = [[1, 1, 0], [1, 1, 1], [1, 0, 1], [1, 0, 0], [1, 1, 0], [1, 1, 0]] * 2
     for t, (bob_0, bob_1, fred) in enumerate(lives):
@@ -639,7 +637,7 @@ def test_statistics() -> None:
     for _ in range(2):  # episodes reach over the end of a rollout
         stats = collect_rollouts_recurrent(team, env, 3)
         assert stats.steps == 6
-        by_group = [buffer_of(group).reward.reshape(3, 2, -1) for group in team.groups]
+        by_group = [buffer_of(x).reward.reshape(3, 2, -1) for x in trainers_of(team)]
         rewards.append(torch.cat(by_group, -1))
         ends.append(stats)
     assert team.agent_ids == ["fred_0", "bob_0", "bob_1"]
@@ -678,17 +676,18 @@ def test_deviation_of_rewards_is_that_of_the_active_steps() -> None:
     running: dict[Any, float] = {}
     for _ in range(2):
         collect_rollouts_recurrent(team, env, 7)
-        for name, group in team.trainees.items():
-            buffer = buffer_of(group)
+        prepare(team)
+        for name, trainer in team.trainers.items():
+            buffer = buffer_of(trainer)
             for t in range(7):
-                for n in range(group.size):
+                for n in range(buffer.rows):
                     total = GAMMA * running.get((name, n), 0) + float(buffer.reward[t, n])
                     if buffer.active[t, n]:
                         totals[name].append(total)
                     ended = buffer.terminated[t, n] or buffer.truncated[t, n]
                     running[name, n] = 0 if ended else total
-            assert group.trainer.reward_norm is not None
-            close(1 / float(group.trainer.reward_norm.scale), np.std(totals[name]))
+            assert trainer.reward_norm is not None
+            close(1 / float(trainer.reward_norm.scale), np.std(totals[name]))
         team.learn()
 
 
@@ -726,11 +725,12 @@ SEEING: dict[str, Any] = {
 def of_environments(team: IPPO, which: Sequence[int]) -> dict[str, Tensor]:
     """All that the buffers hold of some environments, and what is carried on."""
     found = {}
-    for name, group in team.trainees.items():
-        rows = [e * group.size + a for e in which for a in range(group.size)]
-        found |= {f"{name} {key}": x[:, rows] for key, x in rollout(group).items()}
-        assert group.carry is not None
-        for i, x in enumerate(group.carry.state.tensors):
+    assert team.collection.carries is not None
+    for (name, trainer), carry in zip(team.trainers.items(), team.collection.carries, strict=True):
+        size = trainer.group.size
+        rows = [e * size + a for e in which for a in range(size)]
+        found |= {f"{name} {key}": x[:, rows] for key, x in rollout(trainer).items()}
+        for i, x in enumerate(carry.state.tensors):
             found[f"{name} carried {i}"] = x[:, rows]
     return found
 
@@ -813,7 +813,7 @@ def test_calls_in_pieces_equal_one_call(parts: tuple[int, ...]) -> None:
         for steps in parts:
             stats.append(collect_rollouts_recurrent(team, env, steps))
             pieces.append(of_environments(team, [0, 1, 2]))
-        names = {k for k in pieces[0] if not k.endswith(("advantage", "returns"))}
+        names = {k for k in pieces[0] if not k.endswith(("advantage", "returns", "last_value"))}
         joined = {k: torch.cat([p[k] for p in pieces]) for k in names if "carried" not in k}
         joined |= {k: pieces[-1][k] for k in names if "carried" in k}
         agents = {a: [x for s in stats for x in s.agent_returns[a]] for a in team.agent_ids}
@@ -875,20 +875,13 @@ def test_garbage_where_nobody_acts_changes_nothing(
     for spoilt in (False, True):
         env = team_on([[COMING], [COMING]], absent=absent, defined=defined, **environment)
         team = make_team(env, **SEEING, normalize_obs=True, ent_coef=0.1, **options)
-        for group in team.groups:
-            finish = group.finish_rollout
-
-            def spoiling(last: Tensor, group: Any = group, finish: Any = finish) -> None:
-                spoil(buffer_of(group), value)
-                finish(last)
-
-            if spoilt:
-                group.finish_rollout = spoiling  # type: ignore[method-assign]
         collect_rollouts_recurrent(team, env, 10)
-        targets = [
-            buffer_of(group).targets(True)[buffer_of(group).active.flatten()]
-            for group in team.groups
-        ]
+        buffers = [buffer_of(trainer) for trainer in trainers_of(team)]
+        if spoilt:
+            for buffer in buffers:
+                spoil(buffer, value)
+        prepare(team)
+        targets = [buffer.targets(True)[buffer.active.flatten()] for buffer in buffers]
         results.append((targets, team.learn(), team_weights(team)))
     (ours, our_diagnostics, our_weights), (theirs, diagnostics, their_weights) = results
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
@@ -906,7 +899,7 @@ def test_group_that_is_wholly_dead_learns_nothing(options: dict[str, Any]) -> No
     assert all(d.updates > 0 for d in team.learn().values())
     before = team_weights(team)
     collect_rollouts_recurrent(team, env, 5)
-    assert not buffer_of(team.trainees["fred"]).exists.any()
+    assert not buffer_of(team.trainers["fred"]).exists.any()
     diagnostics = team.learn()
     assert diagnostics["bob"].updates > 0
     assert diagnostics["fred"].updates == 0
@@ -923,7 +916,7 @@ def test_group_with_one_active_step(lives: Any, options: dict[str, Any]) -> None
     env = team_on([[{"bob_0": [(0, 9, "t")], "fred_0": lives}]])
     team = make_team(env, normalize_obs=True, normalize_reward=True, ent_coef=0.1, **options)
     collect_rollouts_recurrent(team, env, 5)
-    assert int(buffer_of(team.trainees["fred"]).active.sum()) == 1
+    assert int(buffer_of(team.trainers["fred"]).active.sum()) == 1
     assert team.learn()["fred"].updates == 2
     assert all(values.isfinite().all() for values in team_weights(team).values())
     assert_ratio_one_after(team, env)
@@ -932,8 +925,8 @@ def test_group_with_one_active_step(lives: Any, options: dict[str, Any]) -> None
 def assert_ratio_one_after(team: IPPO, env: Any) -> None:
     """It holds for the next rollout, too."""
     collect_rollouts_recurrent(team, env, 5)
-    for group in team.groups:
-        assert_ratio_one(group)
+    for trainer in trainers_of(team):
+        assert_ratio_one(trainer)
 
 
 # --- one agent --------------------------------------------------------------------------------
@@ -967,8 +960,8 @@ def test_ppo_is_ippo_with_one_agent(make: Any, options: dict[str, Any]) -> None:
     several = SyncMultiAgentVectorEnv([lambda: OneAgent(make())] * 3)
     ppo = make_agent(single, seed=7, learn_step=30, **options)
     ippo = make_team(several, seed=7, learn_step=30, **options)
-    (group,) = ippo.groups
-    assert_same_weights(weights(ppo), weights(group))
+    (trainer,) = trainers_of(ippo)
+    assert_same_weights(weights(ppo), weights(trainer))
     for _ in range(3):
         ours = collect_rollouts_recurrent(ppo, single)
         theirs = collect_rollouts_recurrent(ippo, several)
@@ -978,10 +971,11 @@ def test_ppo_is_ippo_with_one_agent(make: Any, options: dict[str, Any]) -> None:
             theirs.returns,
             theirs.lengths,
         )
-        assert_same_rollout(rollout(ppo), rollout(group))
+        assert_same_rollout(rollout(ppo), rollout(trainer))
         assert ppo.learn() == ippo.learn()["agent"]
-        assert_same_weights(weights(ppo), weights(group))
-        assert torch.equal(ppo.generator.get_state(), group.generator.get_state())
+        assert_same_weights(weights(ppo), weights(trainer))
+        ours_next, theirs_next = (x.generator.get_state() for x in (ppo.group, trainer.group))
+        assert torch.equal(ours_next, theirs_next)
     assert ppo.env_steps == ippo.env_steps == 270
     assert ppo.evaluate(single, 3, seed=5).tolist() == (
         ippo.evaluate(several, 3, seed=5)["agent_0"].tolist()
@@ -995,7 +989,7 @@ def test_initial_weights_of_one_agent_are_those_of_ppo() -> None:
     spaces = env.single_observation_space, env.single_action_space
     ppo = PPO(*spaces, seed=11)
     ippo = IPPO([spaces[0]], [spaces[1]], ["agent_0"], seed=11)
-    assert_same_weights(weights(ppo), weights(ippo.groups[0]))
+    assert_same_weights(weights(ppo), weights(trainers_of(ippo)[0]))
 
 
 # --- bad data ---------------------------------------------------------------------------------
@@ -1040,9 +1034,9 @@ def test_bad_numbers_of_one_agent(
         collect_rollouts_recurrent(team, env, reset=False)
     collect_rollouts_recurrent(team, env)
     assert [single.time for single in env.envs] == [10] * 3
-    for group in team.groups:
-        assert buffer_of(group).start[0].all()
-        assert_ratio_one(group)
+    for trainer in trainers_of(team):
+        assert buffer_of(trainer).start[0].all()
+        assert_ratio_one(trainer)
     team.learn()
 
 
@@ -1095,15 +1089,17 @@ def test_mask_without_a_choice() -> None:
 def test_masks_are_obeyed_stored_and_learned_with(masks: str) -> None:
     env = team_on([[COMING], [STAYING]], masks=masks, action={"bob": "many", "fred": "discrete"})
     team = make_team(env, learn_step=40)
-    for buffer, group in zip(collected(team, env), team.groups, strict=True):
+    for buffer, policy in zip(
+        collected(team, env), [group.policy for group in team.groups], strict=True
+    ):
         assert buffer.action_mask is not None
         allowed = buffer.action_mask.gather(-1, buffer.action[..., None])[..., 0]
         assert allowed[buffer.active].all()
         assert not buffer.action_mask[buffer.active].all(-1).any()  # there was something to obey
-        log_prob, _ = replay(group.policy, buffer)
+        log_prob, _ = replay(policy, buffer)
         close(log_prob[buffer.active], buffer.log_prob[buffer.active])
         buffer.action_mask[:] = True
-        unmasked, _ = replay(group.policy, buffer)
+        unmasked, _ = replay(policy, buffer)
         assert (unmasked[buffer.active] < log_prob[buffer.active] - 1e-3).all()
 
 

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.buffers`: storage, minibatches, and what a minibatch holds."""
+"""Tests of `recurrent_rl.buffers.rollout`: storage, returns, minibatches and what they hold."""
 
 import math
 from typing import Any
@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import (
+    SEEDS,
     Flags,
     collect,
     cut_by_hand,
@@ -26,10 +27,10 @@ from support.helpers import (
 )
 from torch import Tensor
 
-from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, minibatches
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns, minibatches
+from recurrent_rl.buffers.steps import Steps, StepShapes
 from recurrent_rl.functional.returns import gae
 from recurrent_rl.recurrent.sequences import cut_sequences
-from recurrent_rl.recurrent.state import HiddenState
 
 # --- storage ----------------------------------------------------------------------------------
 
@@ -83,7 +84,7 @@ def test_memory_is_the_sum_of_the_declared_fields(
         + 4 * extra
         + mask_size
     )
-    declared = steps * rows * each_step + states
+    declared = steps * rows * each_step + rows * 4 + states  # last_value is for each row
     assert buffer.nbytes() == declared
     # What is really allocated, each storage once: no field is a view of something larger.
     storages = {x.untyped_storage().data_ptr(): x.untyped_storage() for x in all_tensors(buffer)}
@@ -108,52 +109,12 @@ def test_fields_have_the_shapes_of_the_design() -> None:
     assert [h.shape for h in buffer.hidden] == [(3, 3, 2, 5)] * 2
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("steps", 0), ("rows", 0), ("max_seq_len", 0), ("burn_in", -1), ("burn_in", 4)],
-)
-def test_sizes_out_of_range_are_named(name: str, value: int) -> None:
-    sizes = {"steps": 8, "rows": 2, "max_seq_len": 4, name: value}
-    with pytest.raises(ValueError, match=rf"^{name}: expected at least .*, got {value}"):
-        SequenceRolloutBuffer(
-            sizes.pop("steps"),
-            sizes.pop("rows"),
-            obs_shape=(1,),
-            action_shape=(),
-            **sizes,  # type: ignore[arg-type]
-        )
-
-
-def test_clear_restores_the_flags_of_a_new_buffer() -> None:
-    policy = make_policy()
-    buffer, _ = collect(policy, make_flags(6, 3, absent=0.3, idle=0.3), max_seq_len=2)
+def test_clear_restores_the_bootstraps_of_a_new_buffer() -> None:
+    buffer, _ = collect(make_policy(), make_flags(6, 3, absent=0.3), max_seq_len=2)
+    assert buffer.bootstrap.any()
     buffer.clear()
-    new = empty_buffer(policy, 6, 3, max_seq_len=2)
-    for name in ("start", "exists", "active", "terminated", "truncated", "bootstrap"):
-        assert torch.equal(getattr(buffer, name), getattr(new, name)), name
-
-
-@settings(max_examples=30)
-@given(cuttings(), st.sampled_from(["lstm", "gru"]))
-def test_states_are_kept_at_multiples_of_l_only(case: tuple[Flags, int, int], cell: str) -> None:
-    """Those before the step and after its reset; with burn-in, so many steps earlier."""
-    f, max_seq_len, burn_in = case
-    policy = make_policy(cell=cell, num_layers=2, previous_action=True)
-    buffer, initial = collect(policy, f, max_seq_len=max_seq_len, burn_in=burn_in)
-    memory = walk(policy, buffer, initial).memory
-    times = [max(t - burn_in, 0) for t in range(0, f.shape[0], max_seq_len)]
-    for i, stored in enumerate(buffer.hidden):
-        assert len(stored) == len(times)
-        for chunk, t in enumerate(times):
-            assert torch.equal(stored[chunk], memory[t][i].transpose(0, 1))
-
-
-def test_store_state_ignores_other_times() -> None:
-    policy = make_policy(hidden_state_size=2)
-    buffer = empty_buffer(policy, 5, 1, max_seq_len=2)
-    for t in range(5):
-        buffer.store_state(t, HiddenState([torch.full((1, 1, 2), t + 1.0)] * 2, 1))
-    assert buffer.hidden[1][:, 0, 0, 0].tolist() == [1, 3, 5]
+    assert (buffer.bootstrap == 0).all()
+    assert not buffer.start.any()
 
 
 # --- returns ----------------------------------------------------------------------------------
@@ -211,6 +172,28 @@ def test_targets_are_those_of_each_step(f: Flags, normalize: bool) -> None:
     torch.testing.assert_close(targets[active, 2], expected, rtol=1e-3, atol=1e-4)
     for column, field in ((0, buffer.log_prob), (1, buffer.value), (3, buffer.returns)):
         assert torch.equal(targets[active, column], field[f.active])
+
+
+@settings(max_examples=40)
+@given(SEEDS, st.booleans())
+def test_discounted_returns_run_from_an_episodes_beginning(seed: int, continued: bool) -> None:
+    """Step by step, over two rollouts, the second of which goes on or begins anew."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes, gamma, before = StepShapes((), ()), 0.9, None
+    so_far = torch.zeros(3)
+    for number in range(2):
+        steps = Steps(5, 3, shapes)
+        steps.continued = continued and number > 0
+        steps.reward.copy_(torch.randn(5, 3, generator=generator))
+        steps.terminated[:] = torch.rand(5, 3, generator=generator) < 0.2
+        steps.truncated[:] = torch.rand(5, 3, generator=generator) < 0.2
+        if not steps.continued:
+            so_far = torch.zeros(3)
+        total, before = discounted_returns(steps, gamma, before)
+        for t in range(5):
+            so_far = steps.reward[t] + gamma * so_far
+            torch.testing.assert_close(total[t], so_far)
+            so_far = so_far.masked_fill(steps.terminated[t] | steps.truncated[t], 0)
 
 
 # --- minibatches ------------------------------------------------------------------------------
@@ -403,14 +386,14 @@ def test_a_batch_holds_what_its_sequences_need(
             assert extra[:count, column, 0].tolist() == [i + 0.5 for i in at]
 
     # The active steps in the order of the rectangle, time first.
-    chosen = [
+    active = [
         (position, column, t * rows + pieces[s].row)
         for position in range(longest)
         for column, s in enumerate(which)
         if position < len(pieces[s].steps) and (t := pieces[s].steps[position]) in pieces[s].active
     ]
-    place = [i for _, _, i in chosen]
-    flat = [position * len(which) + column for position, column, _ in chosen]
+    place = [i for _, _, i in active]
+    flat = [position * len(which) + column for position, column, _ in active]
     if batch.active_index is None:
         assert flat == list(range(longest * len(which)))
     else:

@@ -5,7 +5,7 @@ import pickle
 from typing import Any
 
 import gymnasium as gym
-import multi_envs
+import support.multi_envs as multi_envs
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv

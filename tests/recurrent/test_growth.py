@@ -47,4 +47,4 @@ def test_inputs_are_needed_as_much_as_weights_say() -> None:
     weight = torch.tensor([[3.0, 0.0], [4.0, 2.0]])
     assert need_of_inputs(weight, torch.ones(2)).tolist() == [5, 2]
     assert need_of_inputs(weight, torch.tensor([1.0, 0.0])).tolist() == [3, 0]
-    assert row_norms([weight, torch.tensor([[4.0], [0.0]])]).tolist() == [5, 20**0.5]
+    assert row_norms([weight, torch.tensor([[4.0], [4.0]])]).tolist() == [5, 6]

@@ -116,11 +116,15 @@ def assert_same_weights(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> N
 
 
 def rollout(agent: Any) -> dict[str, Tensor]:
-    """A copy of every field of a PPO agent's or trainer's buffer, and of the stored states."""
+    """A copy of every field of a PPO agent's or trainer's buffer, and of the stored states.
+
+    Rows are the second axis of each.
+    """
     prepare(agent)
     buffer = trainer_of(agent).buffer
     assert buffer is not None
     fields = {k: x.clone() for k, x in vars(buffer).items() if isinstance(x, Tensor)}
+    fields["last_value"] = buffer.last_value[None].clone()
     return fields | {f"hidden{i}": x.clone() for i, x in enumerate(buffer.hidden)}
 
 

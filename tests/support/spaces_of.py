@@ -94,3 +94,36 @@ def parts_of(space: gym.Space[Any], value: Any) -> list[tuple[gym.Space[Any], An
     if isinstance(space, Tuple):
         return [x for i, part in enumerate(space.spaces) for x in parts_of(part, value[i])]
     return [(space, value)]
+
+
+# All kinds of parts; keys are out of order, and some have no place in a Python identifier.
+NESTED = Dict(
+    {
+        "view": Tuple(
+            [
+                Box(0, 255, (2, 3, 1), np.uint8),
+                Dict({"to the left": Box(-9, 9, (1, 2, 3)), "far": Discrete(3)}),
+            ]
+        ),
+        "image": Box(0, 255, (3, 4, 4), np.uint8),
+        "place": Box(-9, 9, (2,), np.float64),
+        "bits": MultiBinary([2, 2]),
+        "choices": MultiDiscrete([[2, 3]], start=[[5, -1]]),
+        "ram": Box(0, 255, (2,), np.uint8),
+    }
+)
+
+
+def nested_samples(**changes: Any) -> dict[str, Any]:
+    """Two observations of ``NESTED``, some parts of which are changed, or None: left out."""
+    observation = {**samples(NESTED, (2,)), **changes}
+    return {key: part for key, part in observation.items() if part is not None}
+
+
+def row_of(observation: Any, i: int) -> Any:
+    """Row i of observations of any structure."""
+    if isinstance(observation, dict):
+        return {key: row_of(part, i) for key, part in observation.items()}
+    if isinstance(observation, tuple):
+        return tuple(row_of(part, i) for part in observation)
+    return observation[i]

@@ -1,170 +1,52 @@
-"""Tests of `recurrent_rl.architecture`: networks grow and shrink and keep what they do."""
+"""Tests of `recurrent_rl.evolution.morphing`: networks grow and shrink and keep what they do."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Dict, Discrete
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from support.agents import assert_same_weights, make_agent, make_team, randomise, weights
 from support.envs import scripted
 from support.evolving import assert_same, snapshot
+from support.growing import (
+    BAR,
+    CASES,
+    CONVOLUTIONS,
+    NORMS,
+    VECTORS,
+    Growth,
+    agent_of,
+    case,
+    change,
+    difference,
+    flat,
+    gap,
+    inputs_for,
+    named_weights,
+    play,
+    sampled,
+    whole,
+)
 from support.helpers import ACTIONS, OBSERVATIONS, SEEDS, double
 from support.multi_envs import scripted_makers
-from torch import Tensor, nn
+from torch import Tensor
 
 from recurrent_rl import (
     IPPO,
     PPO,
-    HiddenState,
     NetConfig,
     SyncMultiAgentVectorEnv,
     collect_rollouts_recurrent,
 )
 from recurrent_rl.algorithms.unroll import replay
-from recurrent_rl.evolution.morphing import morph
 from recurrent_rl.networks.flat_parameters import split_adam_state
 from recurrent_rl.networks.policy import ActorCritic
 
 KINDS = ["lstm", "gru", "feed-forward"]
-BAR = 1e-5  # of a function-preserving growth, over 200 steps
-
-
-# --- what a policy does -------------------------------------------------------------------------
-
-
-@dataclass
-class Played:
-    """What stepping gives: head parameters [T, N, ...], values [T, N], extra inputs, the end."""
-
-    params: Tensor
-    values: Tensor
-    extra: Tensor | None
-    state: HiddenState
-
-
-@torch.no_grad()
-def play(
-    policy: ActorCritic, observation: Tensor, reward: Tensor, state: HiddenState | None = None
-) -> Played:
-    """Step through [T, N, *shape] with the memory carried along, from its beginning if None."""
-    steps, rows = reward.shape
-    state = policy.initial_state(rows) if state is None else state
-    params, values, extras = [], [], []
-    for t in range(steps):
-        extra = policy.extra.joined(state, reward[t])
-        acted = policy.act(observation[t], extra, state, None)
-        params.append(of_action(policy, acted.dist_params))
-        values.append(policy.value_of(acted.critic_features))
-        extras.append(extra)
-        state = acted.state
-    known = None if extras[0] is None else torch.stack([x for x in extras if x is not None])
-    return Played(torch.stack(params), torch.stack(values), known, state)
-
-
-@torch.no_grad()
-def whole(
-    policy: ActorCritic, observation: Tensor, extra: Tensor | None, state: HiddenState
-) -> tuple[Tensor, Tensor]:
-    """The same in the learner's way, a whole sequence at once: parameters and values."""
-    params, values = policy.unroll(observation, extra, state.tensors[: policy.memory], None)
-    shape = observation.shape[0], state.rows
-    return of_action(policy, params).view(*shape, -1), values.view(shape)
-
-
-def of_action(policy: ActorCritic, params: Tensor) -> Tensor:
-    """Head parameters but for the latents of state-dependent exploration, which may grow."""
-    return params[..., : params.shape[-1] - policy.action_head.distribution.latents]
-
-
-def difference(ours: Any, theirs: Any) -> float:
-    """The greatest difference of head parameters and values."""
-    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
-
-
-def inputs_for(
-    policy: ActorCritic, steps: int, rows: int = 3, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Random observations and rewards."""
-    generator = torch.Generator().manual_seed(seed)
-    shape, space = (steps, rows), policy.codec.space
-    if not isinstance(space, Discrete) and (isinstance(space, Dict) or len(space.shape) > 1):
-        space.seed(seed)
-        layout = policy.codec.layout
-        drawn = np.stack([layout.pack(space.sample()) for _ in range(steps * rows)])
-        observation = torch.from_numpy(drawn).view(*shape, *layout.shape).to(layout.dtype)
-    elif policy.codec.dtype.is_floating_point:
-        observation = 2 * torch.randn(*shape, *policy.codec.shape, generator=generator)
-    else:
-        observation = 2 + torch.randint(4, shape, generator=generator)
-    return observation, torch.randn(shape, generator=generator)
-
-
-def gap(old: ActorCritic, new: ActorCritic, steps: int = 200, seed: int = 0) -> float:
-    """How far two policies are apart, by stepping and over whole sequences."""
-    observation, reward = inputs_for(old, steps, seed=seed)
-    a, b = (play(policy, observation, reward) for policy in (old, new))
-    stepped = difference((a.params, a.values), (b.params, b.values))
-    begin = [policy.initial_state(3) for policy in (old, new)]
-    sequences = [
-        whole(policy, observation, a.extra, state)
-        for policy, state in zip((old, new), begin, strict=True)
-    ]
-    assert difference(sequences[0], (a.params, a.values)) < BAR  # the check itself
-    return max(stepped, difference(*sequences))
-
-
-# --- architectures ------------------------------------------------------------------------------
-
-
-@dataclass
-class Growth:
-    """An architecture, a larger one, and the rest of an agent."""
-
-    small: dict[str, Any]
-    large: dict[str, Any]
-    config: dict[str, Any]
-    observation: str
-    action: str
-    own: dict[str, tuple[int, int]] = field(default_factory=dict)  # arguments of Own
-
-    @property
-    def networks(self) -> dict[str, nn.Module]:
-        """The user's own, in the default dtype."""
-        return {name: Own(*arguments) for name, arguments in self.own.items()}
-
-    def agent(self, seed: int = 0) -> PPO:
-        """The small one, with random weights and observations that have been seen."""
-        agent = PPO(
-            (OBSERVATIONS | SPACES)[self.observation],
-            ACTIONS[self.action],
-            self.small,
-            seed=seed,
-            **self.networks,
-            **self.config,
-        )
-        randomise(agent.policy, seed)
-        if agent.policy.preprocessor.norm is not None:
-            agent.policy.preprocessor.norm.update(
-                1 + 3 * torch.randn(50, agent.policy.codec.continuous)
-            )
-        return agent
-
-    def grow(self, agent: PPO) -> Any:
-        """Make the agent large."""
-        return change(agent, self.large)
-
-
-def change(agent: Any, net: dict[str, Any] | NetConfig, seed: int = 1) -> Any:
-    """Morph by a configuration."""
-    net = net if isinstance(net, NetConfig) else NetConfig.from_dict(net)
-    return morph(agent, net, torch.Generator().manual_seed(seed))
 
 
 def some_growth(kind: str, seed: int) -> Growth:
@@ -187,12 +69,12 @@ def some_growth(kind: str, seed: int) -> Growth:
     head, large_head = part([(6,), (), (5, 4)])
     if kind != "feed-forward":
         size = int(random.integers(2, 7))
-        common = {"cell": kind, "num_layers": int(random.integers(1, 3)), "max_seq_len": 8}
+        common = {"cell": kind, "num_layers": int(random.integers(1, 3))}
         encoder |= {**common, "hidden_state_size": size}
         large_encoder |= {**common, "hidden_state_size": more(size, 7)}
     options = ("share_encoders", "previous_action", "previous_reward", "normalize_obs")
     config: dict[str, Any] = {name: bool(random.integers(2)) for name in options}
-    config |= {"recurrent": kind != "feed-forward", "squash_output": False}
+    config |= {"recurrent": kind != "feed-forward", "squash_output": False, "max_seq_len": 8}
     return Growth(
         {"encoder_config": encoder, "head_config": head},
         {"encoder_config": large_encoder, "head_config": large_head},
@@ -200,268 +82,6 @@ def some_growth(kind: str, seed: int) -> Growth:
         str(random.choice(list(OBSERVATIONS))),
         str(random.choice(list(ACTIONS))),
     )
-
-
-def named_weights(policy: ActorCritic) -> dict[str, Tensor]:
-    return {name: p.detach().clone() for name, p in policy.named_parameters()}
-
-
-# --- images, dictionaries, networks of one's own ------------------------------------------------
-
-
-# Of different sizes, so that an offset or an area of one used for another is noticed.
-SPACES: dict[str, gym.Space[Any]] = {
-    "image": Box(0, 255, (8, 9, 2), np.uint8),
-    "all": Dict(vector=Box(-2, 2, (3,)), index=Discrete(4, start=2), image=Box(0, 1, (1, 7, 8))),
-    "images": Dict(
-        vector=Box(-2, 2, (2,)), left=Box(0, 255, (8, 9, 2), np.uint8), right=Box(-1, 1, (1, 7, 7))
-    ),
-}
-
-
-class Own(nn.Module):
-    """A network of a user: of a vector, with a memory, and a buffer that the policy depends on."""
-
-    scale: Tensor
-
-    def __init__(self, extra: int, cells: int) -> None:
-        super().__init__()
-        self.rnn = nn.LSTM(3 + extra, cells)
-        self.last = nn.Linear(cells, 4)
-        self.register_buffer("scale", torch.ones(()))
-
-    def initial_state(self, rows: int) -> tuple[Tensor, Tensor]:
-        zeros = self.last.weight.new_zeros(1, rows, self.rnn.hidden_size)
-        return zeros, zeros
-
-    def forward(
-        self, observation: Tensor, extra: Tensor | None, state: Sequence[Tensor]
-    ) -> tuple[Tensor, Sequence[Tensor]]:
-        x = observation if extra is None else torch.cat((observation, extra), -1)
-        y, after = self.rnn(x, (state[0], state[1]))
-        return self.scale * self.last(y), after
-
-
-CONVOLUTIONS = {"channel_size": (4, 3), "kernel_size": (3, 2), "stride_size": (2, 1)}
-WIDER = {**CONVOLUTIONS, "channel_size": (7, 5)}
-CORE: dict[str, Any] = {"hidden_state_size": 4, "max_seq_len": 4, "latent_dim": 5}
-VECTORS = {"vector_space_mlp": True, "mlp_config": {"hidden_size": (4,), "activation": "ELU"}}
-NORMS = {"layer_norm": True, "core_layer_norm": True, "hidden_size": (5, 3)}
-
-
-def case(
-    observation: str,
-    small: dict[str, Any],
-    large: dict[str, Any],
-    *,
-    head: dict[str, Any] | None = None,
-    larger_head: dict[str, Any] | None = None,
-    action: str = "discrete",
-    own: dict[str, tuple[int, int]] | None = None,
-    **config: Any,
-) -> Growth:
-    """An encoder, what of it is larger in the large one, and the heads' likewise."""
-    encoder = {**CORE, **small}
-    head = {"hidden_size": (6,), **(head or {})}
-    return Growth(
-        {"encoder_config": encoder, "head_config": head},
-        {"encoder_config": {**encoder, **large}, "head_config": {**head, **(larger_head or {})}},
-        {"squash_output": False, **config},
-        observation,
-        action,
-        own or {},
-    )
-
-
-def flat(options: dict[str, Any]) -> dict[str, Any]:
-    """Options as they go into a configuration; for those that replace a nested one whole."""
-    return {"cnn_config": {**options, "activation": "ELU"}}
-
-
-CASES: dict[str, Growth] = {
-    "image": case("image", flat(CONVOLUTIONS), flat(WIDER)),
-    "image's latents": case("image", flat(CONVOLUTIONS), {"latent_dim": 8}),
-    "image, all larger": case(
-        "image",
-        {**flat(CONVOLUTIONS), "hidden_size": (4,)},
-        {**flat(WIDER), "latent_dim": 8, "hidden_size": (6,), "hidden_state_size": 7},
-        share_encoders=False,
-    ),
-    "image, feed-forward": case(
-        "image",
-        {**flat(CONVOLUTIONS), "residual_layers": 1},
-        {**flat(WIDER), "latent_dim": 8, "residual_layers": 2},
-        recurrent=False,
-        previous_action=True,
-    ),
-    "flattened image": case(
-        "image", {"channel_size": (), "hidden_size": (4,)}, {"hidden_size": (6,)}
-    ),
-    "dictionary": case(
-        "all",
-        {**flat(CONVOLUTIONS), "hidden_size": ()},
-        {**flat(WIDER), "latent_dim": 7},
-        normalize_obs=True,
-        previous_action=True,
-        previous_reward=True,
-    ),
-    "dictionary, feed-forward": case(
-        "all",
-        {**flat(CONVOLUTIONS), **VECTORS, "hidden_size": (), "residual_layers": 1},
-        {**flat(WIDER), "latent_dim": 7},
-        recurrent=False,
-        previous_action=True,
-        previous_reward=True,
-    ),
-    "two images": case(
-        "images",
-        {**flat(CONVOLUTIONS), "hidden_size": (5, 3)},
-        {**flat(WIDER), "latent_dim": 6, "hidden_size": (5, 7)},
-    ),
-    "two images, feed-forward": case(
-        "images",
-        {**flat(CONVOLUTIONS), **VECTORS, "hidden_size": ()},
-        {**flat(WIDER), "latent_dim": 6},
-        recurrent=False,
-        share_encoders=False,
-        previous_reward=True,
-    ),
-    "two flattened images": case(
-        "images",
-        {**VECTORS, "channel_size": ()},
-        {"latent_dim": 9, "mlp_config": {"hidden_size": (7,), "activation": "ELU"}},
-    ),
-    "vector's MLP": case(
-        "vector",
-        {**VECTORS, "cell": "gru"},
-        {"latent_dim": 9, "mlp_config": {"hidden_size": (7,), "activation": "ELU"}},
-    ),
-    "vector's MLP with LayerNorm": case(
-        "all",
-        {
-            **flat(CONVOLUTIONS),
-            "vector_space_mlp": True,
-            "mlp_config": {"hidden_size": (4,), "layer_norm": True},
-            "hidden_size": (6,),
-        },
-        {**flat(WIDER), "hidden_size": (8,)},
-    ),
-    "LayerNorm": case(
-        "all",
-        {**flat(CONVOLUTIONS), **NORMS},
-        {**flat(WIDER), "latent_dim": 7, "residual_layers": 1},
-        head={"hidden_size": (6, 5), "layer_norm": True},
-        larger_head={"residual_layers": 2},
-    ),
-    "LayerNorm, feed-forward": case(
-        "vector",
-        {**NORMS, **VECTORS},
-        {"latent_dim": 7, "residual_layers": 2},
-        head={"layer_norm": True, "residual_layers": 1},
-        recurrent=False,
-    ),
-    "around the core": case(
-        "vector",
-        {"core_residual": True, "num_layers": 2, "residual_layers": 1, "hidden_size": (3,)},
-        {"hidden_state_size": 7, "residual_layers": 2, "hidden_size": (6,)},
-        previous_action=True,
-    ),
-    "around and behind the core": case(
-        "all",
-        {**flat(CONVOLUTIONS), "core_residual": True, "core_layer_norm": True, "hidden_size": ()},
-        {**flat(WIDER), "latent_dim": 6, "residual_layers": 1},
-        previous_action=True,
-        share_encoders=False,
-    ),
-    "exploration by state": case(
-        "vector",
-        {},
-        {"hidden_state_size": 7},
-        head={"hidden_size": (5, 6)},
-        larger_head={"hidden_size": (9, 6), "residual_layers": 1},
-        action="box",
-        use_sde=True,
-    ),
-    "exploration by more latents": case(
-        "vector",
-        {},
-        {"residual_layers": 1},
-        larger_head={"hidden_size": (11,), "residual_layers": 1},
-        action="box",
-        use_sde=True,
-    ),
-    "deviation by state": case(
-        "vector",
-        {},
-        {"hidden_state_size": 7},
-        larger_head={"hidden_size": (11,)},
-        action="box",
-        state_dependent_std=True,
-    ),
-    "own actor": case(
-        "vector",
-        {"cell": "gru"},
-        {"hidden_state_size": 7, "hidden_size": (70,)},
-        larger_head={"hidden_size": (9,)},
-        own={"actor_network": (3, 3)},
-        share_encoders=False,
-        previous_action=True,
-    ),
-    "own critic": case(
-        "vector",
-        {},
-        {"hidden_state_size": 7, "residual_layers": 1},
-        larger_head={"hidden_size": (9,)},
-        own={"critic_network": (0, 3)},
-    ),
-    "own network": case(
-        "vector",
-        {},
-        {},
-        head={"hidden_size": ()},
-        larger_head={"residual_layers": 1},
-        own={"actor_network": (0, 3)},
-    ),
-    "two own networks": case(
-        "vector",
-        {},
-        {},
-        larger_head={"hidden_size": (9,), "residual_layers": 1},
-        own={"actor_network": (0, 3), "critic_network": (0, 5)},
-    ),
-}
-
-
-def agent_of(growth: Growth, seed: int = 0) -> PPO:
-    """A case's agent, whose own networks have been used: their buffers are not those of Own."""
-    agent = growth.agent(seed)
-    for module in agent.policy.modules():
-        if isinstance(module, Own):
-            module.scale.fill_(1.7)
-    return agent
-
-
-class Sampled(gym.Env[Any, Any]):
-    """Random observations of any space, in episodes of five steps."""
-
-    def __init__(self, growth: Growth) -> None:
-        self.observation_space = (OBSERVATIONS | SPACES)[growth.observation]
-        self.action_space = ACTIONS[growth.action]
-        self.time = 0
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-        super().reset(seed=seed)
-        self.time = 0
-        return self.observation_space.sample(), {}
-
-    def step(self, action: Any) -> Any:
-        self.time += 1
-        reward = float(np.sum(action)) % 1.3
-        return self.observation_space.sample(), reward, self.time == 5, False, {}
-
-
-def sampled(growth: Growth) -> Any:
-    return SyncVectorEnv([lambda: Sampled(growth)] * 2, autoreset_mode=AutoresetMode.SAME_STEP)
 
 
 # --- growing ------------------------------------------------------------------------------------
@@ -521,7 +141,7 @@ def top_left(old: ActorCritic, new: ActorCritic) -> None:
 def by_gate_beside_fresh_ones(old: ActorCritic, new: ActorCritic) -> None:
     """The right gates, but old units read the new ones."""
     for (name, a), b in zip(old.named_parameters(), new.parameters(), strict=True):
-        gates = (4 if old.encoders[0].core.is_lstm else 3) if ".core." in name else 1
+        gates = old.encoders[0].core.rnn.gates if ".core." in name else 1
         corner = tuple(slice(size) for size in a.shape[1:])
         for x, y in zip(a.chunk(gates), b.chunk(gates), strict=True):
             y[(slice(len(x)), *corner)] = x
@@ -543,7 +163,7 @@ def test_naive_growth_fails_the_same_check(
     randomise(agent.policy, 0)
     old = agent.policy
     larger = agent.net_config.replace(encoder_config={**encoder, "hidden_state_size": 7})
-    new = agent.build_policy(larger, agent.group.generator)
+    new = agent.group.build_policy(larger, agent.group.generator)
     naive(old, new)
     assert gap(old, new) > 1e-2
     change(agent, larger)
@@ -563,7 +183,7 @@ def test_growing_within_an_episode(kind: str, seed: int) -> None:
     first = play(old, observation[:20], reward[:20])
     transfer = growth.grow(agent)
     state = transfer.state(first.state)
-    agent.check_state(state, 3)
+    agent.group.check_state(state, 3)
     for x, was in zip(state.tensors, first.state.tensors, strict=True):
         assert torch.equal(x[: len(was), :, : was.shape[2]], was)
         assert (x[len(was) :] == 0).all()
@@ -590,7 +210,7 @@ def test_growing_any_network_changes_no_output(name: str, seed: int) -> None:
     assert sizes[0] < sizes[1]
     assert gap(old, agent.policy, 24, seed) < 1e-9
     state = transfer.state(first.state)
-    agent.check_state(state, 3)
+    agent.group.check_state(state, 3)
     theirs = play(old, observation[12:], reward[12:], first.state)
     ours = play(agent.policy, observation[12:], reward[12:], state)
     assert difference((ours.params, ours.values), (theirs.params, theirs.values)) < 1e-9
@@ -605,14 +225,14 @@ def test_new_latents_do_not_change_the_exploration(activation: str) -> None:
     """Bit for bit in single precision: what is drawn, and how likely it is."""
     head = {"hidden_size": (64,), "activation": activation}
     agent = PPO(OBSERVATIONS["vector"], ACTIONS["box"], {"head_config": head}, seed=0, use_sde=True)
-    before = agent.policy.head
+    before = agent.policy.action_head.distribution
     change(agent, {"head_config": {**head, "hidden_size": (128,)}})
-    after = agent.policy.head
+    after = agent.policy.action_head.distribution
     assert torch.equal(after.log_std[:64], before.log_std)
     assert (after.log_std[64:].exp() > 0).all()
     z = torch.randn(100, 128)
     outputs = [torch.cat((torch.zeros(100, 2), x), -1) for x in (z[:, :64], z)]
-    old, new = before.parameters_of(outputs[0]), after.parameters_of(outputs[1])
+    old, new = before.dist_params(outputs[0]), after.dist_params(outputs[1])
     for a, b in zip(before.moments(old), after.moments(new), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=2e-7)  # sums in another order
     noise = torch.randn(100, 128, 2)
@@ -646,7 +266,9 @@ def test_new_weights_come_from_the_generator() -> None:
     assert_same(first, same)
     assert any(not torch.equal(first[name], other[name]) for name in first)
     # The agent's own stream, of actions and shuffling, goes on where it was.
-    assert torch.equal(agents[0].generator.get_state(), growth.agent().generator.get_state())
+    assert torch.equal(
+        agents[0].group.generator.get_state(), growth.agent().group.generator.get_state()
+    )
 
 
 # --- shrinking ----------------------------------------------------------------------------------
@@ -690,28 +312,28 @@ USELESS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[int]]]] 
         {"hidden_state_size": 6, "num_layers": 2},
         {"hidden_state_size": 4, "num_layers": 2},
         {
-            "encoders.0.core.rnn.weight_hh_l0": [1, 4],
-            "encoders.0.core.rnn.weight_ih_l1": [1, 4],
-            "encoders.0.core.rnn.weight_hh_l1": [0, 5],
-            "actor.0.weight": [0, 5],
-            "critic.0.weight": [0, 5],
+            "trunks.0.encoder.core.rnn.weight_hh_l0": [1, 4],
+            "trunks.0.encoder.core.rnn.weight_ih_l1": [1, 4],
+            "trunks.0.encoder.core.rnn.weight_hh_l1": [0, 5],
+            "action_head.layers.0.weight": [0, 5],
+            "value_head.layers.0.weight": [0, 5],
         },
     ),
     "below a residual layer": (
         {"hidden_state_size": 6, "residual_layers": 1},
         {"hidden_state_size": 4, "residual_layers": 1},
         {
-            "encoders.0.core.rnn.weight_hh_l0": [2, 3],
-            "encoders.0.core.added.0.weight_ih_l0": [2, 3],
-            "encoders.0.core.added.0.weight_hh_l0": [2, 3],
-            "actor.0.weight": [2, 3],
-            "critic.0.weight": [2, 3],
+            "trunks.0.encoder.core.rnn.weight_hh_l0": [2, 3],
+            "trunks.0.encoder.core.added.0.weight_ih_l0": [2, 3],
+            "trunks.0.encoder.core.added.0.weight_hh_l0": [2, 3],
+            "action_head.layers.0.weight": [2, 3],
+            "value_head.layers.0.weight": [2, 3],
         },
     ),
     "in front of the core": (
         {"hidden_size": (6, 5), "hidden_state_size": 4},
         {"hidden_size": (4, 4), "hidden_state_size": 4},
-        {"encoders.0.mlp.2.weight": [0, 3], "encoders.0.core.rnn.weight_ih_l0": [2]},
+        {"trunks.0.encoder.mlp.2.weight": [0, 3], "trunks.0.encoder.core.rnn.weight_ih_l0": [2]},
     ),
 }
 
@@ -751,8 +373,11 @@ def test_units_that_only_the_recurrence_reads_are_useful(
     encoder = {"cell": cell, "hidden_state_size": 3}
     agent = PPO(OBSERVATIONS["vector"], ACTIONS["box"], {"encoder_config": encoder}, seed=0)
     randomise(agent.policy, 0)
-    heads = {"actor.0.weight": [memory, useless], "critic.0.weight": [memory, useless]}
-    drop(agent.policy, {**heads, "encoders.0.core.rnn.weight_hh_l0": [useless]})
+    heads = {
+        "action_head.layers.0.weight": [memory, useless],
+        "value_head.layers.0.weight": [memory, useless],
+    }
+    drop(agent.policy, {**heads, "trunks.0.encoder.core.rnn.weight_hh_l0": [useless]})
     old = agent.policy
     change(agent, {"encoder_config": {**encoder, "hidden_state_size": 2}})
     assert gap(old, agent.policy, 30) < 1e-9
@@ -771,19 +396,19 @@ def test_shrinking_drops_useless_units_of_mlps_and_residual_blocks(part: str) ->
     randomise(agent.policy, 0)
     old = agent.policy
     if part == "encoder_config":
-        drop(old, {"encoders.0.mlp.2.weight": [1, 2]})
+        drop(old, {"trunks.0.encoder.mlp.2.weight": [1, 2]})
         # The second of two blocks stays, the first does nothing.
         with torch.no_grad():
             old.encoders[0].mlp[4].outer.weight.zero_()
             old.encoders[0].mlp[4].outer.bias.zero_()
         kept = old.encoders[0].mlp[5].outer.weight
     else:
-        drop(old, {"actor.2.weight": [1, 2], "critic.2.weight": [0, 5]})
+        drop(old, {"action_head.layers.2.weight": [1, 2], "value_head.layers.2.weight": [0, 5]})
         with torch.no_grad():
-            for head in (old.actor, old.critic):
-                head[5].outer.weight.zero_()
-                head[5].outer.bias.zero_()
-        kept = old.actor[4].outer.weight
+            for head in (old.action_head, old.value_head):
+                head.layers[5].outer.weight.zero_()
+                head.layers[5].outer.bias.zero_()
+        kept = old.action_head.layers[4].outer.weight
     change(agent, {part: {"hidden_size": (4, 5), "residual_layers": 1}})
     new = (
         agent.policy.encoders[0].mlp[4]
@@ -851,11 +476,11 @@ def test_shrinking_drops_useless_latents(hidden: tuple[int, ...], recurrent: boo
     agent = case("images", encoder, {}, **config).agent()
     old = agent.policy
     useless = [1, 5 + 4, 10 + 0]  # one of each five
-    by_reader = {"encoders.0.mlp.0.weight": useless}
+    by_reader = {"trunks.0.encoder.mlp.0.weight": useless}
     if not hidden:
-        heads = {"actor.0.weight": useless, "critic.0.weight": useless}
-        by_reader = {"encoders.0.core.rnn.weight_ih_l0": useless} if recurrent else heads
-    drop(old, {**by_reader, "encoders.0.vector_mlp.2.weight": [2]})
+        heads = {"action_head.layers.0.weight": useless, "value_head.layers.0.weight": useless}
+        by_reader = {"trunks.0.encoder.core.rnn.weight_ih_l0": useless} if recurrent else heads
+    drop(old, {**by_reader, "trunks.0.encoder.vector_mlp.2.weight": [2]})
     changed = {"hidden_size": (3,), "activation": "ELU"}
     shrink(agent, latent_dim=4, mlp_config=changed)
     assert agent.policy.encoders[0].parts == [4, 4, 4]
@@ -867,9 +492,12 @@ def test_shrinking_around_the_core() -> None:
     """What only the map around the core reads is useful; what only it writes is so, too."""
     agent = case("vector", {"core_residual": True, "hidden_size": (5,)}, {}).agent()
     old = agent.policy
-    heads = {"actor.0.weight": [2], "critic.0.weight": [2]}
-    core = {"encoders.0.core.rnn.weight_ih_l0": [0, 3], "encoders.0.core.rnn.weight_hh_l0": [2]}
-    drop(old, {**heads, **core, "encoders.0.skip.weight": [3]})
+    heads = {"action_head.layers.0.weight": [2], "value_head.layers.0.weight": [2]}
+    core = {
+        "trunks.0.encoder.core.rnn.weight_ih_l0": [0, 3],
+        "trunks.0.encoder.core.rnn.weight_hh_l0": [2],
+    }
+    drop(old, {**heads, **core, "trunks.0.encoder.skip.weight": [3]})
     with torch.no_grad():
         for weights in (
             old.encoders[0].core.rnn.weight_ih_l0,
@@ -884,10 +512,10 @@ def test_shrinking_around_the_core() -> None:
 def test_shrinking_keeps_the_exploration_by_what_stays() -> None:
     agent = case("vector", {}, {}, action="box", use_sde=True).agent()
     old = agent.policy
-    drop(old, {"actor.2.weight": [1, 4], "critic.2.weight": [0, 5]})
-    before = old.head.log_std.detach().clone()
+    drop(old, {"action_head.layers.2.weight": [1, 4], "value_head.layers.2.weight": [0, 5]})
+    before = old.action_head.distribution.log_std.detach().clone()
     before[[1, 4]] = -40
-    old.head.log_std.data.copy_(before)
+    old.action_head.distribution.log_std.data.copy_(before)
     change(agent, agent.net_config.replace(head_config={"hidden_size": (4,)}))
     assert torch.equal(agent.policy.action_head.distribution.log_std, before[[0, 2, 3, 5]])
     assert gap(old, agent.policy, 20) < 1e-9
@@ -955,12 +583,19 @@ def train(agent: Any, vector: Any, rollouts: int = 1) -> None:
         agent.learn()
 
 
+def named_moments(agent: PPO) -> dict[str, dict[str, Tensor]]:
+    """Adam's moments by the names of the weights."""
+    trained = agent.policy.trained_parameters()
+    names = {p: name for name, p in agent.policy.named_parameters()}
+    moments = split_adam_state(agent.optimizer.state_dict(), trained)
+    return {names[p]: each for p, each in zip(trained, moments, strict=True)}
+
+
 LARGER: dict[str, Any] = {
     "encoder_config": {
         "hidden_size": (),
         "hidden_state_size": 8,
         "residual_layers": 1,
-        "max_seq_len": 4,
     },
     "head_config": {"hidden_size": (9,), "residual_layers": 1},
 }
@@ -978,7 +613,7 @@ def larger(agent: Any) -> NetConfig:
 
 def old_name(name: str) -> str:
     """What a weight of ``LARGER`` was called: a block now stands before the heads' last layer."""
-    return name.replace("actor.3.", "actor.2.").replace("critic.3.", "critic.2.")
+    return name.replace("_head.layers.3.", "_head.layers.2.")
 
 
 def kept(name: str, old: Tensor, new: Tensor, gates: int) -> Tensor:
@@ -995,13 +630,13 @@ def test_moments_come_along(variant: dict[str, Any]) -> None:
     agent = make_agent(env(), hidden_size=(), **variant)
     train(agent, env(), 2)
     gates = 3 if variant else 4
-    past_moments = split_adam_state(agent.optimizer.state_dict(), list(agent.policy.parameters()))
-    named = named_weights(agent.policy)
-    before = {n: (named[n], m) for n, m in zip(named, past_moments, strict=True)}
+    named, past_moments = named_weights(agent.policy), named_moments(agent)
+    before = {n: (named[n], past_moments[n]) for n in named}
     change(agent, larger(agent))
-    now = split_adam_state(agent.optimizer.state_dict(), list(agent.policy.parameters()))
+    now = named_moments(agent)
     every = torch.cat([m["exp_avg_sq"].flatten() for _, m in before.values()])
-    for (name, weight), moments in zip(agent.policy.named_parameters(), now, strict=True):
+    for name, weight in agent.policy.named_parameters():
+        moments = now[name]
         assert all(moments[key].shape == weight.shape for key in ("exp_avg", "exp_avg_sq"))
         if old_name(name) not in before:  # a new layer
             assert (moments["exp_avg"] == 0).all()
@@ -1023,17 +658,15 @@ def test_moments_of_what_shrank_are_those_it_had() -> None:
     agent = make_agent(env(), hidden_size=(), hidden_state_size=8)
     train(agent, env(), 2)
     small = {
-        "encoder_config": {"hidden_size": (), "hidden_state_size": 5, "max_seq_len": 4},
+        "encoder_config": {"hidden_size": (), "hidden_state_size": 5},
         "head_config": {"hidden_size": (6,)},
     }
-    names = [name for name, _ in agent.policy.named_parameters()]
-    old = split_adam_state(agent.optimizer.state_dict(), list(agent.policy.parameters()))
-    parameters = [p.detach().clone() for p in agent.policy.parameters()]
+    old, parameters = named_moments(agent), named_weights(agent.policy)
     change(agent, small)
-    new = split_adam_state(agent.optimizer.state_dict(), list(agent.policy.parameters()))
-    for name, p, was, now, past in zip(
-        names, agent.policy.parameters(), parameters, new, old, strict=True
-    ):
+    new = named_moments(agent)
+    assert new.keys() == old.keys()
+    for name, p in agent.policy.named_parameters():
+        was, now, past = parameters[name], new[name], old[name]
         assert float(now["step"]) == float(past["step"])
         # Random weights are all different, so each tells where it came from.
         place = {float(w): i for i, w in enumerate(was.flatten())}
@@ -1065,9 +698,10 @@ def test_moments_of_any_network_follow_its_weights(name: str, grow: bool) -> Non
     pretend_moments(agent)
     change(agent, growth.large if grow else growth.small)
     after = named_weights(agent.policy)
-    moments = split_adam_state(agent.optimizer.state_dict(), list(agent.policy.parameters()))
+    moments = named_moments(agent)
     kept = 0
-    for (name, weight), each in zip(after.items(), moments, strict=True):
+    for name, weight in after.items():
+        each = moments[name]
         known = each["exp_avg"] != 0
         assert grow or known.all(), name
         kept += int(known.sum())
@@ -1089,7 +723,7 @@ def test_an_untrained_agent_begins_without_moments() -> None:
 
 
 SMALLER: dict[str, Any] = {
-    "encoder_config": {"hidden_size": (), "hidden_state_size": 3, "max_seq_len": 4},
+    "encoder_config": {"hidden_size": (), "hidden_state_size": 3},
     "head_config": {"hidden_size": (4,)},
 }
 
@@ -1105,7 +739,7 @@ def test_probability_ratios_are_one_after_a_change(
     cell = agent.net_config.encoder_config.cell
     change(agent, {**net, "encoder_config": {**net["encoder_config"], "cell": cell}})
     assert agent.buffer is None
-    assert agent.carry is None
+    assert agent.collection.of(agent.groups) is None
     with pytest.raises(RuntimeError, match="expected a rollout"):
         agent.learn()
     collect_rollouts_recurrent(agent, vector)
@@ -1156,16 +790,16 @@ def test_gradients_reach_what_is_new(variant: dict[str, Any], trained: bool) -> 
     start = named_weights(agent.policy)
     train(agent, vector)  # one gradient step
     first = named_weights(agent.policy)
-    for head in ("actor", "critic"):
-        columns = f"{head}.0.weight"  # what old hidden units read of new features
+    for head in ("action_head", "value_head"):
+        columns = f"{head}.layers.0.weight"  # what old hidden units read of new features
         assert (start[columns][:6, 5:] == 0).all()
         assert (first[columns][:6, 5:] != 0).all()
     # Of units that somebody reads already; nobody does what is new in both ways.
-    candidate = first["encoders.0.core.added.0.weight_ih_l0"].chunk(gates)[2]
-    assert (start["encoders.0.core.added.0.weight_ih_l0"].chunk(gates)[2] == 0).all()
+    candidate = first["trunks.0.encoder.core.added.0.weight_ih_l0"].chunk(gates)[2]
+    assert (start["trunks.0.encoder.core.added.0.weight_ih_l0"].chunk(gates)[2] == 0).all()
     assert (candidate[:5] != 0).all()
-    assert (start["actor.2.outer.weight"] == 0).all()
-    assert (first["actor.2.outer.weight"][:6] != 0).all()
+    assert (start["action_head.layers.2.outer.weight"] == 0).all()
+    assert (first["action_head.layers.2.outer.weight"][:6] != 0).all()
     train(agent, vector)  # and another, as zeros stood in front of the new units
     second = named_weights(agent.policy)
     for name, now in second.items():
@@ -1206,12 +840,12 @@ def test_one_group_of_a_team_changes_alone(agent_id_input: bool, tmp_path: Path)
     vector = team_env()
     agent = make_team(vector, hidden_size=(), agent_id_input=agent_id_input)
     train(agent, vector, 2)
-    bob, fred = agent.groups
-    others = {"weights": weights(fred), "generator": fred.generator.get_state().clone()}
+    bob, fred = agent.trainers.values()
+    others = {"weights": weights(fred), "generator": fred.group.generator.get_state().clone()}
     policy = fred.policy
     change(bob, LARGER)
     assert fred.policy is policy
-    assert_same({"weights": weights(fred), "generator": fred.generator.get_state()}, others)
+    assert_same({"weights": weights(fred), "generator": fred.group.generator.get_state()}, others)
     assert (bob.net_config, fred.net_config) == (
         NetConfig.from_dict(LARGER),
         make_team(vector, hidden_size=()).groups[1].net_config,
@@ -1220,8 +854,8 @@ def test_one_group_of_a_team_changes_alone(agent_id_input: bool, tmp_path: Path)
     other = IPPO.load(tmp_path / "team.pt")
     assert_same(snapshot(other), snapshot(agent))
     collect_rollouts_recurrent(agent, vector)
-    for group in agent.groups:
-        log_prob, _ = replay(group.policy, group.buffer)
-        active = group.buffer.active & group.buffer.exists
-        torch.testing.assert_close(log_prob[active], group.buffer.log_prob[active])
+    for trainer in agent.trainers.values():
+        log_prob, _ = replay(trainer.policy, trainer.buffer)
+        active = trainer.buffer.active & trainer.buffer.exists
+        torch.testing.assert_close(log_prob[active], trainer.buffer.log_prob[active])
     agent.learn()
