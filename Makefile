@@ -2,7 +2,8 @@
 # what it needs in .venv first, and again only when pyproject.toml or constraints.txt has changed.
 #
 #   PYTHON=python3.12   the interpreter to build .venv with
-#   ARGS=...            arguments for the tutorial or for pytest, as in: make test ARGS='-k mask -x'
+#   ARGS=...            arguments for the tutorial or for pytest, as in: make test ARGS='-k mask -x';
+#                       ARGS="-m 'not slow'" leaves out the slowest, ARGS='-n 0' runs one at a time
 #   PIP_ARGS=...        arguments for pip. On Linux, PyPI's torch brings the CUDA libraries, several
 #                       gigabytes of them; without an NVIDIA GPU, save them with
 #                       PIP_ARGS='--extra-index-url https://download.pytorch.org/whl/cpu'
@@ -40,7 +41,7 @@ test: $(VENV)/.installed-dev  ## style, types and tests
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n 2 $(ARGS)
 
 .PHONY: format
 format: $(VENV)/.installed-dev  ## format the code and fix what ruff can fix

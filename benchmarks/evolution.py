@@ -159,16 +159,16 @@ def fixed(seed: int, options: argparse.Namespace) -> list[PPO]:
     return trained
 
 
-def score(agent: PPO) -> float:
-    """Mean return of 100 deterministic episodes."""
-    return float(agent.evaluate(build(20), 100, seed=12345).mean())
+def score(agent: PPO, episodes: int) -> float:
+    """Mean return of deterministic episodes."""
+    return float(agent.evaluate(build(20), episodes, seed=12345).mean())
 
 
-def found(best: PPO, seed: int) -> dict[str, Any]:
+def found(best: PPO, seed: int, episodes: int) -> dict[str, Any]:
     """What to report of the winner."""
     return {
         "seed": seed,
-        "evolved": round(score(best), 1),
+        "evolved": round(score(best, episodes), 1),
         "lr": float(f"{best.config.lr:.3g}"),
         "batch_size": best.config.batch_size,
     }
@@ -177,8 +177,9 @@ def found(best: PPO, seed: int) -> dict[str, Any]:
 def compare(options: argparse.Namespace) -> None:
     """Evolution against fixed random settings."""
     for seed in options.seeds:
-        result = found(evolve(TUNED, spread(seed), seed, options, options.workers), seed)
-        scores = sorted(round(score(agent), 1) for agent in fixed(seed, options))
+        best = evolve(TUNED, spread(seed), seed, options, options.workers)
+        result = found(best, seed, options.episodes)
+        scores = sorted(round(score(agent, options.episodes), 1) for agent in fixed(seed, options))
         result |= {"random_median": round(statistics.median(scores), 1), "random": scores}
         print(json.dumps(result), flush=True)
 
@@ -188,7 +189,7 @@ def plain(options: argparse.Namespace) -> None:
     scores = []
     for seed in options.seeds:
         best = evolve(PLAIN, population(PLAIN, 4, seed), seed, options, options.workers)
-        result = found(best, seed)
+        result = found(best, seed, options.episodes)
         scores.append(result["evolved"])
         changes = [birth.mutation for birth in best.lineage if birth.mutation]
         print(json.dumps({**result, "mutations": changes}), flush=True)
@@ -222,8 +223,13 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="a tutorial's settings instead")
     parser.add_argument("--speed", action="store_true", help="measure workers instead")
     parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
+    parser.add_argument("--episodes", type=int, default=100, help="of each evaluation")
+    parser.add_argument("--learn-step", type=int, help="not the recipe's, for a quick look")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    if options.learn_step:
+        for recipe in (TUNED, PLAIN):
+            recipe.init_hp["LEARN_STEP"] = options.learn_step
     part = plain if options.plain else speed if options.speed else compare
     part(options)
 

@@ -29,6 +29,7 @@ from gymnasium.wrappers import FilterObservation
 from recurrent_rl import (
     IPPO,
     PPO,
+    EarlyMessageWrapper,
     EncoderConfig,
     MaskVelocityWrapper,
     collect_rollouts_recurrent,
@@ -38,7 +39,6 @@ from recurrent_rl import (
 )
 from recurrent_rl.networks.configs import CONVOLUTIONS
 from recurrent_rl.tuned import TunedSettings
-from wrappers import EarlyMessageWrapper
 
 # "Reached" means that the mean over the evaluation episodes is at least this.
 TARGETS = {

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 FORMAT = "recurrent_rl checkpoint"
-VERSION = 1
+VERSION = 2
 
 
 class CheckpointError(ValueError):

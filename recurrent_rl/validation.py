@@ -133,6 +133,3 @@ def _checked_scalar(where: str, value: Any, kind: type) -> Any:
             raise ValueError(f"{where}: expected a finite number, got {value!r}")
         return float(value)
     raise TypeError(f"{where}: expected {kind.__name__}, got {value!r} ({type(value).__name__})")
-
-
-# What describes convolutions; in dictionaries they may stand beside the encoder's own options.

@@ -1,7 +1,15 @@
-"""What every test starts from: one torch thread, fixed seeds, reproducible properties."""
+"""What every test starts from: one torch thread, fixed seeds, reproducible properties.
+
+Tests run in several processes at once (pytest-xdist), which must all collect the same tests in the
+same order, whatever their PYTHONHASHSEED.
+"""
 
 import os
 import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,3 +34,36 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the generator that libraries use behind our back
     torch.manual_seed(0)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Refuse parameters in a set, whose order differs from process to process."""
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        if isinstance(mark.kwargs.get("argvalues", mark.args[-1]), set | frozenset):
+            raise pytest.UsageError(
+                f"{metafunc.definition.nodeid}: expected parameters in an order, got a set; "
+                "pass sorted(...)"
+            )
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the packages as users get them: built as a wheel, and installed from it."""
+    root, folder = Path(__file__).parents[1], tmp_path_factory.mktemp("installed")
+    # Built from a copy: a build leaves files beside the source, and takes up what an earlier one
+    # left there, which would hide that a folder is missing.
+    source, wheels, target = folder / "source", folder / "wheels", folder / "site"
+    for name in ("recurrent_rl", "wrappers"):
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(root / name, source)
+
+    def pip(*arguments: object) -> None:
+        command = [sys.executable, "-m", "pip", *map(str, arguments)]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    pip("wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", wheels, source)
+    (wheel,) = wheels.glob("recurrent_rl-*.whl")
+    pip("install", "--no-deps", "--no-index", "--no-compile", "--target", target, wheel)
+    return target

@@ -50,8 +50,9 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[PPO, Curve
     name = "recurrent" if recurrent else "feed-forward"
     settings = load_tuned(ENV_ID)
     env = make_vect_envs(make_env=make_env, num_envs=settings.num_envs, should_async_vector=False)
-    options = settings.agent_options(total_steps=steps) | {"recurrent": recurrent}
-    agent = PPO(env.single_observation_space, env.single_action_space, seed=seed, **options)
+    options = settings.agent_options(total_steps=steps)
+    spaces = (env.single_observation_space, env.single_action_space)
+    agent = PPO(*spaces, seed=seed, recurrent=recurrent, **options)
     print(f"\n{name}: {agent!r}")
 
     curve: Curve = []
@@ -115,9 +116,10 @@ def draw(curves: dict[str, Curve], path: Path) -> None:
 
 def main() -> None:
     """Train both, draw, save, load, run."""
+    assert __doc__ is not None
     small = os.environ.get("CI") == "true"  # only to see that everything works
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = 4_096 if small else load_tuned(ENV_ID).total_steps
+    default = 2_048 if small else load_tuned(ENV_ID).total_steps
     parser.add_argument("--steps", type=int, default=default, help="for each of the two agents")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/pendulum"))

@@ -49,6 +49,9 @@ SETTINGS = load_tuned(ENV_ID)
 # All but what is to be found, in the form that create_population takes.
 FOUND = ("lr", "batch_size", "lr_schedule")
 INIT_HP = {k.upper(): v for k, v in SETTINGS.hyperparameters.items() if k not in FOUND}
+SMALL = os.environ.get("CI") == "true"  # only to see that everything works
+if SMALL:
+    INIT_HP |= {"LEARN_STEP": 32, "UPDATE_EPOCHS": 2}
 SEARCHED = HyperparameterConfig(
     lr=RLParameter(min=1e-4, max=1e-2, shrink_factor=0.5, grow_factor=2),
     batch_size=RLParameter(min=64, max=1024, shrink_factor=0.5, grow_factor=2, dtype=int),
@@ -170,9 +173,9 @@ def draw(rows: list[Row], winner: PPO, path: Path) -> None:
 
 def main() -> None:
     """Evolve, draw, load the winner, test it."""
-    small = os.environ.get("CI") == "true"  # only to see that everything works
+    assert __doc__ is not None
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = 8_192 if small else 150_000
+    default = 1_024 if SMALL else 150_000
     parser.add_argument("--steps", type=int, default=default, help="of each individual")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workers", type=int, default=2, help="processes that train at once")
@@ -183,14 +186,14 @@ def main() -> None:
     print(__doc__.split("\n\n", 2)[1])
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    evo_steps = 2_048 if small else 10_000
+    evo_steps = 256 if SMALL else 10_000
     run = (options.steps, evo_steps, options.seed, options.workers, options.out, options.resume)
     if evolve(*run)[0].steps[-1] < options.steps:
         return  # Ctrl-C; what can be gone on with has been said
 
     winner = PPO.load(options.out / "elite.pt")
     env = make_vect_envs(make_env=make_env, num_envs=10, should_async_vector=False)
-    returns = winner.evaluate(env, 20 if small else 100, seed=12345)
+    returns = winner.evaluate(env, 20 if SMALL else 100, seed=12345)
     env.close()
     picture = options.out / "evolution.png"
     draw(read(options.out / "population.csv"), winner, picture)

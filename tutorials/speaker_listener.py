@@ -18,6 +18,7 @@ TensorBoard logs, and the trained agents.
 import argparse
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -34,18 +35,18 @@ from tqdm import tqdm
 
 from recurrent_rl import (
     IPPO,
+    EarlyMessageWrapper,
     MetricsLogger,
+    MultiAgentVectorEnv,
     collect_rollouts_recurrent,
     load_tuned,
     make_multi_agent_vect_envs,
 )
-from wrappers import EarlyMessageWrapper
 
 SETTINGS = load_tuned("simple_speaker_listener_v4-early")
 HEARD_STEPS = 3
 # Up to these shares of the training the speaker is heard in more steps of an episode (None: all).
 HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
-SYNC = {"should_async_vector": False}  # these environments are too cheap for processes
 Curve = list[tuple[int, float]]
 
 
@@ -58,18 +59,22 @@ def make_env(heard: int | None = HEARD_STEPS, render_mode: str | None = None) ->
     return EarlyMessageWrapper(env, steps=heard, silent={"speaker_0": 0})
 
 
+def vector(make: Callable[[], ParallelEnv], num_envs: int) -> MultiAgentVectorEnv:
+    """Several, in this process: these environments are too cheap for processes of their own."""
+    return make_multi_agent_vect_envs(make, num_envs, should_async_vector=False)
+
+
 def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curve]:
     """Train one pair; its learning curve is the mean return of each rollout's episodes."""
     name = "recurrent" if recurrent else "feed-forward"
     stages = [
-        (until, make_multi_agent_vect_envs(partial(make_env, heard), SETTINGS.num_envs, **SYNC))
+        (until, vector(partial(make_env, heard), SETTINGS.num_envs))
         for until, heard in (*HEARD_AT_FIRST, (1.0, HEARD_STEPS))
     ]
     env = stages[0][1]
-    options = SETTINGS.agent_options(total_steps=steps) | {"recurrent": recurrent}
-    agent = IPPO(
-        env.observation_spaces, env.action_spaces, env.possible_agents, seed=seed, **options
-    )
+    options = SETTINGS.agent_options(total_steps=steps)
+    spaces = (env.observation_spaces, env.action_spaces, env.possible_agents)
+    agent = IPPO(*spaces, seed=seed, recurrent=recurrent, **options)
     print(f"\n{name}: {agent!r}")
 
     curve: Curve = []
@@ -95,10 +100,11 @@ def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curv
 
 def evaluate(agent: IPPO, episodes: int) -> np.ndarray:
     """Returns of deterministic episodes, summed over both agents."""
-    env = make_multi_agent_vect_envs(make_env, 10, **SYNC)
+    env = vector(make_env, 10)
     returns = agent.evaluate(env, episodes, seed=12345)
     env.close()
-    return np.sum(list(returns.values()), axis=0)
+    both: np.ndarray = np.sum(list(returns.values()), axis=0)
+    return both
 
 
 def film(path: Path, checkpoint: Path, episodes: int = 4) -> float:
@@ -110,7 +116,7 @@ def film(path: Path, checkpoint: Path, episodes: int = 4) -> float:
         obs, infos = env.reset(seed=episode)
         hidden_state = agent.get_initial_hidden_state(1)
         while env.agents:
-            frames.append(Image.fromarray(env.render()).resize((350, 350)))
+            frames.append(Image.fromarray(np.asarray(env.render())).resize((350, 350)))
             actions, _, _, _, hidden_state = agent.get_action(
                 obs, hidden_state=hidden_state, infos=infos, deterministic=True
             )
@@ -143,6 +149,7 @@ def draw(curves: dict[str, Curve], total: int, path: Path) -> None:
 
 def main() -> None:
     """Train both, draw, save, load, film."""
+    assert __doc__ is not None
     small = os.environ.get("CI") == "true"  # only to see that everything works
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     default = 6_400 if small else SETTINGS.total_steps

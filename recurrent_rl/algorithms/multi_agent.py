@@ -46,10 +46,7 @@ class MultiAgent(Agent):
 
     @property
     def trainees(self) -> dict[str, OnPolicyTrainer]:
-        """What trains each group: has its ``policy``, ``optimizer`` and rollout (``buffer``).
-
-        Rollouts are of N = E * A rows, row e * A + a.
-        """
+        """What trains each group, by name; rollouts are of N = E * A rows, row e * A + a."""
         return self.trainers
 
     @property
@@ -74,13 +71,13 @@ class MultiAgent(Agent):
 
     @property
     def team_reward(self) -> TeamReward:
-        """What every agent is trained on instead of its own reward; None: on its own."""
+        """What all agents are trained on; None: each on its own reward."""
         return self.team.team_reward
 
     @property
     def shared_agent_ids(self) -> list[str]:
         """Names of the groups."""
-        return list(self.grouped_agents)
+        return list(self.trainers)
 
     @property
     def net_configs(self) -> dict[str, NetConfig]:
@@ -160,13 +157,13 @@ class MultiAgent(Agent):
                 if agent not in self.agent_ids:
                     raise ValueError(f"{name}: expected agents of {self.agent_ids}, got {agent!r}")
         out = MultiAgentActionOutput({}, {}, {}, {}, dict(hidden_state or {}))
+        asked = []
         for group in self.groups:
             present = [agent for agent in group.agents if obs.get(agent) is not None]
-            if present:
-                requests = [
-                    AgentRequest(group, a, obs, hidden_state, action_mask, infos, reward)
-                    for a in present
-                ]
+            parts = (obs, hidden_state, action_mask, infos, reward)
+            asked.append((group, [AgentRequest(group, agent, *parts) for agent in present]))
+        for group, requests in asked:  # only now: no group draws if another's input is refused
+            if requests:
                 act(group, requests, deterministic, out)
         return out
 

@@ -1,4 +1,4 @@
-"""A vector of PettingZoo environments seen as groups of rows, which is what policies work on.
+"""A vector of PettingZoo environments as groups of rows, which policies work on.
 
 Letters: E environments, A agents in a group, N = E * A rows, row e * A + a.
 """
@@ -14,7 +14,13 @@ from recurrent_rl.spaces.array import Array
 
 
 class GroupRows(RowSource):
-    """A vector of PettingZoo environments as the rows of some groups of agents."""
+    """A vector of PettingZoo environments as the rows of groups of agents.
+
+    Attributes:
+        team_reward: "sum" or "mean" of an environment's rewards, which all its agents get instead
+            of their own; None leaves each agent its own.
+
+    """
 
     final_is_next = False
 
@@ -24,7 +30,14 @@ class GroupRows(RowSource):
         groups: Sequence[Sequence[str]],
         team_reward: str | None = None,
     ) -> None:
-        """See ``env`` as ``groups``, each of agents with the same spaces; ``IPPO`` checks that."""
+        """See ``env`` as rows.
+
+        Args:
+            env: the vector.
+            groups: the agents of each group, which have the same spaces (``IPPO`` checks that).
+            team_reward: see the class.
+
+        """
         self.env, self.num_envs, self.team_reward = env, env.num_envs, team_reward
         self._views = [_GroupView(env.table, agents, env.num_envs) for agents in groups]
 
@@ -43,14 +56,14 @@ class GroupRows(RowSource):
     ) -> list[tuple[Outcome, Observed]]:
         """Take a step; what it led to, and what is seen next."""
         for view, action in zip(self._views, actions, strict=True):
-            view.put(action)
+            view.write_actions(action)
         self.env.step_rows()
         team = self._team_reward()
         ended = self.env.table.ended
         return [(view.outcome(ended, team), view.observed()) for view in self._views]
 
     def _team_reward(self) -> Array | None:
-        """What every agent of an environment gets instead of its own, [E]."""
+        """Return the reward that all agents of an environment share, [E]; None without one."""
         if self.team_reward is None:
             return None
         blocks = self.env.table.blocks
@@ -61,7 +74,15 @@ class GroupRows(RowSource):
 
 
 class _GroupView:
-    """One group's part of a table."""
+    """One group's part of a table.
+
+    Attributes:
+        agents: the group's.
+        num_envs: E.
+        block: the block of the table that has the agents.
+        index: the agents' indices in the block.
+
+    """
 
     def __init__(self, table: AgentTable, agents: Sequence[str], num_envs: int) -> None:
         self.agents, self.num_envs = list(agents), num_envs
@@ -71,45 +92,53 @@ class _GroupView:
         whole = index == list(range(len(self.block.agents)))
         self.index: slice | list[int] = slice(None) if whole else index
 
-    def take(self, field: Array) -> Array:
-        """[E, A of the block, ...] -> [N, ...]."""
+    def rows_of(self, field: Array) -> Array:
+        """Return the group's rows of an array: [E, agents of the block, ...] -> [N, ...]."""
         part = field[:, self.index]
         return part.reshape(-1, *part.shape[2:])
 
-    def put(self, action: Array) -> None:
-        """Write the next actions, [N, ...]."""
+    def write_actions(self, action: Array) -> None:
+        """Write the next actions, [N, ...], into the table."""
         block = self.block.action
         block[:, self.index] = action.reshape(self.num_envs, -1, *block.shape[2:])
 
     def observed(self) -> Observed:
+        """Return what the group sees."""
         block = self.block
         exists, start, forced = (
-            self.take(field) for field in (block.exists, block.start, block.forced)
+            self.rows_of(field) for field in (block.exists, block.start, block.forced)
         )
-        everybody, nobody = bool(exists.all()), not forced.any()
-        active = None if everybody and nobody else exists & ~forced
+        all_exist, none_forced = bool(exists.all()), not forced.any()
+        active = None if all_exist and none_forced else exists & ~forced
         return Observed(
-            self.take(block.observation),
+            self.rows_of(block.observation),
             start=start.copy() if start.any() else None,
-            exists=None if everybody else exists.copy(),
+            exists=None if all_exist else exists.copy(),
             active=active,
-            action_mask=self.take(masks_of(block)) if block.masked.any() else None,
-            forced=None if nobody else forced.copy(),
-            forced_action=None if nobody else self.take(block.forced_action).copy(),
+            action_mask=self.rows_of(masks_of(block)) if block.masked.any() else None,
+            forced=None if none_forced else forced.copy(),
+            forced_action=None if none_forced else self.rows_of(block.forced_action).copy(),
         )
 
     def outcome(self, ended: Array, team: Array | None) -> Outcome:
+        """Return what the last step led to.
+
+        Args:
+            ended: environments whose episode ended, bool [E].
+            team: the reward that all agents share, [E]; None: each agent's own.
+
+        """
         block, size = self.block, len(self.agents)
-        own = self.take(block.reward).copy()
+        own = self.rows_of(block.reward).copy()
         reward, score = own, None
         if team is not None:
-            reward, score = np.where(self.take(block.lived), team.repeat(size), 0), own
+            reward, score = np.where(self.rows_of(block.lived), team.repeat(size), 0), own
             # A sum that is not finite would hide whose reward is to blame.
             reward = np.where(np.isfinite(team).repeat(size), reward, own)
-        truncated = self.take(block.truncated).copy()
+        truncated = self.rows_of(block.truncated).copy()
         final_rows, final = NO_ROWS, None
         if truncated.any():
-            final_rows = np.flatnonzero(self.take(block.shown & ~block.terminated))
-            final = self.take(block.final)[final_rows] if len(final_rows) else None
-        terminated = self.take(block.terminated).copy()
+            final_rows = np.flatnonzero(self.rows_of(block.shown & ~block.terminated))
+            final = self.rows_of(block.final)[final_rows] if len(final_rows) else None
+        terminated = self.rows_of(block.terminated).copy()
         return Outcome(reward, terminated, truncated, final_rows, final, score, ended.repeat(size))

@@ -5,7 +5,7 @@ Letters: E environments, N = E rows.
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -15,6 +15,16 @@ from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
+
+if TYPE_CHECKING:
+
+    class TypedVectorEnv(VectorEnv[Any, Any, Any]):
+        """Gymnasium's, with types for what it leaves open; strict checkers would complain."""
+
+        single_observation_space: gym.Space[Any]
+        single_action_space: gym.Space[Any]
+else:
+    TypedVectorEnv = VectorEnv
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
@@ -221,7 +231,7 @@ def make_vect_envs(
     make_env: Callable[[], gym.Env[Any, Any]] | None = None,
     should_async_vector: bool = True,
     **env_kwargs: Any,
-) -> VectorEnv[Any, Any, Any]:
+) -> TypedVectorEnv:
     """Build a vector environment with autoreset mode SAME_STEP.
 
     Args:
@@ -259,4 +269,4 @@ def make_vect_envs(
         return gym.make(env_name, **env_kwargs)
 
     kind = AsyncVectorEnv if should_async_vector else SyncVectorEnv
-    return kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
+    return cast(TypedVectorEnv, kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP))

@@ -1,19 +1,16 @@
-"""Vectors of PettingZoo environments, in this process or in others.
+"""Vectors of PettingZoo environments, in this process or in worker processes.
 
 Letters: E environments, A agents of a block.
 """
 
-import contextlib
 import ctypes
 import itertools
 import multiprocessing as mp
 import os
-import signal
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -23,11 +20,16 @@ from recurrent_rl.envs.agent_table import (
     AgentBlock,
     AgentSpaces,
     AgentTable,
-    EnvRows,
     check_alike,
     describe,
-    formatted,
-    play,
+)
+from recurrent_rl.envs.env_rows import EnvRows, environment_rows
+from recurrent_rl.envs.worker_process import (
+    Parent,
+    Worker,
+    WorkerDiedError,
+    WorkerFailedError,
+    end_workers,
 )
 from recurrent_rl.spaces.array import Array
 
@@ -43,17 +45,18 @@ class MultiAgentVectorEnv(ABC):
     Observations, rewards and flags are dictionaries by agent of arrays [E, ...] (of observations in
     Dict and Tuple spaces, the dictionaries and tuples of these), infos are dictionaries by agent of
 
-    * ``exists``: the observation is real, bool [E]; zeros stand where it is not;
-    * ``start``: an agent's life begins with it, so a policy's memory must be zeroed, bool [E];
+    * ``exists``: the observation is real, bool [E]; where it is not, it is zeros;
+    * ``start``: the agent has just become alive, so a policy's memory must be zeroed, bool [E];
     * ``env_defined_actions``: a list of E entries, None or the action that will be taken;
     * ``action_mask``: allowed actions, bool [E, n], if the environment gives any;
-    * ``final_obs``: the last observation where truncated, [E, ...]; elsewhere meaningless; there
-      if any of the truncated was shown one.
+    * ``final_obs``: the last observations of truncated agents, [E, ...], if there are any; it means
+      nothing in the other environments.
 
     Attributes:
         num_envs: E.
-        possible_agents: all there may ever be.
-        table: the arrays themselves, which ``reset_rows`` and ``step_rows`` read and write.
+        possible_agents: names of all agents that there may ever be.
+        table: the arrays that ``reset_rows`` and ``step_rows`` read and write.
+        closed: whether the environments have been closed.
 
     """
 
@@ -61,18 +64,18 @@ class MultiAgentVectorEnv(ABC):
     table: AgentTable
 
     def __init__(self, agents: Sequence[AgentSpaces]) -> None:
-        """Take over what ``describe`` found."""
+        """Args: the agents and their spaces, from ``describe``."""
         self._spaces = {spaces.agent: spaces for spaces in agents}
         self.possible_agents = list(self._spaces)
         self.closed = False
 
     @abstractmethod
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
-        """Start all episodes afresh, for those who read the table."""
+        """Start all episodes afresh; what the agents see is in the table."""
 
     @abstractmethod
     def step_rows(self) -> None:
-        """Take the table's actions."""
+        """Take the actions in the table; what they led to is in the table."""
 
     @abstractmethod
     def close(self) -> None:
@@ -80,7 +83,7 @@ class MultiAgentVectorEnv(ABC):
 
     @property
     def agents(self) -> list[str]:
-        """All agents: who is there at the moment, the infos say."""
+        """All agents; the infos say which of them exist at the moment."""
         return self.possible_agents
 
     def single_observation_space(self, agent: str) -> gym.Space[Any]:
@@ -93,12 +96,12 @@ class MultiAgentVectorEnv(ABC):
 
     @property
     def observation_spaces(self) -> dict[str, gym.Space[Any]]:
-        """By agent."""
+        """Observation spaces by agent, without action masks."""
         return {agent: spaces.observation for agent, spaces in self._spaces.items()}
 
     @property
     def action_spaces(self) -> dict[str, gym.Space[Any]]:
-        """By agent."""
+        """Action spaces by agent."""
         return {agent: spaces.action for agent, spaces in self._spaces.items()}
 
     def reset(
@@ -108,7 +111,7 @@ class MultiAgentVectorEnv(ABC):
 
         Args:
             seed: environment e gets seed + e, or seed[e] of a list.
-            options: for every environment.
+            options: given to every environment's ``reset``.
 
         Returns:
             observations, infos; see the class.
@@ -123,8 +126,8 @@ class MultiAgentVectorEnv(ABC):
         """Take a step in every environment.
 
         Args:
-            actions: [E, *shape] by agent; those of absent agents mean nothing, those of agents
-                whose action the environment defines are replaced.
+            actions: [E, *shape] by agent. Those of agents that do not exist mean nothing, and
+                those of agents whose action the environment defines are replaced.
 
         Returns:
             observations, rewards, terminations, truncations, infos; see the class.
@@ -202,7 +205,7 @@ class MultiAgentVectorEnv(ABC):
 
 
 def masks_of(block: AgentBlock) -> Array:
-    """Allowed actions, [E, A, n]; everything in the environments that give no masks."""
+    """Return the allowed actions, [E, A, n]; all in the environments that give no masks."""
     if block.masked.all():
         return block.mask
     return block.mask | ~block.masked[:, None, None]
@@ -222,25 +225,25 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             ValueError: no functions, or environments that are not alike.
 
         """
-        self.env_fns = makers = _checked(env_fns)
+        self.env_fns = makers = _check_makers(env_fns)
         self.envs: list[Any] = []
         for e, make in enumerate(makers):
-            self.envs.append(_built(make, e))
+            self.envs.append(_build_env(make, e))
             if e == 0:
                 super().__init__(describe(self.envs[0]))
             else:
                 check_alike(list(self._spaces.values()), self.envs[e], e)
         self.num_envs = len(self.envs)
         self.table = AgentTable(list(self._spaces.values()), self.num_envs)
-        self._rows = [play(env, self.table, e) for e, env in enumerate(self.envs)]
+        self._rows = [environment_rows(env, self.table, e) for e, env in enumerate(self.envs)]
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
         self._check_open()
-        _obey(self._rows, ("reset", seeds, options))
+        _execute(("reset", seeds, options), self._rows)
 
     def step_rows(self) -> None:
         self._check_open()
-        _obey(self._rows, ("step",))
+        _execute(("step",), self._rows)
 
     def close(self) -> None:
         if not self.closed:
@@ -250,10 +253,10 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
 
 
 class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
-    """Environments in worker processes, several in each, over shared memory.
+    """Environments in worker processes, several in each, with the table in shared memory.
 
-    Ends with its workers: they leave when this process does, however it does, and an error in one
-    of them closes all.
+    The workers end when this process does, in whatever way it ends. An error in one environment
+    closes all.
     """
 
     def __init__(
@@ -281,118 +284,113 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             RuntimeError: an environment could not be built; with the worker's traceback.
 
         """
-        self.env_fns = makers = _checked(env_fns)
-        self.options = {"num_workers": num_workers, "context": context}
-        self.options["use_main_process"] = use_main_process
+        self.env_fns = makers = _check_makers(env_fns)
         self.num_envs = len(makers)
-        here = int(use_main_process)
-        most = self.num_envs - here
-        if num_workers is None:
-            num_workers = max(min(self.num_envs, os.cpu_count() or 1) - here, 1)
-        if not 1 <= num_workers <= most:
-            raise ValueError(
-                f"num_workers: expected a number in [1, {most}], as there are {self.num_envs} "
-                f"environments{', one of them here' if here else ''}, got {num_workers}"
-            )
-        example = _built(makers[0], 0)
+        self.options: dict[str, Any] = {
+            "num_workers": num_workers,
+            "context": context,
+            "use_main_process": use_main_process,
+        }
+        num_workers = _worker_count(self.num_envs, num_workers, use_main_process)
+        example = _build_env(makers[0], 0)
         super().__init__(describe(example))
-        if not here:
+        if not use_main_process:
             example.close()
-        spaces = list(self._spaces.values())
-        start = mp.get_context(context)
-        size = _Arena()
-        AgentTable(spaces, self.num_envs, size.take)
-        memory = start.RawArray(ctypes.c_byte, size.used)
-        self.table = AgentTable(spaces, self.num_envs, _Arena(memory).take)
-        # Which environment a worker is at: tells whose fault it is when the process dies.
-        self._current = start.RawArray(ctypes.c_int, num_workers)
-        count = num_workers + here
-        bounds = [self.num_envs * i // count for i in range(count + 1)]
-        self._parts = list(itertools.pairwise(bounds))
-        self._connections: list[Connection] = []
-        self._processes: list[Any] = []
-        self._finalizer = weakref.finalize(
-            self, _shut_down, self._connections, self._processes, os.getpid()
-        )
-        own = range(*self._parts.pop(0)) if here else range(0)
-        for i, (first, last) in enumerate(self._parts):
-            ours, theirs = start.Pipe()
-            process = start.Process(  # type: ignore[attr-defined]
-                target=_work,
-                name=f"environments {first} to {last - 1}",
-                args=(
-                    theirs,
-                    ours,
-                    [CloudpickleWrapper(make) for make in makers[first:last]],
-                    range(first, last),
-                    spaces,
-                    self.num_envs,
-                    memory,
-                    (self._current, i),
-                ),
-                daemon=True,
-            )
-            process.start()
-            theirs.close()  # or its end of file would never come
-            self._connections.append(ours)
-            self._processes.append(process)
-        # After the workers were started: a fork would take these along.
+        parts = _split(self.num_envs, num_workers + int(use_main_process))
+        self._own_part = parts.pop(0) if use_main_process else range(0)
+        self._parts = parts
         self._envs: list[Any] = []
         self._rows: list[EnvRows] = []
+        self._workers: list[Worker] = []
+        self._finalizer = weakref.finalize(self, _close_workers, self._workers, os.getpid())
         try:
-            for e in own:
-                self._envs.append(example if e == 0 else _built(makers[e], e))
-                check_alike(spaces, self._envs[e], e)
-                self._rows.append(play(self._envs[e], self.table, e))
+            self._start_workers(context)
+            # After that, as a fork would copy these environments into the workers.
+            self._build_own(example)
             self._wait("building")
         except BaseException:
             self.close()
             raise
 
-    def _wait(self, doing: str) -> None:
-        """Wait until all workers are done with a command, or raise what went wrong in one."""
-        failure: tuple[int, str] | None = None
-        for i, connection in enumerate(self._connections):
+    def _start_workers(self, context: str | None) -> None:
+        """Allocate the table in shared memory and start a worker for each part."""
+        spaces = list(self._spaces.values())
+        total = _Allocator()
+        AgentTable(spaces, self.num_envs, total.allocate)
+        start = mp.get_context(context)
+        memory = start.RawArray(ctypes.c_byte, total.used)
+        self.table = AgentTable(spaces, self.num_envs, _Allocator(memory).allocate)
+        # The environment that each worker is at: when a process dies, the one that ended it.
+        self._current = start.RawArray(ctypes.c_int, len(self._parts))
+        for i, part in enumerate(self._parts):
+            worker = Worker(
+                context,
+                _work,
+                [CloudpickleWrapper(self.env_fns[e]) for e in part],
+                part,
+                spaces,
+                self.num_envs,
+                memory,
+                (self._current, i),
+                name=f"environments {part.start} to {part.stop - 1}",
+                daemon=True,
+            )
+            self._workers.append(worker)
+
+    def _build_own(self, example: Any) -> None:
+        """Build the environments that are stepped here; ``example`` is the first."""
+        for e in self._own_part:
+            self._envs.append(example if e == 0 else _build_env(self.env_fns[e], e))
+            check_alike(list(self._spaces.values()), self._envs[e], e)
+            self._rows.append(environment_rows(self._envs[e], self.table, e))
+
+    def _wait(self, command: str) -> None:
+        """Wait until all workers have done a command; raise the first failure there was."""
+        failures: list[tuple[int, str]] = []
+        for i, worker in enumerate(self._workers):
             try:
-                message = connection.recv()
-            except (EOFError, ConnectionError):
-                message = ""
-            if message is not None and failure is None:
-                failure = (i, message)
-        if failure is not None:
-            self._fail(*failure, doing)
+                worker.receive()
+            except WorkerFailedError as error:
+                failures.append((i, str(error)))
+            except WorkerDiedError as error:
+                failures.append((i, f"its worker process died with exit code {error}"))
+        if failures:
+            worker_index, message = failures[0]
+            environment = self._current[worker_index]
+            self.close()
+            raise RuntimeError(
+                f"environment {environment} failed in {command} (all environments are closed "
+                f"now):\n{message}"
+            )
 
-    def _fail(self, worker: int, message: str, doing: str) -> NoReturn:
-        environment = self._current[worker]
-        if not message:
-            process = self._processes[worker]
-            process.join(1)
-            message = f"its worker process died with exit code {process.exitcode}"
-        self.close()
-        raise RuntimeError(
-            f"environment {environment} failed in {doing} (all environments are closed now):\n"
-            f"{message}"
-        )
+    def _execute_in_all(self, own: tuple[Any, ...], commands: Iterable[tuple[Any, ...]]) -> None:
+        """Do a command here and in the workers.
 
-    def _send(self, command: Callable[[int, int], Any], doing: str) -> None:
+        Args:
+            own: for the environments of this process.
+            commands: one for each worker.
+
+        """
         self._check_open()
         try:
-            for connection, (first, last) in zip(self._connections, self._parts, strict=True):
-                # If the worker is dead, reading from it says so, and why.
-                with contextlib.suppress(ConnectionError):
-                    connection.send(command(first, last))
-            _obey(self._rows, command(0, len(self._rows)))
-            self._wait(doing)
+            for worker, command in zip(self._workers, commands, strict=True):
+                worker.send(command)
+            _execute(own, self._rows)
+            self._wait(own[0])
         except BaseException:
-            # After Ctrl-C, say, answers that are still to come would be taken for later ones.
+            # After Ctrl-C, answers may still come that would be taken for those to later commands.
             self.close()
             raise
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
-        self._send(lambda first, last: ("reset", seeds[first:last], options), "reset")
+        own, *others = (
+            ("reset", seeds[part.start : part.stop], options)
+            for part in (self._own_part, *self._parts)
+        )
+        self._execute_in_all(own, others)
 
     def step_rows(self) -> None:
-        self._send(lambda first, last: ("step",), "step")
+        self._execute_in_all(("step",), [("step",)] * len(self._parts))
 
     def close(self) -> None:
         if not self.closed:
@@ -402,75 +400,91 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self._finalizer()
 
 
-def _shut_down(connections: list[Connection], processes: list[Any], owner: int) -> None:
-    """Ask the workers to close their environments and leave; insist after a while."""
-    if os.getpid() != owner:  # a forked child's copy of the vector, which owns no worker
+def _worker_count(num_envs: int, num_workers: int | None, use_main_process: bool) -> int:
+    """Return the number of workers; None takes one process for each CPU core."""
+    own = int(use_main_process)
+    most = num_envs - own
+    if num_workers is None:
+        num_workers = max(min(num_envs, os.cpu_count() or 1) - own, 1)
+    if not 1 <= num_workers <= most:
+        raise ValueError(
+            f"num_workers: expected a number in [1, {most}], as there are {num_envs} "
+            f"environments{', one of them here' if own else ''}, got {num_workers}"
+        )
+    return num_workers
+
+
+def _split(num_envs: int, count: int) -> list[range]:
+    """Split the environments into parts of about the same size."""
+    bounds = [num_envs * i // count for i in range(count + 1)]
+    return [range(first, last) for first, last in itertools.pairwise(bounds)]
+
+
+def _close_workers(workers: list[Worker], owner: int) -> None:
+    """Have workers close their environments and leave; kill those that do not."""
+    if os.getpid() != owner:  # a copy of the vector in a forked process
         return
-    for connection in connections:
-        with contextlib.suppress(OSError):  # it has left already
-            connection.send(("close",))
-    for process in processes:
-        process.join(5)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    for connection in connections:
-        connection.close()
+    for worker in workers:
+        worker.send(("close",))
+    end_workers(workers, seconds=5)
 
 
 def _work(
-    connection: Connection,
-    parents_end: Connection,
+    parent: Parent,
     makers: Sequence[MakeEnv],
-    numbers: range,
+    part: range,
     agents: Sequence[AgentSpaces],
     num_envs: int,
     memory: Any,
     current: tuple[Any, int],
 ) -> None:
-    """Live a worker's life: build some environments, and do what comes through the pipe."""
-    parent = os.getppid()
-    parents_end.close()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    envs: list[Any] = []
+    """Build some environments in a worker process, and do the parent's commands.
 
-    def at(environment: int) -> None:
-        current[0][current[1]] = environment
+    Args:
+        parent: sends commands; is sent None when the worker is built and after each command.
+        makers: build this worker's environments.
+        part: the indices of these environments.
+        agents: of the first environment; the others must have the same.
+        num_envs: E, the environments of all workers.
+        memory: the table's, shared.
+        current: where to note the environment that the worker is at: an array and an index.
 
-    try:
-        table = AgentTable(agents, num_envs, _Arena(memory).take)
-        rows = []
-        for e, make in zip(numbers, makers, strict=True):
-            at(e)
-            envs.append(make())
-            check_alike(agents, envs[-1], e)
-            rows.append(play(envs[-1], table, e))
-        connection.send(None)
-        while True:
-            while not connection.poll(1):
-                # Workers hold each other's pipes open: a killed parent may close none of them.
-                if os.getppid() != parent:
-                    return
-            command = connection.recv()
-            if command[0] == "close":
-                return
-            _obey(rows, command, at)
-            connection.send(None)
-    except (EOFError, ConnectionError):
-        return  # the parent is gone
-    except Exception as error:
-        connection.send(formatted(error))
-    finally:
-        for env in envs:
-            env.close()
+    """
+    array, index = current
+
+    def note(environment: int) -> None:
+        array[index] = environment
+
+    table = AgentTable(agents, num_envs, _Allocator(memory).allocate)
+    rows: list[EnvRows] = []
+    for e, make in zip(part, makers, strict=True):
+        note(e)
+        env = make()
+        parent.exit_stack.callback(env.close)
+        check_alike(agents, env, e)
+        rows.append(environment_rows(env, table, e))
+    parent.send(None)
+    while (command := parent.receive())[0] != "close":
+        _execute(command, rows, note)
+        parent.send(None)
 
 
-def _obey(
-    rows: Sequence[EnvRows], command: tuple[Any, ...], at: Callable[[int], object] = int
+def _execute(
+    command: tuple[Any, ...],
+    rows: Sequence[EnvRows],
+    note: Callable[[int], None] | None = None,
 ) -> None:
-    """Reset or step some environments; tell ``at`` whose turn it is."""
+    """Reset or step some environments, one after the other.
+
+    Args:
+        command: ("reset", the environments' seeds, options) or ("step",).
+        rows: the environments.
+        note: called with the index of each environment before its turn.
+
+    """
     for k, row in enumerate(rows):
-        at(row.index)
+        if note is not None:
+            note(row.index)
         try:
             if command[0] == "reset":
                 _, seeds, options = command
@@ -482,13 +496,19 @@ def _obey(
             raise
 
 
-class _Arena:
-    """Arrays one after the other in one piece of memory; without memory, counts how much."""
+class _Allocator:
+    """Allocates arrays one after the other in one piece of memory.
+
+    Attributes:
+        memory: the piece of memory; None only counts how much is needed.
+        used: bytes so far.
+
+    """
 
     def __init__(self, memory: Any = None) -> None:
         self.memory, self.used = memory, 0
 
-    def take(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    def allocate(self, shape: tuple[int, ...], dtype: Any) -> Array:
         kind = np.dtype(dtype)
         begin, count = self.used, int(np.prod(shape))
         self.used += -(-count * kind.itemsize // 64) * 64  # on cache lines of their own
@@ -497,7 +517,7 @@ class _Arena:
         return np.frombuffer(self.memory, kind, count, begin).reshape(shape)
 
 
-def _built(make: MakeEnv, index: int) -> Any:
+def _build_env(make: MakeEnv, index: int) -> Any:
     try:
         return make()
     except Exception as error:
@@ -505,7 +525,7 @@ def _built(make: MakeEnv, index: int) -> Any:
         raise
 
 
-def _checked(env_fns: Iterable[MakeEnv]) -> list[MakeEnv]:
+def _check_makers(env_fns: Iterable[MakeEnv]) -> list[MakeEnv]:
     makers = list(env_fns)
     if not makers:
         raise ValueError("env_fns: expected at least one function that builds one, got none")

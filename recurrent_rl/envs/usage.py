@@ -23,14 +23,15 @@ def innermost(env: Any) -> list[Any]:
 
 def mark(env: Any, user: object | None) -> None:
     """Note who has used the innermost environments; None: somebody who will not come back."""
-    for place, each in enumerate(innermost(env)):
-        setattr(each, _MARK, None if user is None else (user, place))
+    envs = innermost(env)
+    for place, each in enumerate(envs):
+        setattr(each, _MARK, None if user is None else (user, place, len(envs)))
 
 
 def is_marked(env: Any, user: object) -> bool:
-    """Whether ``user`` was the last one to use all innermost environments, in this order."""
+    """Whether ``user`` was the last one to use these environments, all of them in this order."""
     marks = [getattr(each, _MARK, None) for each in innermost(env)]
     return all(
-        found is not None and found[0] is user and found[1] == place
+        found is not None and found[0] is user and found[1:] == (place, len(marks))
         for place, found in enumerate(marks)
     )

@@ -1,4 +1,4 @@
-"""What one individual of a population does in a generation: train, then be tested."""
+"""What one individual of a population does in a generation: it is trained, then tested."""
 
 import time
 from collections.abc import Callable
@@ -10,20 +10,21 @@ import numpy as np
 from recurrent_rl.acting.collect import collect_rollouts_recurrent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 
+# Called after each rollout with its steps and the mean return of its episodes.
 Progress = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What there is to do, the same for all individuals.
+    """How the individuals of a generation are trained and tested, the same for all.
 
     Attributes:
-        goal: train until ``agent.env_steps`` has reached this, but at least one rollout,
-        max_steps: unless it has already reached this.
-        eval_steps: of a test episode; None plays to its end.
+        goal: ``agent.env_steps`` at which training stops, after one rollout at least.
+        max_steps: ``agent.env_steps`` at which an individual is not trained any more.
+        eval_steps: most steps of a test episode; None plays it to its end.
         eval_loop: test episodes in each environment.
-        eval_seed: of the first of them: all individuals meet the same episodes.
-        last_seed: the last generation's.
+        eval_seed: seed of the test episodes, which are the same for all individuals.
+        last_seed: seed of the last generation's test episodes.
 
     """
 
@@ -34,17 +35,22 @@ class Plan:
     eval_seed: int
     last_seed: int
 
+    def test(self, agent: Any, env: Any, seed: int) -> float:
+        """Test an agent on the episodes of a seed; the fitness, which the agent records, too."""
+        fitness: float = agent.test(env, max_steps=self.eval_steps, loop=self.eval_loop, seed=seed)
+        return fitness
+
 
 @dataclass(frozen=True)
 class Report:
-    """What became of it.
+    """The results of an individual in a generation.
 
     Attributes:
-        steps: environment steps trained.
+        steps: environment steps that it was trained for.
         score: mean return of the training episodes; NaN if none ended.
         fitness: mean return of the test episodes; minus infinity if training failed.
-        seconds: it took.
-        diagnostics: of learning, means over the rollouts; by group where there are several.
+        seconds: duration of training and testing.
+        diagnostics: means over the rollouts; names begin with the group where there are several.
         agent_scores: with several agents each one's mean return.
         failed: why training failed; empty if it did not.
 
@@ -59,74 +65,102 @@ class Report:
     failed: str = ""
 
 
+@dataclass
+class _Training:
+    """What an individual's training has given so far.
+
+    Attributes:
+        steps: environment steps.
+        returns: of all episodes that ended.
+        agent_returns: each agent's returns, where there are several agents.
+        diagnostics: of each rollout.
+        failed: why training failed; empty if it did not.
+
+    """
+
+    steps: int = 0
+    returns: list[float] = field(default_factory=list)
+    agent_returns: dict[str, list[float]] = field(default_factory=dict)
+    diagnostics: list[dict[str, float]] = field(default_factory=list)
+    failed: str = ""
+
+
 def train_individual(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
     """Train an individual up to the goal and test it.
 
-    It starts from a reset, so what comes of it depends on the agent (its random state included)
-    and the plan only, as long as the environment's resets do what their seeds say.
+    It starts from a reset, so the results depend only on the agent (its random state included) and
+    the plan, as long as the environment's resets do what their seeds say.
 
     Args:
         agent: ``PPO`` or ``IPPO``, changed in place.
         env: the vector environment for both.
-        plan: the generation's.
-        progress: called after each rollout with its steps and the mean return.
+        plan: how to train and test.
+        progress: called after each rollout.
 
     """
     begin = time.perf_counter()
-    test = {"max_steps": plan.eval_steps, "loop": plan.eval_loop, "seed": plan.eval_seed}
-    birth = agent.lineage[-1]
-    if birth.shrunk and birth.lost is None and birth.fitness is not None:
-        now = agent.test(env, **{**test, "seed": plan.last_seed})
-        agent.fitness.pop()  # it is no evaluation of what selection is to judge
-        # The parent's fitness is that of the same episodes.
-        agent.lineage[-1] = replace(birth, lost=birth.fitness - now)
-    first, failed, steps = True, "", 0
-    returns: list[float] = []
-    by_agent: dict[str, list[float]] = {}
-    learned: list[dict[str, float]] = []
-    # Selection among individuals that have not trained would be a lottery.
-    while agent.env_steps < (plan.max_steps if first else plan.goal) and not failed:
-        stats = collect_rollouts_recurrent(agent, env, reset=True if first else None)
-        first = False
-        try:
-            learned.append(_numbers(agent.learn()))
-        except FloatingPointError as error:
-            # A learning rate that is too high is a finding about this individual, no reason to end
-            # the search.
-            failed = str(error)
-        agent.steps[-1] = agent.env_steps
-        steps += stats.steps
-        returns += stats.returns
-        for name, values in stats.agent_returns.items():
-            by_agent.setdefault(name, []).extend(values)
-        progress(stats.steps, stats.mean_return)
-    if failed:
+    _measure_shrinking(agent, env, plan)
+    training = _train(agent, env, plan, progress)
+    if training.failed:
         agent.fitness.append(-np.inf)
     else:
-        agent.test(env, **test)
-    score = _mean(returns)
-    if returns:
+        plan.test(agent, env, plan.eval_seed)
+    score = _mean(training.returns)
+    if training.returns:
         agent.scores.append(score)
-    agent.collection.forget()  # the test has taken the environments elsewhere
-    names = learned[0] if learned else {}
+    agent.collection.forget()  # the test has stepped the environments
+    names = training.diagnostics[0] if training.diagnostics else {}
     return Report(
-        steps,
-        score,
-        agent.fitness[-1],
-        time.perf_counter() - begin,
-        {name: _mean([each[name] for each in learned]) for name in names},
-        {name: _mean(values) for name, values in by_agent.items()},
-        failed,
+        steps=training.steps,
+        score=score,
+        fitness=agent.fitness[-1],
+        seconds=time.perf_counter() - begin,
+        diagnostics={n: _mean([each[n] for each in training.diagnostics]) for n in names},
+        agent_scores={name: _mean(values) for name, values in training.agent_returns.items()},
+        failed=training.failed,
     )
 
 
-def _numbers(learned: Diagnostics | dict[str, Diagnostics]) -> dict[str, float]:
+def _measure_shrinking(agent: Any, env: Any, plan: Plan) -> None:
+    """If a mutation made a network smaller, record in the birth how much fitness it cost."""
+    birth = agent.lineage[-1]
+    if birth.shrunk and birth.lost is None and birth.fitness is not None:
+        # On the episodes on which the parent was tested.
+        fitness = plan.test(agent, env, plan.last_seed)
+        agent.fitness.pop()  # selection is to judge the trained individual only
+        agent.lineage[-1] = replace(birth, lost=birth.fitness - fitness)
+
+
+def _train(agent: Any, env: Any, plan: Plan, progress: Progress) -> _Training:
+    """Collect and learn until the goal is reached or learning fails."""
+    training = _Training()
+    first = True
+    # One rollout at least: selection among individuals that have not trained would be arbitrary.
+    while agent.env_steps < (plan.max_steps if first else plan.goal) and not training.failed:
+        stats = collect_rollouts_recurrent(agent, env, reset=True if first else None)
+        first = False
+        try:
+            training.diagnostics.append(_by_name(agent.learn()))
+        except FloatingPointError as error:
+            # A learning rate that is too high is a result of the search, no reason to end it.
+            training.failed = str(error)
+        agent.steps[-1] = agent.env_steps
+        training.steps += stats.steps
+        training.returns += stats.returns
+        for name, values in stats.agent_returns.items():
+            training.agent_returns.setdefault(name, []).extend(values)
+        progress(stats.steps, stats.mean_return)
+    return training
+
+
+def _by_name(learned: Diagnostics | dict[str, Diagnostics]) -> dict[str, float]:
+    """Return diagnostics as numbers by name; the names of several groups' begin with the group."""
     if isinstance(learned, Diagnostics):
         return learned.to_dict()
     return {
         f"{group}/{name}": value
-        for group, each in learned.items()
-        for name, value in each.to_dict().items()
+        for group, diagnostics in learned.items()
+        for name, value in diagnostics.to_dict().items()
     }
 
 

@@ -21,7 +21,7 @@ from recurrent_rl.validation import unknown_name
 ALGORITHMS: dict[str, type[PPO] | type[IPPO]] = {"PPO": PPO, "IPPO": IPPO}
 
 # Keys of INIT_HP that describe the run, not the agents: training functions take them as arguments.
-# Where the channels of images are is read off the space (or set in cnn_config).
+# "CHANNELS_LAST" has no meaning here: the space (or cnn_config) says where channels are.
 RUN_KEYS = (
     "ALGO",
     "CHANNELS_LAST",
@@ -37,7 +37,7 @@ RUN_KEYS = (
     "TOURN_SIZE",
     "WANDB",
 )
-# What these switch off in other libraries does not exist here.
+# Keys of INIT_HP with the only value that is possible here.
 ALWAYS = {"USE_ROLLOUT_BUFFER": True}
 TEAM_KEYS = ("AGENT_IDS", "AGENT_ID_INPUT", "GROUPS", "TEAM_REWARD")
 
@@ -75,27 +75,27 @@ def create_population(
 
     Args:
         algo: "PPO" or "IPPO".
-        observation_space: of one environment; for IPPO the agents', a list or a dictionary.
-        action_space: likewise.
+        observation_space: of one environment; for IPPO the agents' spaces, a list or a dictionary.
+        action_space: of one environment; for IPPO the agents' spaces, a list or a dictionary.
         net_config: as ``PPO`` or ``IPPO`` takes it.
         INIT_HP: the fields of ``PPOConfig`` in upper case ("LR", "LEARN_STEP", ...); for IPPO also
             "AGENT_IDS", "AGENT_ID_INPUT", "GROUPS" and "TEAM_REWARD". What describes the run rather
             than an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too and is left to the
             training functions; "MAX_STEPS" is also the horizon of a learning-rate schedule.
         hp_config: hyper-parameters that mutations may change.
-        population_size: at least 1.
-        num_envs: of the vector environment, at least 1. Not needed here, as rollouts fit any number
-            of environments; accepted because scripts pass it.
+        population_size: number of agents, at least 1.
+        num_envs: size of the vector environment, at least 1. Has no effect, as rollouts fit any
+            number of environments; accepted because scripts pass it.
         device: of the policies.
-        actor_network: as ``PPO`` or ``IPPO`` takes it; all start from its weights.
-        critic_network: likewise.
+        actor_network: as ``PPO`` or ``IPPO`` takes it; all agents start from its weights.
+        critic_network: as ``PPO`` or ``IPPO`` takes it; all agents start from its weights.
         seed: of the whole population; None takes fresh entropy.
         spread: the first agent starts from INIT_HP's values, the others from values spread over
             the ranges of ``hp_config``, each range cut into as many parts as there are others;
             False starts all from INIT_HP's.
 
     Returns:
-        the agents, numbered from 0.
+        the agents; their indices count from 0.
 
     Raises:
         TypeError: a space or a value of the wrong kind.
@@ -109,9 +109,7 @@ def create_population(
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
     options = _options(algo, INIT_HP or {})
-    root = np.random.SeedSequence(seed)
-    for_agents, for_spread = root.spawn(2)
-    generator = np.random.default_rng(for_spread)
+    for_agents, for_spread = np.random.SeedSequence(seed).spawn(2)
     seeds = [int(s >> np.uint64(1)) for s in for_agents.generate_state(population_size, np.uint64)]
     population: list[Any] = []
     for index in range(population_size):
@@ -127,16 +125,30 @@ def create_population(
         )
         agent.individual = Individual([Birth(index)], hp_config=hp_config)
         population.append(agent)
-    others = population[1:]
-    if spread and hp_config is not None and others:
-        for name, parameter in hp_config.parameters.items():
-            # A Latin hypercube (McKay et al. 1979): no two of them share a part of a range.
-            part = generator.permutation(len(others))
-            shares = (part + generator.random(len(others))) / len(others)
-            for agent, share in zip(others, shares, strict=True):
-                for trainer in agent.trainers.values():
-                    trainer.reconfigure(**{name: parameter.between(float(share))})
+    if spread and hp_config is not None:
+        _spread(population[1:], hp_config, np.random.default_rng(for_spread))
     return population
+
+
+def _spread(
+    agents: Sequence[Any], hp_config: HyperparameterConfig, generator: np.random.Generator
+) -> None:
+    """Spread hyper-parameters over their ranges.
+
+    A Latin hypercube: each range is cut into as many parts as there are agents, and no two agents
+    have a value in the same part.
+
+    Source: McKay et al. 1979, "A Comparison of Three Methods for Selecting Values of Input
+    Variables in the Analysis of Output from a Computer Code".
+    """
+    if not agents:
+        return
+    for name, parameter in hp_config.parameters.items():
+        part = generator.permutation(len(agents))
+        shares = (part + generator.random(len(agents))) / len(agents)
+        for agent, share in zip(agents, shares, strict=True):
+            for trainer in agent.trainers.values():
+                trainer.reconfigure(**{name: parameter.between(float(share))})
 
 
 def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,10 +194,10 @@ def load_population(
     """Load all agents of a checkpoint that a training function has written.
 
     Args:
-        path: its ``checkpoint_path``.
+        path: the training function's ``checkpoint_path``.
         device: of the policies.
-        actor_network: as ``create_population`` was given it.
-        critic_network: likewise.
+        actor_network: the one that ``create_population`` was given.
+        critic_network: the one that ``create_population`` was given.
 
     Raises:
         FileNotFoundError: no such file.
@@ -205,7 +217,7 @@ def load_population(
             actor_network=actor_network,
             critic_network=critic_network,
         )
-    except Exception as error:  # whatever the wrong part does to the code that reads it
+    except Exception as error:  # a file with wrong parts fails in many ways
         raise checkpoint.CheckpointError(
             f"{path}: the parts do not fit together: {error}"
         ) from error

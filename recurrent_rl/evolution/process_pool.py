@@ -1,13 +1,11 @@
-"""Individuals train in this process, one after the other, or in several processes at once.
+"""Pools that train individuals: in this process one after the other, or in several processes.
 
-Either way an individual goes in as checkpoint data and comes out as such, so what is sent over a
-pipe and what is not cannot differ in their results.
+Either way an individual goes in as checkpoint data and comes out rebuilt from such data, so the
+results do not depend on the pool.
 """
 
-import contextlib
+import functools
 import io
-import multiprocessing as mp
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,23 +18,29 @@ from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.envs.agent_table import formatted
 from recurrent_rl.envs.gymnasium_vector import autoreset_mode
 from recurrent_rl.envs.multi_agent_vector import AsyncMultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.envs.worker_process import (
+    Parent,
+    Worker,
+    WorkerDiedError,
+    WorkerFailedError,
+    end_workers,
+)
 from recurrent_rl.evolution.member import Plan, Progress, Report, train_individual
 
 
 @dataclass(frozen=True)
 class Job:
-    """One individual's generation.
+    """One individual's part of a generation.
 
     Attributes:
-        place: in the population.
-        kind: ``PPO`` or ``IPPO``.
-        data: the individual's.
+        place: the individual's index in the population.
+        kind: class of the agent, ``PPO`` or ``IPPO``.
+        data: the agent's checkpoint data.
         device: of its policies.
-        plan: the generation's.
-        networks: the user's own modules in it.
+        plan: how it is trained and tested.
+        networks: its custom networks, as ``Agent.from_checkpoint`` takes them.
 
     """
 
@@ -48,28 +52,28 @@ class Job:
     networks: dict[str, Any]
 
 
-# Place in the population, the individual, and its report.
-Done = tuple[int, Agent, Report]
+# The individual's index in the population, the trained agent, and its report.
+Result = tuple[int, Agent, Report]
 
 
 class Pool(Protocol):
-    """Whoever does the jobs."""
+    """Does jobs."""
 
-    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Done]:
-        """Do the jobs, and give out each as it is done."""
+    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
+        """Do the jobs, and yield the result of each as soon as there is one."""
 
     def close(self) -> None:
-        """Leave nothing running."""
+        """End what the pool has started."""
 
 
 class SerialPool:
-    """All in this process, one after the other, on the environment given."""
+    """Does jobs in this process, one after the other, with one vector environment."""
 
     def __init__(self, env: Any, threads: int) -> None:
         """Args: the vector environment, torch's threads."""
         self.env, self.threads = env, threads
 
-    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Done]:
+    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
         """Do the jobs in order."""
         for job in jobs:
             before = torch.get_num_threads()
@@ -82,158 +86,139 @@ class SerialPool:
             yield job.place, agent, report
 
     def close(self) -> None:
-        """Leave the environment to its owner."""
+        """Do nothing: the environment stays open for its owner."""
 
 
 class ProcessPool:
-    """Processes that each have an environment of their own and take the next job when free."""
+    """Does jobs in processes, each with a vector environment of its own."""
 
     def __init__(self, build: Callable[[], Any], num_envs: int, count: int, threads: int) -> None:
-        """Start them.
+        """Start the processes.
 
         Args:
-            build: gives a worker its vector environment.
-            num_envs: how many environments that must have.
-            count: processes.
-            threads: torch's, in each.
+            build: builds a worker's vector environment.
+            num_envs: how many environments the vector must have.
+            count: number of processes.
+            threads: torch's threads in each.
 
         """
-        # Not "fork": it would copy torch's and others' locks in whatever state they are.
-        context = mp.get_context("spawn")
-        self._connections: list[Connection] = []
-        self._processes: list[Any] = []
+        self._workers: list[Worker] = []
         try:
             for i in range(count):
-                ours, theirs = context.Pipe()
-                process = context.Process(
-                    target=_work,
-                    args=(theirs, CloudpickleWrapper(build), num_envs, threads, os.getpid()),
+                worker = Worker(
+                    # A fork would copy the locks of torch and others in whatever state they are.
+                    "spawn",
+                    _work,
+                    CloudpickleWrapper(build),
+                    num_envs,
+                    threads,
                     name=f"population worker {i}",
                 )
-                process.start()
-                theirs.close()  # or its end of file would never come
-                self._connections.append(ours)
-                self._processes.append(process)
+                self._workers.append(worker)
         except BaseException:
             self.close()
             raise
 
-    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Done]:
-        """Do the jobs; they come back in order of finishing."""
+    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
+        """Do the jobs; the results come in order of finishing."""
         waiting = list(reversed(jobs))
-        busy: dict[Connection, Job] = {}
-        free = list(self._connections)
+        busy: dict[Connection, tuple[Worker, Job]] = {}
+        free = list(self._workers)
         while waiting or busy:
             while waiting and free:
-                connection, job = free.pop(0), waiting.pop()
-                with contextlib.suppress(ConnectionError):  # reading from it says why
-                    networks = CloudpickleWrapper(job.networks)  # type: ignore[arg-type]
-                    connection.send((job.kind, packed(job.data), job.device, job.plan, networks))
-                busy[connection] = job
+                worker, job = free.pop(0), waiting.pop()
+                networks = CloudpickleWrapper(job.networks)  # type: ignore[arg-type]
+                worker.send((job.kind, packed(job.data), job.device, job.plan, networks))
+                busy[worker.connection] = worker, job
             for connection in cast(list[Connection], wait(list(busy))):
-                what, *content = self._receive(connection)
+                worker, job = busy[connection]
+                what, *content = _receive(worker)
                 if what == "progress":
                     progress(*content)
                     continue
-                job = busy.pop(connection)
-                free.append(connection)
+                del busy[connection]
+                free.append(worker)
                 data, report = content
                 agent = job.kind.from_checkpoint(unpacked(data), job.device, **job.networks)
                 yield job.place, agent, report
 
-    def _receive(self, connection: Connection) -> tuple[Any, ...]:
-        try:
-            message: tuple[Any, ...] = connection.recv()
-        except (EOFError, ConnectionError):
-            process = self._processes[self._connections.index(connection)]
-            process.join(5)
-            raise RuntimeError(
-                f"workers: {process.name} died with exit code {process.exitcode}; what it printed "
-                f"stands above. A script that uses workers must do so under "
-                f"if __name__ == '__main__':, as each worker imports it"
-            ) from None
-        if message[0] == "failed":
-            raise RuntimeError(f"workers: an individual failed in its worker:\n{message[1]}")
-        return message
-
     def close(self) -> None:
         """End the processes, whatever they are doing."""
-        for connection in self._connections:
-            connection.close()
-        for process in self._processes:
-            process.join(1)  # one that waits for a job leaves by itself
-            if process.is_alive():
-                process.terminate()
-                process.join(5)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        for worker in self._workers:
+            worker.connection.close()  # a worker that waits for a job leaves then
+        end_workers(self._workers, seconds=1, terminate=True)
 
 
-class _ParentGoneError(Exception):
-    """The parent wants no more. Not a ConnectionError, which environments may raise too."""
-
-
-def _told(connection: Connection, *message: Any) -> None:
+def _receive(worker: Worker) -> tuple[Any, ...]:
     try:
-        connection.send(message)
-    except ConnectionError:
-        raise _ParentGoneError from None
+        message: tuple[Any, ...] = worker.receive()
+    except WorkerFailedError as error:
+        raise RuntimeError(f"workers: an individual failed in its worker:\n{error}") from None
+    except WorkerDiedError as error:
+        raise RuntimeError(
+            f"workers: {worker.process.name} died with exit code {error}; what it printed stands "
+            f"above. A script that uses workers must do so under if __name__ == '__main__':, as "
+            f"each worker imports it"
+        ) from None
+    return message
 
 
-def _next_job(connection: Connection, parent: int) -> Any:
-    try:
-        while not connection.poll(1):
-            if os.getppid() != parent:
-                raise _ParentGoneError
-        return connection.recv()
-    except (EOFError, ConnectionError):
-        raise _ParentGoneError from None
-
-
-def _work(
-    connection: Connection, build: Callable[[], Any], num_envs: int, threads: int, parent: int
-) -> None:
-    """Train individuals in a worker process, until the parent wants no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # closes the environment on its way
+def _work(parent: Parent, build: Callable[[], Any], num_envs: int, threads: int) -> None:
+    """Train individuals in a worker process."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the environment is closed
     torch.set_num_threads(threads)
-    env = None
-    try:
-        env = build()
-        if env.num_envs != num_envs:
-            raise ValueError(
-                f"make_env: expected {num_envs} environments in the vector, as in env, got "
-                f"{env.num_envs}"
-            )
-        while True:
-            kind, data, device, plan, networks = _next_job(connection, parent)
-            agent = kind.from_checkpoint(unpacked(data), device, **networks.fn)
-            report = train_individual(
-                agent, env, plan, lambda *news: _told(connection, "progress", *news)
-            )
-            _told(connection, "done", packed(agent.to_checkpoint()), report)
-    except _ParentGoneError:
-        return
-    except Exception as error:
-        with contextlib.suppress(_ParentGoneError):
-            _told(connection, "failed", formatted(error))
-    finally:
-        if env is not None:
-            env.close()
+    env = build()
+    parent.exit_stack.callback(env.close)
+    if env.num_envs != num_envs:
+        raise ValueError(
+            f"make_env: expected {num_envs} environments in the vector, as in env, got "
+            f"{env.num_envs}"
+        )
+    while True:
+        kind, data, device, plan, networks = parent.receive()
+        agent = kind.from_checkpoint(unpacked(data), device, **networks.fn)
+        report = train_individual(
+            agent, env, plan, lambda *progress: parent.send(("progress", *progress))
+        )
+        parent.send(("done", packed(agent.to_checkpoint()), report))
 
 
 def packed(data: dict[str, Any]) -> bytes:
-    """Checkpoint data as bytes: views of one tensor go once, which pickle does not know how to."""
+    """Return checkpoint data as bytes, in which tensors that share memory are stored once."""
     buffer = io.BytesIO()
-    torch.save(data, buffer)
+    torch.save(data, buffer)  # pickle would store each view of a tensor by itself
     return buffer.getvalue()
 
 
 def unpacked(data: bytes) -> dict[str, Any]:
-    """Return what was ``packed``, on the CPU."""
+    """Return checkpoint data from ``packed``, on the CPU."""
     content: dict[str, Any] = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     return content
+
+
+def pool_opener(
+    env: Any, make_env: Callable[[], Any] | None, workers: int, threads: int, jobs: int
+) -> Callable[[], Pool]:
+    """Return a function that opens the pool which arguments of a training function ask for.
+
+    Args:
+        env: the vector environment of a pool with one worker.
+        make_env: builds each worker's vector environment; None builds it like ``env``.
+        workers: number of processes.
+        threads: torch's threads, for each individual.
+        jobs: how many there are at most, so how many workers are of use.
+
+    Raises:
+        ValueError: a number out of range, or an environment that nobody knows how to build again.
+
+    """
+    if workers < 1 or threads < 1:
+        raise ValueError(f"expected at least 1 of workers and threads, got {workers=}, {threads=}")
+    build = builder_of(env) if workers > 1 and make_env is None else make_env
+    count = min(workers, jobs)
+    if count > 1 and build is not None:
+        return functools.partial(ProcessPool, build, env.num_envs, count, threads)
+    return functools.partial(SerialPool, env, threads)
 
 
 def builder_of(env: Any) -> Callable[[], Any]:
@@ -243,7 +228,7 @@ def builder_of(env: Any) -> Callable[[], Any]:
     take their defaults.
 
     Raises:
-        ValueError: nobody knows how; the message says what to do.
+        ValueError: an environment of another class; the message says what to do.
 
     """
     kind = type(env)

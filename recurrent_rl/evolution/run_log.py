@@ -1,46 +1,27 @@
-"""What a training run shows and writes: progress, a table of each generation, logs."""
+"""What a training run shows and writes: progress, a table of each generation, log files."""
 
 import json
 import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.evolution.member import Report
+from recurrent_rl.evolution.run_state import RunState
 from recurrent_rl.metrics import CsvTable, MetricsLogger
 
 
-class Population(Protocol):
-    """What is logged of a run."""
-
-    @property
-    def population(self) -> list[Any]:
-        """The individuals."""
-
-    @property
-    def generation(self) -> int:
-        """Which they are in."""
-
-    @property
-    def reports(self) -> list[Report | None]:
-        """What they did in it."""
-
-    @property
-    def total_steps(self) -> int:
-        """Environment steps of all individuals that ever were."""
-
-
 class RunLog:
-    """Progress on the console, and the logs of a run.
+    """Shows the progress of a run on the console, and writes its log files.
 
     ``population.csv`` has a row for each individual of each generation, with its parent, its
-    mutation and its hyper-parameters; ``metrics.csv`` and TensorBoard have the numbers over the
-    population's steps.
+    mutation and its hyper-parameters. ``metrics.csv`` and TensorBoard have the numbers of each
+    generation, over the steps of all individuals together.
     """
 
     def __init__(
@@ -56,15 +37,16 @@ class RunLog:
         """Open the logs.
 
         Args:
-            total: environment steps of the whole run.
+            total: environment steps of the whole run, for the progress bar.
             verbose: write to the console.
-            directory: for files; None for none.
+            directory: for log files; None writes none.
             config: what the run was started with.
-            wandb_kwargs: for ``wandb.init``; None does without.
-            resume_at: the last generation to keep, and all steps up to its end; None begins anew.
+            wandb_kwargs: options of ``wandb.init``; None does not use Weights & Biases.
+            resume_at: the last generation that existing logs keep, and the steps of all individuals
+                up to its end; None begins new logs.
 
         Raises:
-            ImportError: wandb is needed and not there.
+            ImportError: wandb is needed and not installed.
 
         """
         self.total, self.verbose = total, verbose
@@ -82,7 +64,7 @@ class RunLog:
         self._since = time.perf_counter()
 
     def begin(self, done: int) -> None:
-        """Show the progress bar, with so many steps behind us."""
+        """Show the progress bar; ``done`` steps were taken before."""
         self._since = time.perf_counter()
         if self.verbose:
             self._bar = tqdm(
@@ -90,55 +72,61 @@ class RunLog:
             )
 
     def progress(self, steps: int, score: float) -> None:
-        """Count steps of a rollout, and show the mean return of its episodes."""
+        """Count the steps of a rollout, and show the mean return of its episodes."""
         if self._bar is not None:
             self._bar.update(steps)
             if not np.isnan(score):
                 self._latest = f"score {score:.1f}"
-                self._show()
+                self._update_bar()
 
-    def _show(self) -> None:
+    def _update_bar(self) -> None:
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join(filter(None, (self._latest, self._best))))
 
-    def say(self, text: str) -> None:
-        """Print a line beside the progress bar."""
+    def write(self, text: str) -> None:
+        """Write a line to the console, above the progress bar."""
         if self.verbose:
             tqdm.write(text)
 
-    def generation(self, run: Population, fitness: Callable[[Agent], float]) -> None:
-        """Log a generation that is over; ``fitness`` is what selection goes by."""
+    def generation(self, state: RunState, fitness: Callable[[Agent], float]) -> None:
+        """Log a generation in which all individuals have been trained and tested.
+
+        Args:
+            state: of the state.
+            fitness: gives the fitness that selection uses.
+
+        """
         seconds = time.perf_counter() - self._since
         self._since = time.perf_counter()
-        reports = [report for report in run.reports if report is not None]
+        reports = [report for report in state.reports if report is not None]
         latest = [report.fitness for report in reports]
         speed = sum(report.steps for report in reports) / max(seconds, 1e-9)
         rows = [
-            _row(run.generation, place, agent, report, fitness(agent))
-            for place, (agent, report) in enumerate(zip(run.population, reports, strict=True))
+            _row(state.generation, place, agent, report, fitness(agent))
+            for place, (agent, report) in enumerate(zip(state.population, reports, strict=True))
         ]
         if self._table is not None:
             for row in rows:
                 self._table.append(row)
         values = {
-            "generation": float(run.generation),
+            "generation": float(state.generation),
             "fitness/best": max(latest),
             "fitness/mean": float(np.mean(latest)),
             "steps_per_second": speed,
         }
-        for place, (agent, report) in enumerate(zip(run.population, reports, strict=True)):
-            values |= _numbers(f"member_{place}", agent, report)
+        for place, (agent, report) in enumerate(zip(state.population, reports, strict=True)):
+            values |= _metrics_of(f"member_{place}", agent, report)
         if self._metrics is not None:
-            self._metrics.log(run.total_steps, values)
+            self._metrics.log(state.total_steps, values)
         if self._wandb is not None:
-            self._wandb.log(values, step=run.total_steps)
+            self._wandb.log(values, step=state.total_steps)
         self._best = f"fitness {max(latest):.1f}"
-        self._show()
+        self._update_bar()
         if self.verbose:
-            self.say(_shown(run, rows, speed))
+            self.write(_as_text(state, rows, speed))
 
     def close(self) -> None:
-        """Close everything."""
+        """Close the progress bar and the logs."""
         if self._bar is not None:
             self._bar.close()
         if self._metrics is not None:
@@ -150,7 +138,7 @@ class RunLog:
 
 
 def hyperparameters(agent: Agent) -> dict[str, float]:
-    """Return the present values of what mutations may change, by group where there are several."""
+    """Return the values of what mutations may change; names begin with the group, if several."""
     names = () if agent.hp_config is None else agent.hp_config.parameters
     several = len(agent.trainers) > 1
     return {
@@ -185,7 +173,7 @@ def _row(
     }
 
 
-def _numbers(name: str, agent: Agent, report: Report) -> dict[str, float]:
+def _metrics_of(name: str, agent: Agent, report: Report) -> dict[str, float]:
     values = {
         "index": float(agent.index),
         "steps": float(agent.env_steps),
@@ -198,9 +186,9 @@ def _numbers(name: str, agent: Agent, report: Report) -> dict[str, float]:
     return {f"{name}/{what}": value for what, value in values.items()}
 
 
-def _shown(run: Population, rows: list[dict[str, Any]], speed: float) -> str:
-    """Return a table of the generation as text; a star marks who was kept for its fitness."""
-    names = list(dict.fromkeys(n for agent in run.population for n in hyperparameters(agent)))
+def _as_text(state: RunState, rows: list[dict[str, Any]], speed: float) -> str:
+    """Return a table of the generation as text; a star marks the elite."""
+    names = list(dict.fromkeys(n for agent in state.population for n in hyperparameters(agent)))
     head = ["", "index", "parent", "score", "fitness", "mean", *names, "mutation"]
     lines = [head]
     for row in rows:
@@ -221,7 +209,7 @@ def _shown(run: Population, rows: list[dict[str, Any]], speed: float) -> str:
     )
     steps = max(row["steps"] for row in rows)
     return (
-        f"--- Generation {run.generation}: {steps:,} steps each, {run.total_steps:,} in all, "
+        f"--- Generation {state.generation}: {steps:,} steps each, {state.total_steps:,} in all, "
         f"{speed:,.0f} steps/s\n{table}"
     )
 

@@ -1,4 +1,4 @@
-"""Tournament selection: who of a population has children."""
+"""Tournament selection: which individuals of a population are the parents of the next one."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -20,6 +20,10 @@ class TournamentSelection(RandomStream):
 
     Attributes:
         generator: of its random draws.
+        tournament_size: individuals that compete for each place.
+        elitism: whether the best individual goes on as it is.
+        population_size: size of the next generation.
+        eval_loop: number of latest evaluations whose mean is the fitness.
 
     """
 
@@ -35,10 +39,10 @@ class TournamentSelection(RandomStream):
         """Set how to select.
 
         Args:
-            tournament_size: individuals that compete for each place, in [1, size of population]:
-                the more, the fewer chances for the weak.
+            tournament_size: individuals that compete for each place, in [1, size of population];
+                the more there are, the rarer are weak individuals among the parents.
             elitism: the best individual goes on as it is.
-            population_size: of the next generation, at least 1.
+            population_size: size of the next generation, at least 1.
             eval_loop: fitness is the mean of this many latest evaluations, at least 1.
             rand_seed: None takes fresh entropy.
 
@@ -58,7 +62,7 @@ class TournamentSelection(RandomStream):
         super().__init__(rand_seed)
 
     def fitness(self, agent: Agent) -> float:
-        """Return the mean of the latest evaluations; minus infinity where that is no number.
+        """Return the mean of the latest evaluations; minus infinity if that is not a number.
 
         Raises:
             ValueError: it has not been evaluated.
@@ -75,19 +79,18 @@ class TournamentSelection(RandomStream):
     def select(self, population: Sequence[AnyAgent]) -> tuple[AnyAgent, list[AnyAgent]]:
         """Return the fittest individual and the next generation.
 
-        All of the next generation are copies: nothing that happens to them touches the present
-        one. Each but the elite's has a number, a random stream and a place in the lineage of its
-        own.
+        The next generation consists of copies, so what happens to it does not change the present
+        one. Each copy has an index, a random stream and a birth of its own, except the elite's.
 
         Args:
             population: evaluated; left as it is.
 
         Returns:
-            elite: the individual itself that was evaluated.
-            population: the next generation; first the elite's copy, if there is elitism.
+            elite: the fittest individual itself, not a copy.
+            population: the next generation; the elite's copy comes first, if there is elitism.
 
         Raises:
-            ValueError: nobody, too few for a tournament, or not evaluated.
+            ValueError: fewer individuals than a tournament needs, or one that was not evaluated.
 
         """
         if len(population) < self.tournament_size:

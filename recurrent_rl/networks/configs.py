@@ -9,6 +9,7 @@ from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, Config, Range
 Activation = Literal["Tanh", "ReLU", "ELU", "GELU", "SiLU", "LeakyReLU", "Identity"]
 
 
+# What describes convolutions; in dictionaries they may stand beside the encoder's own options.
 CONVOLUTIONS = ("channel_size", "kernel_size", "stride_size")
 
 

@@ -1,4 +1,4 @@
-"""Tests of `acting.collect`: what a rollout holds, whatever the environment and agent."""
+"""Tests of `recurrent_rl.acting.collect`: what a rollout holds, with any environment."""
 
 import copy
 import importlib.util
@@ -417,12 +417,15 @@ def test_garbage_in_steps_that_only_reset_changes_nothing() -> None:
     agent = make_agent(env, previous_action=True, burn_in=2, refresh_hidden_state=True)
     collect_rollouts_recurrent(agent, env)
     spoilt = copy.deepcopy(agent)
+    for each in (agent, spoilt):
+        prepare(each)
     buffer = spoilt.buffer
     assert buffer is not None
+    last_value = buffer.last_value  # not of a step
     junk = junk_steps(buffer)
     assert junk.sum() == 4
     for field in vars(buffer).values():
-        if isinstance(field, Tensor) and field.is_floating_point():
+        if isinstance(field, Tensor) and field.is_floating_point() and field is not last_value:
             field[junk] = torch.nan
     assert buffer.action_mask is not None
     buffer.action[junk], buffer.action_mask[junk] = 2**40, False
@@ -595,6 +598,85 @@ def test_a_test_in_between_starts_afresh() -> None:
     assert starts_afresh(agent, env)
 
 
+def test_a_test_in_a_single_environment_of_the_vector_starts_afresh() -> None:
+    env = long_episodes()
+    agent = make_agent(env)
+    for single in (env.envs[1], gym.wrappers.TimeLimit(env.envs[0], 9)):
+        assert starts_afresh(agent, env)
+        assert not starts_afresh(agent, env)
+        agent.test(single, max_steps=3, loop=1)
+        assert starts_afresh(agent, env)
+        assert not starts_afresh(agent, env)
+        agent.collection.forget()
+
+
+def test_a_test_through_a_wrapper_starts_afresh() -> None:
+    env = long_episodes()
+    agent = make_agent(env)
+    assert starts_afresh(agent, env)
+    agent.test(gym.wrappers.vector.RecordEpisodeStatistics(env), max_steps=3, loop=1)
+    assert starts_afresh(agent, env)
+
+
+def test_another_agents_use_of_one_environment_or_of_a_wrapper_starts_afresh() -> None:
+    env = long_episodes()
+    ours, theirs = make_agent(env), make_agent(env)
+    member = SyncVectorEnv([lambda: env.envs[1]], autoreset_mode=SAME)
+    for used in (member, gym.wrappers.vector.RecordEpisodeStatistics(env)):
+        assert starts_afresh(ours, env)
+        assert not starts_afresh(ours, env)
+        assert starts_afresh(theirs, used)
+        assert starts_afresh(ours, env)
+        ours.collection.forget()
+
+
+def test_goes_on_through_a_wrapper_or_in_another_vector_of_the_same_environments() -> None:
+    env = long_episodes()
+    agent = make_agent(env)
+    assert starts_afresh(agent, env)
+    wrapped = gym.wrappers.vector.TransformReward(env, lambda reward: reward / 2)
+    assert not starts_afresh(agent, wrapped)
+    again = SyncVectorEnv([lambda i=i: env.envs[i] for i in range(2)], autoreset_mode=SAME)
+    assert not starts_afresh(agent, again)
+    assert not starts_afresh(agent, env)
+    assert [e.time for e in env.envs] == [20, 20]
+
+
+@pytest.mark.parametrize("order", [[1, 0], [0], [1], [0, 0], [0, 1, 2]], ids=str)
+def test_a_vector_of_some_of_the_environments_starts_afresh(order: list[int]) -> None:
+    env, other = long_episodes(), scripted(["300t"])
+    agent = make_agent(env)
+    assert starts_afresh(agent, env)
+    singles = [*env.envs, *other.envs]
+    some = SyncVectorEnv([lambda i=i: singles[i] for i in order], autoreset_mode=SAME)
+    assert starts_afresh(agent, some)
+    assert starts_afresh(agent, env)
+
+
+def test_other_processes_are_told_apart_by_their_vector() -> None:
+    envs = [scripted(["300t"] * 2, kind=AsyncVectorEnv) for _ in range(2)]
+    try:
+        agent = make_agent(envs[0])
+        assert [starts_afresh(agent, envs[0]) for _ in range(2)] == [True, False]
+        agent.test(envs[1], max_steps=2, loop=1)
+        assert not starts_afresh(agent, envs[0])
+        agent.test(envs[0], max_steps=2, loop=1)
+        assert starts_afresh(agent, envs[0])
+    finally:
+        for env in envs:
+            env.close()
+
+
+def test_copies_start_afresh() -> None:
+    env = long_episodes()
+    agent = make_agent(env)
+    assert starts_afresh(agent, env)
+    assert starts_afresh(agent, copy.deepcopy(env))
+    assert starts_afresh(agent, env)
+    assert starts_afresh(copy.deepcopy(agent), env)
+    assert starts_afresh(agent, env)
+
+
 def test_a_clone_starts_afresh_and_so_does_the_original_then() -> None:
     env = long_episodes()
     agent = make_agent(env)
@@ -700,7 +782,7 @@ class MaskFault(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
     ("mask", "message"),
     [
         (None, r"expected one at every step, as at reset, got none at step 3"),
-        (np.ones((2, 4)), r"expected shape \[N, n\] = \[2, 3\], got \[2, 4\]"),
+        (np.ones((2, 4)), r"expected shape \[N, n\] = \[2, 3\] for Discrete.*, got shape \[2, 4\]"),
         (
             np.array([[1, 0, 0], [0, 0, 0]]),
             r"at least one allowed action, got none from environment 1 at step 3",
@@ -729,6 +811,7 @@ NORMALIZED = {"normalize_obs": True, "normalize_reward": True}
 
 def assert_discarded(agent: PPO, env: Any, message: str) -> None:
     """Collection fails with the message, nothing has changed, and the next one works."""
+    prepare(agent)  # what an earlier rollout did to the statistics is none of this one's doing
     before, steps = weights(agent), agent.env_steps
     with pytest.raises(ValueError, match=message) as error:
         collect_rollouts_recurrent(agent, env)

@@ -1,4 +1,4 @@
-"""Tests of `acting.collect` with groups of agents: what their rollouts hold, exactly."""
+"""Tests of `recurrent_rl.acting.collect` with groups of agents: what rollouts hold."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -1156,7 +1156,15 @@ def test_goes_on_or_starts_afresh() -> None:
     assert fresh(team, env)
     assert fresh(team, other)
     assert fresh(team, env)
-    team.test(env, max_steps=2, loop=1)
-    assert fresh(team, env)
+    for used in (env, env.envs[1]):
+        team.test(used, max_steps=2, loop=1)
+        assert fresh(team, env)
+        assert not fresh(team, env)
+    team.test(other, max_steps=2, loop=1)
     assert not fresh(team, env)
+    part = SyncMultiAgentVectorEnv([lambda: env.envs[0]])
+    assert fresh(team, part)
+    assert fresh(team, env)
+    again = SyncMultiAgentVectorEnv([lambda i=i: env.envs[i] for i in range(2)])
+    assert not fresh(team, again)
     assert fresh(team.clone(), env)

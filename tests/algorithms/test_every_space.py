@@ -20,10 +20,10 @@ from support.spaces_of import observation_spaces
 from recurrent_rl import (
     IPPO,
     PPO,
-    AgentGroup,
     SyncMultiAgentVectorEnv,
     collect_rollouts_recurrent,
 )
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.spaces.masks import choices
 
@@ -108,11 +108,11 @@ def fit(options: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
     return {**options, **own}
 
 
-def assert_ratio_one(group: AgentGroup) -> None:
+def assert_ratio_one(trainer: OnPolicyTrainer) -> None:
     """Replayed and collected log-probabilities and values agree wherever a step is trained on."""
-    buffer = group.buffer
+    buffer = trainer.buffer
     assert buffer is not None
-    log_prob, value = replay(group.policy, buffer)
+    log_prob, value = replay(trainer.policy, buffer)
     active = buffer.active & buffer.exists
     assert active.any()
     assert buffer.log_prob[active].std() > 0, "a policy that says nothing proves nothing"
@@ -122,11 +122,11 @@ def assert_ratio_one(group: AgentGroup) -> None:
     assert torch.isnan(log_prob[~active]).all()
 
 
-def assert_learns(group: AgentGroup) -> None:
+def assert_learns(trainer: OnPolicyTrainer) -> None:
     """An update moves finite weights."""
-    before = [p.detach().clone() for p in group.policy.parameters()]
-    assert np.isfinite(group.learn().policy_loss)
-    after = list(group.policy.parameters())
+    before = [p.detach().clone() for p in trainer.policy.parameters()]
+    assert np.isfinite(trainer.learn().policy_loss)
+    after = list(trainer.policy.parameters())
     assert all(torch.isfinite(p).all() for p in after)
     assert any(not torch.equal(p, q) for p, q in zip(before, after, strict=True))
 
@@ -145,8 +145,8 @@ def try_alone(
     for _ in range(2):  # in the second, memory and normalisation come from the first
         collect_rollouts_recurrent(agent, env)
         if not options.get("burn_in"):  # which begins from fresher states than collection did
-            assert_ratio_one(agent)
-        assert_learns(agent)
+            assert_ratio_one(agent.trainer)
+        assert_learns(agent.trainer)
 
 
 def try_team(
@@ -170,10 +170,10 @@ def try_team(
     )
     for _ in range(2):
         collect_rollouts_recurrent(agent, env)
-        for group in agent.groups:
+        for trainer in agent.trainers.values():
             if not options.get("burn_in"):
-                assert_ratio_one(group)
-            assert_learns(group)
+                assert_ratio_one(trainer)
+            assert_learns(trainer)
     env.close()
 
 

@@ -53,10 +53,10 @@ def refereed(make: MakeEnv) -> MakeEnv:
 
 def check_rollout(agent: IPPO) -> None:
     """What holds of any rollout: the learner sees what acting saw, and nothing is missing."""
-    for group in agent.groups:
-        buffer = group.buffer
+    for trainer in agent.trainers.values():
+        buffer = trainer.buffer
         assert buffer is not None
-        log_prob, value = replay(group.policy, buffer)
+        log_prob, value = replay(trainer.policy, buffer)
         taken = torch.isfinite(log_prob)
         assert torch.equal(taken, buffer.active & buffer.exists)
         torch.testing.assert_close(log_prob[taken], buffer.log_prob[taken], rtol=1e-4, atol=1e-5)
@@ -89,7 +89,7 @@ def run(
             check_rollout(agent)
             for name, diagnostics in agent.learn().items():
                 assert diagnostics.updates > 0
-                actor = f"{name}.actor.0.weight"
+                actor = f"{name}.action_head.layers.0.weight"
                 assert not torch.equal(before[actor], team_weights(agent)[actor])
             assert set(stats.agent_returns) == set(agent.agent_ids)
             team = np.sum([stats.agent_returns[a] for a in agent.agent_ids], axis=0)
@@ -120,7 +120,7 @@ def run(
 def test_simple_spread(options: dict[str, Any], tmp_path: Path) -> None:
     agent = run(mpe("simple_spread_v3"), tmp_path, **options)
     assert agent.grouped_agents == {"agent": ["agent_0", "agent_1", "agent_2"]}
-    buffer = agent.groups[0].buffer
+    buffer = agent.trainers["agent"].buffer
     assert buffer is not None
     # Nobody dies; all are cut at once by a limit, and what they saw last has a value.
     assert (buffer.active & buffer.exists).all()
@@ -148,13 +148,14 @@ def test_simple_world_comm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["simple_spread_v3", "simple_speaker_listener_v4"])
 def test_particles_in_turns(name: str, tmp_path: Path) -> None:
     agent = run(mpe(name, "env"), tmp_path, learn_step=64)
-    for group in agent.groups:
-        buffer = group.buffer
+    for trainer in agent.trainers.values():
+        buffer = trainer.buffer
         assert buffer is not None
         by_env = buffer.exists.view(64, 3, -1)
         assert (by_env.sum(-1) <= 1).all()
         assert buffer.truncated.any()
-    everybody = torch.cat([g.buffer.exists.view(64, 3, -1) for g in agent.groups], -1)  # type: ignore[union-attr]
+    buffers = [trainer.buffer for trainer in agent.trainers.values()]
+    everybody = torch.cat([b.exists.view(64, 3, -1) for b in buffers if b is not None], -1)
     assert (everybody.sum(-1) == 1).all()
 
 
@@ -185,8 +186,8 @@ def test_knights_archers_zombies(tmp_path: Path) -> None:
         "knight": ["knight_0", "knight_1"],
     }
     deaths = exits = 0
-    for group in agent.groups:
-        buffer = group.buffer
+    for trainer in agent.trainers.values():
+        buffer = trainer.buffer
         assert buffer is not None
         deaths += int(buffer.terminated.sum())
         exits += int((~buffer.exists).any(0).sum())
@@ -216,9 +217,9 @@ def test_pursuit(tmp_path: Path) -> None:
 def test_games_with_action_masks(name: str, needed: str, tmp_path: Path) -> None:
     make = refereed(zoo("aec", f"classic/{name}", needed, "pygame"))
     agent = run(make, tmp_path, learn_step=100, previous_action=True)
-    [group] = agent.groups
-    assert group.size == 2
-    buffer = group.buffer
+    [trainer] = agent.trainers.values()
+    assert trainer.group.size == 2
+    buffer = trainer.buffer
     assert buffer is not None
     assert buffer.action_mask is not None
     assert buffer.terminated.any()

@@ -34,13 +34,14 @@ def test_tuned_settings_fit_their_environments(env_id: str) -> None:
     agent = build(load_tuned(env_id), env, seed=0)
     stats = collect_rollouts_recurrent(agent, env, n_steps=40)
     assert stats.steps == 80
-    for group in agent.groups:
-        assert group.buffer is not None
-        active = group.buffer.active & group.buffer.exists
-        log_prob, value = replay(group.policy, group.buffer)
-        for ours, theirs in ((log_prob, group.buffer.log_prob), (value, group.buffer.value)):
+    for trainer in agent.trainers.values():
+        buffer = trainer.buffer
+        assert buffer is not None
+        active = buffer.active & buffer.exists
+        log_prob, value = replay(trainer.policy, buffer)
+        for ours, theirs in ((log_prob, buffer.log_prob), (value, buffer.value)):
             torch.testing.assert_close(ours[active], theirs[active], rtol=1e-4, atol=1e-4)
-        assert group.learn().updates > 0
+        assert trainer.learn().updates > 0
     env.close()
 
 
@@ -65,7 +66,7 @@ def test_connect_four_beats_chance() -> None:
     assert isinstance(agent, IPPO)
     while agent.env_steps < 15_000:
         collect_rollouts_recurrent(agent, env)
-        buffer = agent.trainees["player"].buffer
+        buffer = agent.trainers["player"].buffer
         # Its own turns only; the other's board is not looked at.
         active = buffer.active & buffer.exists
         assert buffer.action_mask[active].gather(-1, buffer.action[active][:, None]).all()

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.hpo`: ranges of hyper-parameters, and how a mutation moves within them."""
+"""Tests of `recurrent_rl.algorithms.search_space`: ranges, and how a mutation moves in them."""
 
 import math
 from typing import Any

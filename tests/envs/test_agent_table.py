@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.agent_table`: who is there, what they see, and what came of it."""
+"""Tests of `recurrent_rl.envs.agent_table`: who is there, what they see, and what came of it."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from pettingzoo import AECEnv, ParallelEnv
 from support.multi_envs import Episode, ScriptedParallel, TurnTaking
 
-from recurrent_rl.envs.agent_table import AgentTable, check_alike, describe, formatted, play
+from recurrent_rl.envs.agent_table import AgentTable, check_alike, describe
+from recurrent_rl.envs.env_rows import environment_rows
 
 NUMBERS = Box(-9, 9, (2,))
 MASKED = Dict(observation=NUMBERS, action_mask=Box(0, 1, (3,), np.int8))
@@ -75,7 +76,7 @@ class Driver:
 
     def __init__(self, env: Any) -> None:
         self.env, self.table = env, AgentTable(describe(env), 2)
-        self.rows = play(env, self.table, 1)
+        self.rows = environment_rows(env, self.table, 1)
         for block in self.table.blocks:
             for array in vars(block).values():
                 if isinstance(array, np.ndarray):
@@ -197,15 +198,6 @@ class TestDescribe:
         for other in (Told({}, agents="ba"), Told({}, agents="a"), Told({}, action=Discrete(3))):
             with pytest.raises(ValueError, match=r"^environment 3: .* like environment 0's"):
                 check_alike(spaces, other, 3)
-
-    def test_errors_as_text(self) -> None:
-        try:
-            raise KeyError("lost")
-        except KeyError as error:
-            text = formatted(error)
-        assert "Traceback" in text
-        assert "test_errors_as_text" in text
-        assert text.endswith("KeyError: 'lost'\n")
 
 
 class TestBlocks:
@@ -827,7 +819,7 @@ def test_actions_come_in_the_form_of_their_space(space: Any, kind: Any) -> None:
 
     env = Noting()
     table = AgentTable(describe(env), 1)
-    rows = play(env, table, 0)
+    rows = environment_rows(env, table, 0)
     rows.reset()
     table.blocks[0].action[:] = 1
     rows.step()

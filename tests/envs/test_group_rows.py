@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.group_rows`: a vector of environments as rows, row e * A + a."""
+"""Tests of `recurrent_rl.envs.group_rows`: a vector of environments as rows, row e * A + a."""
 
 from typing import Any
 

@@ -1,14 +1,14 @@
-"""Tests of the fakes in `multi_envs`: a wrong fake would let wrong code pass."""
+"""Tests of the fakes in `support.multi_envs`: a wrong fake would let wrong code pass."""
 
 import doctest
 import pickle
 from typing import Any
 
 import gymnasium as gym
-import support.multi_envs as multi_envs
 import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from support import multi_envs
 from support.envs import NAN_REWARD, Recall
 from support.multi_envs import (
     Crowd,

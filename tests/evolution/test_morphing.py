@@ -306,6 +306,11 @@ def drop(policy: ActorCritic, useless: dict[str, list[int]]) -> None:
             parameters[name][:, columns] = 0
 
 
+def read_by_heads(columns: list[int]) -> dict[str, list[int]]:
+    """The same columns of both heads' first layers."""
+    return {f"{head}.layers.0.weight": columns for head in ("action_head", "value_head")}
+
+
 USELESS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[int]]]] = {
     # Other units in each layer, so that a mapping of one layer used for another is noticed.
     "recurrent layers": (
@@ -315,8 +320,7 @@ USELESS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[int]]]] 
             "trunks.0.encoder.core.rnn.weight_hh_l0": [1, 4],
             "trunks.0.encoder.core.rnn.weight_ih_l1": [1, 4],
             "trunks.0.encoder.core.rnn.weight_hh_l1": [0, 5],
-            "action_head.layers.0.weight": [0, 5],
-            "value_head.layers.0.weight": [0, 5],
+            **read_by_heads([0, 5]),
         },
     ),
     "below a residual layer": (
@@ -326,8 +330,7 @@ USELESS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, list[int]]]] 
             "trunks.0.encoder.core.rnn.weight_hh_l0": [2, 3],
             "trunks.0.encoder.core.added.0.weight_ih_l0": [2, 3],
             "trunks.0.encoder.core.added.0.weight_hh_l0": [2, 3],
-            "action_head.layers.0.weight": [2, 3],
-            "value_head.layers.0.weight": [2, 3],
+            **read_by_heads([2, 3]),
         },
     ),
     "in front of the core": (
@@ -373,10 +376,7 @@ def test_units_that_only_the_recurrence_reads_are_useful(
     encoder = {"cell": cell, "hidden_state_size": 3}
     agent = PPO(OBSERVATIONS["vector"], ACTIONS["box"], {"encoder_config": encoder}, seed=0)
     randomise(agent.policy, 0)
-    heads = {
-        "action_head.layers.0.weight": [memory, useless],
-        "value_head.layers.0.weight": [memory, useless],
-    }
+    heads = read_by_heads([memory, useless])
     drop(agent.policy, {**heads, "trunks.0.encoder.core.rnn.weight_hh_l0": [useless]})
     old = agent.policy
     change(agent, {"encoder_config": {**encoder, "hidden_state_size": 2}})
@@ -478,7 +478,7 @@ def test_shrinking_drops_useless_latents(hidden: tuple[int, ...], recurrent: boo
     useless = [1, 5 + 4, 10 + 0]  # one of each five
     by_reader = {"trunks.0.encoder.mlp.0.weight": useless}
     if not hidden:
-        heads = {"action_head.layers.0.weight": useless, "value_head.layers.0.weight": useless}
+        heads = read_by_heads(useless)
         by_reader = {"trunks.0.encoder.core.rnn.weight_ih_l0": useless} if recurrent else heads
     drop(old, {**by_reader, "trunks.0.encoder.vector_mlp.2.weight": [2]})
     changed = {"hidden_size": (3,), "activation": "ELU"}
@@ -492,12 +492,10 @@ def test_shrinking_around_the_core() -> None:
     """What only the map around the core reads is useful; what only it writes is so, too."""
     agent = case("vector", {"core_residual": True, "hidden_size": (5,)}, {}).agent()
     old = agent.policy
-    heads = {"action_head.layers.0.weight": [2], "value_head.layers.0.weight": [2]}
-    core = {
-        "trunks.0.encoder.core.rnn.weight_ih_l0": [0, 3],
-        "trunks.0.encoder.core.rnn.weight_hh_l0": [2],
-    }
-    drop(old, {**heads, **core, "trunks.0.encoder.skip.weight": [3]})
+    heads = read_by_heads([2])
+    core = "trunks.0.encoder.core.rnn.weight"
+    drop(old, {**heads, f"{core}_ih_l0": [0, 3], f"{core}_hh_l0": [2]})
+    drop(old, {"trunks.0.encoder.skip.weight": [3]})
     with torch.no_grad():
         for weights in (
             old.encoders[0].core.rnn.weight_ih_l0,
@@ -824,6 +822,18 @@ def test_saving_and_loading_after_a_change(variant: dict[str, Any], tmp_path: Pa
     assert_same_weights(weights(agent), weights(other))
     clone = agent.clone()
     assert_same_weights(weights(agent), weights(clone))
+
+
+@pytest.mark.xfail(reason="the replaced policy's memory is saved and taken for the new one's")
+def test_there_is_nothing_to_continue_after_a_change_saved_or_not(tmp_path: Path) -> None:
+    vector = env()
+    agent = make_agent(vector, hidden_size=())
+    train(agent, vector)
+    change(agent, larger(agent))
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    for each in (agent, PPO.load(tmp_path / "agent.pt")):
+        with pytest.raises(ValueError, match="to continue, the agent has nothing"):
+            collect_rollouts_recurrent(each, vector, reset=False)
 
 
 def team_env() -> Any:

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.mutation`: what each kind changes, what it leaves alone, and by chance."""
+"""Tests of `recurrent_rl.evolution.mutation`: what each kind changes, and what it leaves alone."""
 
 import math
 import re
@@ -11,10 +11,10 @@ import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from support.agents import make_team
 from support.envs import scripted
-from support.evolving import assert_same, individual, snapshot
+from support.evolving import assert_same, grow_older, individual, snapshot
+from support.growing import CASES, CONVOLUTIONS, VECTORS, agent_of, case, gap, sampled
 from support.helpers import double
 from support.multi_envs import scripted_makers
-from test_architecture import CASES, CONVOLUTIONS, VECTORS, agent_of, case, gap, sampled
 from torch import Tensor
 
 from recurrent_rl import (
@@ -28,7 +28,7 @@ from recurrent_rl import (
     collect_rollouts_recurrent,
 )
 from recurrent_rl.algorithms.unroll import replay
-from recurrent_rl.evolution.mutation import depth_sites, width_sites
+from recurrent_rl.evolution.architecture_sites import depth_sites, width_sites
 
 KINDS = ("none", "architecture", "parameters", "activation", "rl_hp")
 RANGES = HyperparameterConfig(
@@ -129,25 +129,23 @@ def test_each_kind_alone_does_what_it_says(kind: str) -> None:
 def test_input_stays_as_it_is_and_the_mutated_go_on_learning(kind: str, make: Any) -> None:
     agents = [make(i) for i in range(2)]
     before = [snapshot(agent) for agent in agents]
-    buffers = [group.buffer for agent in agents for group in agent.groups]
+    buffers = [trainer.buffer for agent in agents for trainer in agent.trainers.values()]
     mutated = mutations(kind).mutation(agents)
     vector = env() if make is trained else team_env()
     for agent, child in zip(agents, mutated, strict=True):
         if child is agent:
             continue
         collect_rollouts_recurrent(child, vector)
-        for group in child.groups:
-            log_prob, _ = replay(group.policy, group.buffer)
-            active = group.buffer.active & group.buffer.exists
-            torch.testing.assert_close(log_prob[active], group.buffer.log_prob[active])
+        for trainer in child.trainers.values():
+            log_prob, _ = replay(trainer.policy, trainer.buffer)
+            active = trainer.buffer.active & trainer.buffer.exists
+            torch.testing.assert_close(log_prob[active], trainer.buffer.log_prob[active])
         child.learn()
         type(child).from_checkpoint(snapshot(child))
     for agent, state in zip(agents, before, strict=True):
         assert_same(snapshot(agent), state)
-    assert all(
-        group.buffer is buffer
-        for group, buffer in zip((g for a in agents for g in a.groups), buffers, strict=True)
-    )
+    now = [trainer.buffer for agent in agents for trainer in agent.trainers.values()]
+    assert all(ours is theirs for ours, theirs in zip(now, buffers, strict=True))
 
 
 @pytest.mark.parametrize("make", [individual, team], ids=["PPO", "IPPO"])
@@ -163,7 +161,9 @@ def test_reproducible_from_its_seed(make: Any) -> None:
             agents = mutation.mutation(agents)
         runs.append([snapshot(agent) for agent in agents])
     assert_same(runs[0], runs[1])
-    assert [a["lineage"] for a in runs[0]] != [a["lineage"] for a in runs[2]]
+    assert [a["individual"]["lineage"] for a in runs[0]] != [
+        a["individual"]["lineage"] for a in runs[2]
+    ]
 
 
 def test_goes_on_from_a_checkpoint() -> None:
@@ -225,7 +225,7 @@ def test_the_mutated_of_old_become_parents() -> None:
     mutation = mutations("parameters")
     old = mutation.mutation(population())
     for agent in old:
-        agent.steps.append(50)
+        grow_older(agent, 50)
         agent.fitness.append(2.5)
     new = mutation.mutation(old)
     for parent, child in zip(old, new, strict=True):
@@ -233,7 +233,7 @@ def test_the_mutated_of_old_become_parents() -> None:
         assert (birth.parent, birth.steps, birth.fitness) == (parent.index, 50, 2.5)
         assert child.lineage[:-1] == parent.lineage
     assert [child.index for child in new] == [3, 4, 5]
-    streams = {tuple(a.generator.get_state().tolist()) for a in (*old, *new)}
+    streams = {tuple(a.group.generator.get_state().tolist()) for a in (*old, *new)}
     assert len(streams) == 6
 
 
@@ -241,7 +241,8 @@ def test_a_mutated_elite_has_a_number_of_its_own() -> None:
     # The elite is still there, and whoever looks for its number must not find somebody else.
     agents = population(2)
     for agent in agents:
-        agent.steps, agent.fitness = [0, 80], [float(agent.index)]
+        grow_older(agent, 80)
+        agent.fitness = [float(agent.index)]
     elite, children = TournamentSelection(2, True, 2, rand_seed=0).select(agents)
     mutated = mutations("parameters", mutate_elite=True).mutation(children)
     assert elite.index not in [child.index for child in mutated]
@@ -444,7 +445,7 @@ def test_sites(name: str) -> None:
     assert len(sites) == len(expected)
     for site in sites:
         assert site.set(agent.net_config, site.value + 3) != agent.net_config
-        unchanged = agent.build_policy(
+        unchanged = agent.group.build_policy(
             site.set(agent.net_config, site.value), agent.group.generator
         )
         shapes = [[p.shape for p in net.parameters()] for net in (agent.policy, unchanged)]
@@ -533,14 +534,14 @@ def test_channels_count_double(size: int) -> None:
 def test_frozen_weights_of_an_own_network_stay() -> None:
     growth = case("vector", {}, {}, own={"actor_network": (0, 3)})
     agent = growth.agent()
-    agent.networks.actor.last.requires_grad_(False)  # type: ignore[union-attr]
+    agent.group.custom_networks.actor.last.requires_grad_(False)  # type: ignore[union-attr]
     agent = agent.clone()
     (child,) = mutations("parameters").mutation([agent])
     before, after = parameters(agent), parameters(child)
     same = {name for name in before if torch.equal(before[name], after[name])}
-    assert {name for name in same if "encoders" in name} == {
-        "0.encoders.0.network.last.weight",
-        "0.encoders.0.network.last.bias",
+    assert {name for name in same if "trunks" in name} == {
+        "0.trunks.0.encoder.network.last.weight",
+        "0.trunks.0.encoder.network.last.bias",
     }
 
 
@@ -580,9 +581,9 @@ def test_noise_goes_to_the_actor_and_what_it_reads(share_encoders: bool) -> None
     (child,) = mutations("parameters").mutation([agent])
     before, after = parameters(agent), parameters(child)
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed == {n for n in before if n.startswith(("0.encoders.0.", "0.actor."))}
+    assert changed == {n for n in before if n.startswith(("0.trunks.0.", "0.action_head.layers."))}
     assert any("core" in name for name in changed)
-    assert any("encoders.1" in name for name in before) != share_encoders
+    assert any("trunks.1" in name for name in before) != share_encoders
 
 
 @pytest.mark.parametrize("sd", [0.05, 0.3])
@@ -592,7 +593,7 @@ def test_scale_of_the_noise(sd: float) -> None:
         agent.policy.action_head.layers[0].weight *= 7  # each has noise of its own scale
     (child,) = mutations("parameters", mutation_sd=sd).mutation([agent])
     before, after = parameters(agent), parameters(child)
-    for name in ("0.actor.0.weight", "0.encoders.0.core.rnn.weight_hh_l0"):
+    for name in ("0.action_head.layers.0.weight", "0.trunks.0.encoder.core.rnn.weight_hh_l0"):
         noise = after[name] - before[name]
         rms = float(before[name].square().mean().sqrt())
         assert float(noise.std()) == pytest.approx(sd * rms, rel=0.06)  # 4096 numbers and more
@@ -723,20 +724,20 @@ def test_one_group_of_a_team_is_changed(kind: str) -> None:
         name, done = child.mut.split(": ")
         groups.add(name)
         assert re.fullmatch(DONE[kind], done)
-        (other,) = set(child.trainees) - {name}
+        (other,) = set(child.trainers) - {name}
         assert_same(
-            child.trainees[other].to_data()["policy"], agent.trainees[other].to_data()["policy"]
+            child.trainers[other].to_data()["policy"], agent.trainers[other].to_data()["policy"]
         )
         changed = {
             each
-            for each in child.trainees
-            if child.trainees[each].net_config != agent.trainees[each].net_config
-            or child.trainees[each].config != agent.trainees[each].config
+            for each in child.trainers
+            if child.trainers[each].net_config != agent.trainers[each].net_config
+            or child.trainers[each].config != agent.trainers[each].config
             or not all(
                 torch.equal(a, b)
                 for a, b in zip(
-                    child.trainees[each].policy.parameters(),
-                    agent.trainees[each].policy.parameters(),
+                    child.trainers[each].policy.parameters(),
+                    agent.trainers[each].policy.parameters(),
                     strict=True,
                 )
             )
@@ -749,11 +750,11 @@ def test_learn_step_is_common_to_all_groups() -> None:
     agent = team()
     agent.hp_config = HyperparameterConfig(learn_step=RLParameter(4, 16, dtype=int))
     for child in many(agent, mutations("rl_hp"), 6):
-        steps = {group.config.learn_step for group in child.groups}
+        steps = {trainer.config.learn_step for trainer in child.trainers.values()}
         assert steps == {child.learn_step} != {10}
         assert child.mut == f"learn_step 10 -> {child.learn_step}"
     collect_rollouts_recurrent(child, team_env())
-    assert {group.buffer.steps for group in child.groups} == {child.learn_step}
+    assert {trainer.buffer.steps for trainer in child.trainers.values()} == {child.learn_step}
     child.learn()
 
 

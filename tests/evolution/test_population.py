@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.population`: populations from dictionaries, and from checkpoints."""
+"""Tests of `recurrent_rl.evolution.population`: from dictionaries, and from checkpoints."""
 
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from recurrent_rl.evolution.population import RUN_KEYS
 
 VECTOR, CHOICE = Box(-1, 1, (3,)), Discrete(2)
 SMALL: dict[str, Any] = {
-    "encoder_config": {"hidden_state_size": 4, "max_seq_len": 5},
+    "encoder_config": {"hidden_state_size": 4},
     "head_config": {"hidden_size": [3]},
 }
 RANGES = HyperparameterConfig(
@@ -72,9 +72,17 @@ def test_every_hyperparameter_in_upper_case() -> None:
 def test_networks_as_the_algorithm_takes_them() -> None:
     for agent in create(2):
         assert agent.net_config == NetConfig.from_dict(SMALL)
-        assert agent.net_config.encoder_config.max_seq_len == 5
     assert create(1, net_config=None)[0].net_config == NetConfig()
     assert create(1, net_config=NetConfig.from_dict(SMALL))[0].net_config == agent.net_config
+
+
+def test_sequence_length_in_either_place() -> None:
+    encoder = {**SMALL["encoder_config"], "max_seq_len": 5}
+    (of_encoder,) = create(1, net_config={**SMALL, "encoder_config": encoder})
+    (of_learning,) = create(1, {"MAX_SEQ_LEN": 5})
+    for agent in (of_encoder, of_learning):
+        assert agent.config == PPOConfig(max_seq_len=5)
+        assert agent.net_config == NetConfig.from_dict(SMALL)
 
 
 def test_what_describes_the_run_is_left_to_it() -> None:
@@ -159,7 +167,9 @@ def test_reproducible_from_their_seed() -> None:
     runs = [[snapshot(a) for a in create(3, hp_config=RANGES, seed=s)] for s in (1, 1, 2)]
     assert_same(runs[0], runs[1])
     assert not {a["seed"] for a in runs[0]} & {a["seed"] for a in runs[2]}
-    assert [a["config"] for a in runs[0]][1:] != [a["config"] for a in runs[2]][1:]
+    assert [a["groups"][""]["config"] for a in runs[0]][1:] != [
+        a["groups"][""]["config"] for a in runs[2]
+    ][1:]
 
 
 def test_members_do_not_depend_on_how_many_there_are() -> None:
@@ -231,7 +241,7 @@ def test_teams_from_lists_of_spaces() -> None:
     for agent in agents:
         assert agent.grouped_agents == {"bob": ["bob_0", "bob_1"], "fred": ["fred_0"]}
         assert (agent.agent_id_input, agent.team_reward) == (True, "mean")
-        assert all(group.config == PPOConfig(lr=0.5) for group in agent.groups)
+        assert all(t.config == PPOConfig(lr=0.5) for t in agent.trainers.values())
         assert all(group.net_config == NetConfig.from_dict(SMALL) for group in agent.groups)
     assert [agent.index for agent in agents] == [0, 1]
 
@@ -254,7 +264,7 @@ def test_teams_are_spread_alike_in_all_groups() -> None:
         population_size=3,
         seed=0,
     )
-    configs = [[group.config for group in agent.groups] for agent in agents]
+    configs = [[trainer.config for trainer in agent.trainers.values()] for agent in agents]
     assert all(bob == fred for bob, fred in configs)
     assert configs[0][0] == PPOConfig()
     assert len({config.lr for config, _ in configs}) == 3
@@ -274,7 +284,9 @@ def test_reconfigured_agents_keep_what_they_know() -> None:
     agent.reconfigure(lr=0.5, learn_step=4)
     assert (agent.config.lr, agent.learn_step) == (0.5, 4)
     after = snapshot(agent)
-    assert_same({**after, "config": None}, {**before, "config": None})
+    (ours,), (theirs,) = after["groups"].values(), before["groups"].values()
+    assert ours.pop("config") != theirs.pop("config")
+    assert_same(after, before)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +296,7 @@ def test_reconfigured_agents_keep_what_they_know() -> None:
         ({"lrr": 1}, ValueError, "did you mean 'lr'"),
         ({"learn_step": 1.5}, TypeError, r"PPOConfig\.learn_step: expected int"),
         ({"burn_in": 4}, ValueError, "less than max_seq_len = 4, got 4"),
+        ({"burn_in": 3}, ValueError, "got 'burn_in', which is built into the agent"),
     ],
 )
 def test_refused_changes_change_nothing(changes: Any, kind: type[Exception], message: str) -> None:
@@ -340,9 +353,9 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "spoil",
     [
-        lambda data: data[1].pop("config"),
+        lambda data: data[1]["groups"][""].pop("config"),
         lambda data: data[0].update(algorithm="DQN"),
-        lambda data: data[0]["policy"].popitem(),
+        lambda data: data[0]["groups"][""]["policy"].popitem(),
         lambda data: data.append(None),
     ],
 )

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.tournament`: who is selected, and that children stand alone."""
+"""Tests of `recurrent_rl.evolution.tournament`: who is selected, and that children stand alone."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 import torch
 from support.agents import make_team
 from support.envs import scripted
-from support.evolving import assert_same, individual, snapshot
+from support.evolving import assert_same, grow_older, individual, snapshot
 from support.multi_envs import scripted_makers
 
 from recurrent_rl import (
@@ -56,7 +56,8 @@ def test_elites_copy_comes_first_and_is_the_same_in_all_but_its_mark() -> None:
     assert not elite.elite
     ours, theirs = snapshot(copy), snapshot(elite)
     # Its random stream, its number and its lineage go on too.
-    assert_same({**ours, "elite": False}, theirs)
+    assert ours["individual"].pop("elite") is not theirs["individual"].pop("elite")
+    assert_same(ours, theirs)
 
 
 def test_without_elitism_all_are_children() -> None:
@@ -160,7 +161,7 @@ def test_fresh_entropy_without_a_seed() -> None:
 def test_numbers_and_lineage_over_generations() -> None:
     selection = TournamentSelection(2, True, 4, rand_seed=0)
     agents = population(1.0, 2.0, 3.0, 0.0)
-    agents[2].steps = [0, 640]
+    grow_older(agents[2], 640)
     seen = {0, 1, 2, 3}
     for generation in range(4):
         _, children = selection.select(agents)
@@ -174,12 +175,12 @@ def test_numbers_and_lineage_over_generations() -> None:
             assert birth.parent is not None
             parent = by_number[birth.parent]
             assert child.lineage[:-1] == parent.lineage
-            assert birth == Birth(child.index, parent.index, parent.steps[-1], parent.fitness[-1])
+            assert birth == Birth(child.index, parent.index, parent.env_steps, parent.fitness[-1])
             assert child.mut == "none"
             assert child.fitness == parent.fitness
         agents = children
         for i, agent in enumerate(agents):
-            agent.steps.append(agent.steps[-1] + 10)
+            grow_older(agent, 10)
             agent.fitness.append(float((i * 7 + generation) % 5))
 
 
@@ -196,7 +197,7 @@ def test_children_and_parents_share_nothing() -> None:
     assert len(set.union(*places)) == sum(len(place) for place in places)
     before = [snapshot(agent) for agent in everybody]
     child = children[2]
-    assert child.carry is None
+    assert child.collection.carries is None
     collect_rollouts_recurrent(child, env)
     child.learn()
     child.steps.append(99)
@@ -214,14 +215,14 @@ def test_random_streams_are_their_own() -> None:
     elite, children = TournamentSelection(2, True, 5, rand_seed=0).select(agents)
     assert parents(children[1:]) == [1] * 4
     streams = [tuple(agent.group.generator.get_state().tolist()) for agent in children]
-    assert streams[0] == tuple(elite.generator.get_state().tolist())
+    assert streams[0] == tuple(elite.group.generator.get_state().tolist())
     assert len(set(streams)) == 5
 
 
 def test_branches_follow_from_the_stream_and_the_number() -> None:
     def branched(seed: int, number: int) -> list[int]:
         agent = individual(seed)
-        agent.reseed(number)
+        agent.group.reseed(number)
         state: list[int] = agent.group.generator.get_state().tolist()
         return state
 

@@ -1,4 +1,4 @@
-"""Training functions: what they do, save, log, and how a run goes on from where it stopped."""
+"""Tests of `recurrent_rl.evolution.training`: what runs do, save, log, and how they go on."""
 
 import contextlib
 import csv
@@ -11,7 +11,6 @@ import sys
 import textwrap
 import time
 import types
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,21 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import SyncVectorEnv, VectorWrapper
-from support.agents import assert_same_weights, team_weights, weights
+from support.agents import assert_same_weights
 from support.envs import Recall
-from support.multi_envs import RecallTeam
+from support.training_runs import (
+    INIT_HP,
+    StopAt,
+    assert_same_agents,
+    everything,
+    evolution,
+    population,
+    recall_env,
+    team_env,
+    train,
+)
 
 from recurrent_rl import (
-    IPPO,
     PPO,
     CheckpointError,
     HyperparameterConfig,
@@ -33,94 +41,11 @@ from recurrent_rl import (
     RLParameter,
     TournamentSelection,
     collect_rollouts_recurrent,
-    create_population,
     load_population,
-    make_multi_agent_vect_envs,
     make_vect_envs,
     train_multi_agent_on_policy,
     train_on_policy,
 )
-
-NETWORK = {"encoder_config": {"hidden_state_size": 8}, "head_config": {"hidden_size": [8]}}
-INIT_HP = {"LEARN_STEP": 16, "BATCH_SIZE": 16, "UPDATE_EPOCHS": 1, "LR": 1e-3}
-HP_CONFIG = HyperparameterConfig(
-    lr=RLParameter(min=1e-4, max=1e-2), batch_size=RLParameter(min=8, max=64, dtype=int)
-)
-
-
-def recall_env(num_envs: int = 4) -> SyncVectorEnv:
-    """Its resets do what their seeds say."""
-    return make_vect_envs(make_env=Recall, num_envs=num_envs, should_async_vector=False)
-
-
-def team_env(num_envs: int = 2) -> Any:
-    return make_multi_agent_vect_envs(RecallTeam, num_envs, should_async_vector=False)
-
-
-def population(env: Any, size: int = 3, seed: int = 0, **init_hp: Any) -> list[Any]:
-    """Individuals for either kind of environment."""
-    if hasattr(env, "single_observation_space") and not hasattr(env, "possible_agents"):
-        spaces, algo = (env.single_observation_space, env.single_action_space), "PPO"
-    else:
-        spaces, algo = (env.observation_spaces, env.action_spaces), "IPPO"
-    return create_population(
-        algo, *spaces, NETWORK, {**INIT_HP, **init_hp}, HP_CONFIG, size, seed=seed
-    )
-
-
-def evolution(size: int = 3, **changes: Any) -> dict[str, Any]:
-    """A tournament and mutations of all kinds, from fixed seeds."""
-    kinds = {
-        "no_mutation": 0.1,
-        "architecture": 0.3,
-        "new_layer_prob": 0.5,
-        "parameters": 0.2,
-        "activation": 0.1,
-        "rl_hp": 0.3,
-    }
-    return {
-        "tournament": TournamentSelection(2, True, size, 2, rand_seed=5),
-        "mutation": Mutations(**{**kinds, **changes}, min_width=4, rand_seed=6),
-    }
-
-
-def train(env: Any, pop: Sequence[Any], **options: Any) -> tuple[list[Any], list[list[float]]]:
-    """Three generations of two rollouts each (four environments, 16 steps), or as told."""
-    settings = {"max_steps": 384, "evo_steps": 128, "eval_loop": 2, "verbose": False}
-    return train_on_policy(env, "Recall", type(pop[0]).__name__, pop, **{**settings, **options})
-
-
-def everything(agent: Any) -> dict[str, Any]:
-    """All that must be equal in two individuals that are the same."""
-    state = team_weights(agent) if isinstance(agent, IPPO) else weights(agent)
-    state |= {f"generator{i}": g.generator.get_state() for i, g in enumerate(agent.groups)}
-    return state
-
-
-def assert_same(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
-    """Bit for bit, histories included."""
-    assert len(ours) == len(theirs)
-    for a, b in zip(ours, theirs, strict=True):
-        assert_same_weights(everything(a), everything(b))
-        assert [g.config for g in a.groups] == [g.config for g in b.groups]
-        assert [g.net_config for g in a.groups] == [g.net_config for g in b.groups]
-        assert a.lineage == b.lineage
-        assert (a.steps, a.fitness, a.scores) == (b.steps, b.fitness, b.scores)
-
-
-class StopAt(VectorWrapper[Any, Any, Any, Any, Any]):
-    """Presses Ctrl-C (or raises something else) in its nth step."""
-
-    def __init__(self, env: Any, step: int, error: type[BaseException] = KeyboardInterrupt) -> None:
-        super().__init__(env)
-        self.left, self.error = step, error
-
-    def step(self, actions: Any) -> Any:
-        self.left -= 1
-        if self.left == 0:
-            raise self.error
-        return super().step(actions)
-
 
 # --- what they do ------------------------------------------------------------------------------
 
@@ -164,7 +89,7 @@ def test_same_seeds_same_run() -> None:
         env = recall_env()
         env.reset(seed=disturbance)
         runs.append(train(env, population(env), **evolution()))
-    assert_same(runs[0][0], runs[1][0])
+    assert_same_agents(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
     other, _ = train(recall_env(), population(recall_env(), seed=1), **evolution())
     assert not torch.equal(
@@ -314,7 +239,7 @@ def test_trains_several_agents_by_groups(workers: int, tmp_path: Path) -> None:
             evo_steps=64,
             **evolution(),
         )
-        assert_same(trained, alone)
+        assert_same_agents(trained, alone)
 
 
 # --- the elite ---------------------------------------------------------------------------------
@@ -431,7 +356,7 @@ def test_resuming_is_never_having_stopped(tmp_path: Path, workers: int) -> None:
     resumed, theirs = train(
         recall_env(), others, resume=path, workers=workers, **options, **evolution()
     )
-    assert_same(resumed, whole)
+    assert_same_agents(resumed, whole)
     assert theirs == fitnesses
     rows = []
     for folder in ("whole", "parts"):
@@ -452,11 +377,11 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path: Path, step: int) -> No
     assert so_far == fitnesses[: len(so_far)]
     assert len(so_far) < 3
     assert elite.exists() == any(agent.fitness for agent in stopped)
-    assert_same(load_population(path), stopped)
+    assert_same_agents(load_population(path), stopped)
     resumed, theirs = train(
         recall_env(), population(env, seed=9), resume=path, **options, **evolution()
     )
-    assert_same(resumed, whole)
+    assert_same_agents(resumed, whole)
     assert theirs == fitnesses
 
 
@@ -467,7 +392,7 @@ def test_what_is_interrupted_while_learning_is_as_it_was_before(tmp_path: Path, 
     env, path = StopAt(recall_env(), step), tmp_path / "run.pt"
     train(env, population(env, 1), checkpoint_path=path)
     resumed, _ = train(recall_env(), population(env, 1, seed=9), resume=path)
-    assert_same(resumed, whole)
+    assert_same_agents(resumed, whole)
 
 
 def test_an_agent_shares_no_memory_with_the_data_it_was_built_from() -> None:
@@ -511,7 +436,7 @@ def test_what_strikes_during_selection_doubles_no_row_of_the_logs(
     with contextlib.suppress(ZeroDivisionError):
         train(env, population(env), **options, **struck)
     resumed, _ = train(env, population(env, seed=9), resume=path, **options, **evolution())
-    assert_same(resumed, train(env, population(env), **evolution())[0])
+    assert_same_agents(resumed, train(env, population(env), **evolution())[0])
     with (tmp_path / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [384, 768, 1152]
     with (tmp_path / "population.csv").open() as file:
@@ -525,7 +450,7 @@ def test_an_error_costs_no_work(tmp_path: Path) -> None:
         train(env, agents, checkpoint_path=path)
     assert f"resume={str(path)!r}" in caught.value.__notes__[0]
     assert sorted(agent.env_steps for agent in agents) == [128, 256]
-    assert_same(load_population(path), agents)
+    assert_same_agents(load_population(path), agents)
 
 
 def test_ctrl_c_says_where_things_are(tmp_path: Path, capsys: Any) -> None:
@@ -543,7 +468,7 @@ def test_a_finished_run_can_be_trained_for_longer(tmp_path: Path) -> None:
     train(env, population(env), checkpoint_path=path, **options)
     logs = [(tmp_path / name).read_text() for name in ("metrics.csv", "population.csv")]
     same, _ = train(env, population(env), resume=path, **options)
-    assert_same(same, load_population(path))
+    assert_same_agents(same, load_population(path))
     assert logs == [(tmp_path / n).read_text() for n in ("metrics.csv", "population.csv")]
     longer, fitnesses = train(env, population(env), resume=path, **evolution())
     assert len(fitnesses) == 3
@@ -568,7 +493,7 @@ def test_checkpoints_come_at_the_steps_asked_for(tmp_path: Path, monkeypatch: An
 
 KILLED = """
 import sys
-from test_training import evolution, population, recall_env, train
+from support.training_runs import evolution, population, recall_env, train
 
 env = recall_env()
 print("ready", flush=True)
@@ -578,10 +503,10 @@ train(env, population(env), max_steps=10**9, checkpoint_path=sys.argv[1], **evol
 
 def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     """Whenever it strikes: the file is saved some twenty times a second here."""
-    here = Path(__file__).parent
+    root = Path(__file__).parents[2]
     script, path = tmp_path / "script.py", tmp_path / "run.pt"
     script.write_text(textwrap.dedent(KILLED))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
     process = subprocess.Popen(
         [sys.executable, str(script), str(path)], env=environment, stdout=subprocess.PIPE
     )
@@ -638,99 +563,7 @@ def test_nothing_to_resume(tmp_path: Path) -> None:
         train(env, population(env), resume=tmp_path / "none.pt", **evolution())
 
 
-# --- workers -----------------------------------------------------------------------------------
-
-
-def test_workers_do_what_one_process_does() -> None:
-    env = recall_env()
-    alone, fitnesses = train(env, population(env, 4), **evolution(4))
-    together, theirs = train(env, population(env, 4), workers=2, **evolution(4))
-    assert_same(together, alone)
-    assert theirs == fitnesses
-
-
-class Broken(Recall):
-    """Fails in its third episode."""
-
-    episodes = 0
-
-    def reset(self, **options: Any) -> Any:
-        self.episodes += 1
-        if self.episodes == 3:
-            raise ZeroDivisionError("the third episode")
-        return super().reset(**options)
-
-
-def test_a_failing_worker_is_an_error_with_its_traceback_and_leaves_nobody_behind() -> None:
-    env = make_vect_envs(make_env=Broken, num_envs=2, should_async_vector=False)
-    before = children()
-    with pytest.raises(RuntimeError, match=r"(?s)failed in its worker:.*ZeroDivisionError: the th"):
-        train(env, population(env), workers=2, **evolution())
-    assert children() == before
-
-
-class Unplugged(Recall):
-    """Loses a connection of its own."""
-
-    def step(self, action: Any) -> Any:
-        raise ConnectionResetError("the simulator has left")
-
-
-def test_a_connection_that_an_environment_loses_is_its_error_not_ours() -> None:
-    env = make_vect_envs(make_env=Unplugged, num_envs=2, should_async_vector=False)
-    with pytest.raises(RuntimeError, match="ConnectionResetError: the simulator has left"):
-        train(env, population(env), workers=2, **evolution())
-
-
-class Suicidal(Recall):
-    """Ends its process."""
-
-    def step(self, action: Any) -> Any:
-        os._exit(7)
-
-
-def test_a_worker_that_dies_is_an_error_with_its_exit_code() -> None:
-    env = make_vect_envs(make_env=Suicidal, num_envs=2, should_async_vector=False)
-    before = children()
-    with pytest.raises(RuntimeError, match=r"died with exit code 7.*__main__"):
-        train(env, population(env), workers=2, **evolution())
-    assert children() == before
-
-
-def children() -> set[int]:
-    """Processes that this one has started and that have not ended."""
-    tasks = Path("/proc/self/task")
-    if not tasks.exists():
-        pytest.skip("no /proc")
-    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
-
-
-def test_workers_need_an_environment_that_can_be_built_again() -> None:
-    env = StopAt(recall_env(), -1)
-    with pytest.raises(
-        ValueError, match=r"workers: expected an environment .* got StopAt; pass make"
-    ):
-        train(env, population(env), workers=2, **evolution())
-
-
-def test_workers_build_what_make_env_says() -> None:
-    env = recall_env()
-    alone, _ = train(env, population(env), max_steps=128, **evolution())
-    built, _ = train(
-        StopAt(env, -1),
-        population(env),
-        max_steps=128,
-        workers=2,
-        make_env=recall_env,
-        **evolution(),
-    )
-    assert_same(built, alone)
-
-
-def test_workers_need_as_many_environments() -> None:
-    env = recall_env()
-    with pytest.raises(RuntimeError, match="make_env: expected 4 environments in the vector, as"):
-        train(env, population(env), workers=2, make_env=functools.partial(recall_env, 3))
+# --- threads -----------------------------------------------------------------------------------
 
 
 def test_the_callers_threads_come_back() -> None:

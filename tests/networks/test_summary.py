@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.summary`: what a policy is made of, for people to read."""
+"""Tests of `recurrent_rl.networks.summary`: what a policy is made of, for people to read."""
 
 import re
 from typing import Any
@@ -53,7 +53,7 @@ def test_every_part_and_its_parameters(options: dict[str, Any]) -> None:
     options = {**options}
     spaces = options.pop("observation", VECTOR), options.pop("action", CHOICE)
     agent = PPO(*spaces, **options)
-    agent.env_steps = 12345
+    agent.trainer.env_steps = 12345
     text = repr(agent)
     assert text.startswith("PPO after 12,345 steps, ")
     assert_counts(text, agent)
@@ -109,7 +109,7 @@ def test_what_is_seen() -> None:
 )
 def test_encoders_of_vectors(options: Any, encoder: Any, expected: list[str]) -> None:
     agent = PPO(VECTOR, CHOICE, {"encoder_config": encoder}, **options)
-    size = sum(p.numel() for p in agent.policy.encoders.parameters())
+    size = sum(p.numel() for p in agent.policy.encoders[0].parameters())
     assert lines_of(agent)[1] == f"encoder {expected[0]} {size:,}"
 
 
@@ -137,7 +137,7 @@ def test_encoders_of_vectors(options: Any, encoder: Any, expected: list[str]) ->
 )
 def test_encoders_of_images(options: Any, encoder: Any, expected: list[str]) -> None:
     agent = PPO(Box(0, 255, (5, 5, 3), np.uint8), CHOICE, {"encoder_config": encoder}, **options)
-    size = sum(p.numel() for p in agent.policy.encoders.parameters())
+    size = sum(p.numel() for p in agent.policy.encoders[0].parameters())
     assert lines_of(agent)[1:3] == [f"encoder {expected[0]} {size:,}", expected[1]]
 
 
@@ -186,5 +186,5 @@ def test_teams() -> None:
 
 def test_a_trained_agents_line_tells_its_steps() -> None:
     agent = IPPO([VECTOR], [CHOICE], ["a"])
-    agent.groups[0].env_steps = 2048
+    agent.trainers["a"].env_steps = 2048
     assert repr(agent).startswith("IPPO after 2,048 steps\n  a x 1, ")

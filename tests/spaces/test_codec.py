@@ -22,7 +22,6 @@ from support.spaces_of import observation_spaces, parts_of, row_of, samples
 from recurrent_rl import PPO
 from recurrent_rl.spaces.codec import ObservationCodec
 
-VECTOR = Box(-1.0, np.array([1.0, 2.0, np.inf]), dtype=np.float32)
 INDEX = Discrete(4, start=-2)
 IMAGE = Box(0, 255, (2, 3, 1), np.uint8)
 LEADS = st.sampled_from([(), (1,), (3,), (2, 3), (0,)])

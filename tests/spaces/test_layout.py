@@ -170,7 +170,7 @@ def test_a_wrong_shape_is_named_with_the_one_expected(observation: Any) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_number_that_is_not_finite_is_named_with_itsrow_of(bad: float) -> None:
+def test_a_number_that_is_not_finite_is_named_with_its_row(bad: float) -> None:
     observation = np.zeros((4, 3), dtype=np.float32)
     observation[2, 1] = bad
     with pytest.raises(ValueError, match=r"observation: expected finite numbers, .* in row 2"):
@@ -208,32 +208,32 @@ SIDE = nested_samples()["view"][1]
         (np.zeros((2, 3)), TypeError, r"^observation: expected .*observation\['image'\].* ndarray"),
         (None, TypeError, r"^observation: expected .*observation\['image'\].*, got NoneType"),
         (
-            nested(image=np.zeros((2, 4, 4, 3), np.uint8)),
+            nested_samples(image=np.zeros((2, 4, 4, 3), np.uint8)),
             ValueError,
             r"^observation\['image'\]: expected shape \[2, 3, 4, 4\], got \[2, 4, 4, 3\]",
         ),
         (
-            nested(place=np.zeros(2)),
+            nested_samples(place=np.zeros(2)),
             ValueError,
             r"^observation\['place'\]: expected shape \[2, 2\], got \[2\]",
         ),
         (
-            nested(place=[[0, 1], [2, np.nan]]),
+            nested_samples(place=[[0, 1], [2, np.nan]]),
             ValueError,
             r"^observation\['place'\]: expected finite numbers, got \[ ?2\. +nan\] in row 1",
         ),
         (
-            nested(view=(samples(IMAGE, (2,)), {**SIDE, "far": np.array([0, 3])})),
+            nested_samples(view=(samples(IMAGE, (2,)), {**SIDE, "far": np.array([0, 3])})),
             ValueError,
             r"^observation\['view'\]\[1\]\['far'\]: expected integers in \[0, 2\], got \[0.*, 3",
         ),
         (
-            nested(view=(samples(IMAGE, (2,)), {**SIDE, "far": np.array([0, 0.5])})),
+            nested_samples(view=(samples(IMAGE, (2,)), {**SIDE, "far": np.array([0, 0.5])})),
             ValueError,
             r"^observation\['view'\]\[1\]\['far'\]: expected integers in \[0, 2\], got",
         ),
         (
-            nested(choices=[[[5, -1]], [[5, -2]]]),
+            nested_samples(choices=[[[5, -1]], [[5, -2]]]),
             ValueError,
             r"^observation\['choices'\]: expected integers in \[\[\[5, -1\]\], \[\[6, 1\]\]\], got",
         ),

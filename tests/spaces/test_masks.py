@@ -124,5 +124,5 @@ def test_bad_masks_are_named(mask: Any, space: Any, message: str) -> None:
 def test_only_those_that_are_asked_need_something_allowed() -> None:
     mask, asked = np.eye(3, 4, k=-1), np.array([False, True, True])
     assert np.array_equal(check_mask(mask, INDEX, 3, asked=asked), mask.astype(bool))
-    with pytest.raises(ValueError, match="got none from agent 0$"):
+    with pytest.raises(ValueError, match=r"got none from agent 0$"):
         check_mask(mask, INDEX, 3, asked=~asked, name="agent {}".format)

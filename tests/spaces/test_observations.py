@@ -26,7 +26,6 @@ from recurrent_rl.spaces.layout import ObservationLayout
 VECTOR = Box(-1.0, np.array([1.0, 2.0, np.inf]), dtype=np.float32)
 INDEX = Discrete(4, start=-2)
 IMAGE = Box(0, 255, (2, 3, 1), np.uint8)
-LEADS = st.sampled_from([(), (1,), (3,), (2, 3), (0,)])
 
 
 @pytest.mark.parametrize("which", [0, 1])
@@ -41,16 +40,6 @@ def test_bad_parts_of_what_is_given_to_an_agent_are_named(which: int) -> None:
         agent.get_action(bad)
     with pytest.raises(TypeError, match=r"^observation: .*observation\['image'\]"):
         agent.get_action(3)
-
-
-def test_an_image_beside_numbers_costs_its_bytes() -> None:
-    space = Dict(image=Box(0, 255, (64, 64, 3), np.uint8), place=VECTOR, heading=Discrete(4))
-    layout = ObservationLayout(space)
-    bytes_ = math.prod(layout.shape) * layout.dtype.itemsize
-    assert bytes_ == 64 * 64 * 3 + 4 * (3 + 1)
-    agent = PPO(space, Discrete(2), {"encoder_config": {"latent_dim": 4}})
-    buffer = agent.prepare_buffer(8, 2, masked=False)
-    assert buffer.obs.nbytes == 8 * 2 * bytes_
 
 
 class Shows(gym.Env[Any, Any]):
@@ -127,6 +116,19 @@ def test_a_rollout_holds_what_was_shown(space: gym.Space[Any], mode: AutoresetMo
     # Every part of the network is reached, convolutions included.
     for name, _ in agent.policy.named_parameters():
         assert not torch.equal(after[name], before[name]), name
+
+
+def test_an_image_beside_numbers_costs_its_bytes() -> None:
+    space = Dict(image=Box(0, 255, (64, 64, 3), np.uint8), place=VECTOR, heading=Discrete(4))
+    layout = ObservationLayout(space)
+    bytes_ = math.prod(layout.shape) * layout.dtype.itemsize
+    assert bytes_ == 64 * 64 * 3 + 4 * (3 + 1)
+    agent = agent_for(space, learn_step=8)
+    collect_rollouts_recurrent(
+        agent, SyncVectorEnv([lambda i=i: Shows(space, i) for i in range(2)])
+    )  # type: ignore[misc]
+    assert agent.buffer is not None
+    assert agent.buffer.obs.nbytes == 8 * 2 * bytes_
 
 
 @pytest.mark.parametrize("kind", [SyncVectorEnv, AsyncVectorEnv])

@@ -14,17 +14,24 @@ def individual(index: int = 0, **options: Any) -> PPO:
     """A small agent for ``Scripted``, with random weights and a number."""
     env = Scripted("1t")
     front = [] if options.get("recurrent", True) else [5, 4]
-    encoder = {"hidden_size": front, "hidden_state_size": 6, "max_seq_len": 4}
+    encoder = {"hidden_size": front, "hidden_state_size": 6}
     net = {
         "encoder_config": {**encoder, **options.pop("encoder", {})},
         "head_config": {"hidden_size": [5], **options.pop("head", {})},
     }
-    learning = {"learn_step": 8, "batch_size": 8, "update_epochs": 2, "lr": 1e-2}
+    learning = {"learn_step": 8, "batch_size": 8, "update_epochs": 2, "lr": 1e-2, "max_seq_len": 4}
     options = {**learning, **options}
     agent = PPO(env.observation_space, env.action_space, net, seed=index, **options)
     randomise(agent.policy, index)
     agent.lineage = [Birth(index)]
     return agent
+
+
+def grow_older(agent: Any, steps: int) -> None:
+    """Pretend that an agent has trained for so many more environment steps."""
+    for trainer in agent.trainers.values():
+        trainer.env_steps += steps
+    agent.steps.append(agent.env_steps)
 
 
 def snapshot(agent: Any) -> dict[str, Any]:

@@ -136,8 +136,8 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
 
 def go_together(values: dict[str, Any]) -> bool:
     """Whether no two of them contradict each other."""
-    burn_in, length = values.get("burn_in", 0), values.get("max_seq_len", 64)
-    if values.get("recurrent", True) and burn_in >= length:
+    length = values.get("max_seq_len") or SequenceConfig().max_seq_len
+    if values.get("recurrent", True) and values.get("burn_in", 0) >= length:
         return False
     return not (values.get("use_sde") and values.get("state_dependent_std"))
 

@@ -52,7 +52,9 @@ def test_evolution_tutorial_writes_what_it_promises(tmp_path):
 
 def test_evolution_benchmark_reports_its_seeds(tmp_path):
     script = str(ROOT / "benchmarks" / "evolution.py")
-    options = ("--steps", "4096", "--evo-steps", "2048", "--random", "2", "--workers", "1")
+    sizes = {"steps": 512, "evo-steps": 256, "learn-step": 32, "episodes": 20, "random": 2}
+    options = [x for name, size in sizes.items() for x in (f"--{name}", str(size))]
+    options += ["--workers", "1"]
     result = json.loads(run(tmp_path, script, "--seeds", "1", *options))
     assert result["seed"] == 1
     assert len(result["random"]) == 2

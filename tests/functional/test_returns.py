@@ -1,33 +1,16 @@
-"""Tests of `recurrent_rl.functional`: returns, losses and statistics."""
+"""Tests of `recurrent_rl.functional.returns`: advantages and returns."""
 
 import math
 from typing import Any
 
-import hypothesis.extra.numpy as hnp
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.helpers import double
+from support.arrays import bools, numbers
 from torch import Tensor
 
-from recurrent_rl.functional.losses import approximate_kl, policy_loss, value_loss
 from recurrent_rl.functional.returns import gae, reverse_scan
-from recurrent_rl.functional.statistics import explained_variance, masked_mean_std, normalize
-
-NUMBERS = st.floats(-10, 10, width=32)
-
-
-def numbers(*shape: int) -> st.SearchStrategy[Tensor]:
-    return hnp.arrays(np.float64, shape, elements=NUMBERS).map(torch.from_numpy)
-
-
-def bools(*shape: int) -> st.SearchStrategy[Tensor]:
-    return hnp.arrays(bool, shape).map(torch.from_numpy)
-
-
-# --- returns ----------------------------------------------------------------------------------
 
 
 def column(*values: float) -> Tensor:
@@ -293,160 +276,3 @@ def test_reverse_scan_solves_its_recurrence(data: st.DataObject) -> None:
     y = reverse_scan(offset, factor, init)
     following = torch.cat((y[1:], init[None]))
     torch.testing.assert_close(y, offset + factor * following, rtol=1e-12, atol=1e-12)
-
-
-# --- losses -----------------------------------------------------------------------------------
-
-
-@given(
-    st.lists(st.tuples(st.floats(0, 10), NUMBERS), min_size=1, max_size=8),
-    st.floats(0.01, 2, exclude_min=True),
-)
-def test_policy_loss_is_the_clipped_surrogate(
-    pairs: list[tuple[float, float]], clip_coef: float
-) -> None:
-    ratio, advantage = torch.tensor(pairs, dtype=torch.float64).T
-    clipped = ratio.clamp(1 - clip_coef, 1 + clip_coef)
-    textbook = -torch.minimum(ratio * advantage, clipped * advantage)
-    torch.testing.assert_close(
-        policy_loss(ratio, advantage, clip_coef), textbook, rtol=1e-12, atol=1e-12
-    )
-
-
-@pytest.mark.parametrize(
-    ("ratio", "advantage", "loss", "slope"),
-    [
-        (1.1, 2.0, -2.2, -2.0),
-        (1.5, 2.0, -2.4, 0.0),  # clipped: no reason to go further
-        (0.5, 2.0, -1.0, -2.0),  # worse than the bound: pulled back
-        (0.5, -2.0, 1.6, 0.0),
-        (1.5, -2.0, 3.0, 2.0),
-        (1.5, 0.0, 0.0, 0.0),
-    ],
-)
-def test_policy_loss_and_its_slope_by_hand(
-    ratio: float, advantage: float, loss: float, slope: float
-) -> None:
-    r = torch.tensor([ratio], requires_grad=True)
-    term = policy_loss(r, torch.tensor([advantage]), 0.2)
-    term.sum().backward()
-    assert term.tolist() == pytest.approx([loss])
-    assert r.grad is not None
-    assert r.grad.tolist() == pytest.approx([slope])
-
-
-@given(st.data())
-def test_value_loss_is_half_the_squared_error(data: st.DataObject) -> None:
-    value, returns, old = (data.draw(numbers(5)) for _ in range(3))
-    torch.testing.assert_close(value_loss(value, returns, old), 0.5 * (value - returns) ** 2)
-
-
-@pytest.mark.parametrize(
-    ("value", "returns", "loss", "slope"),
-    [
-        (1.2, 2.0, 0.32, -0.8),  # within the range: the plain error
-        (1.8, 2.0, 0.125, 0.0),  # moved too far towards the target: held at 1.5
-        (0.0, 2.0, 2.0, -2.0),  # moved away from it: the plain error is worse
-        (3.0, 2.0, 0.5, 1.0),  # past it: the plain error is worse than that of 1.5
-    ],
-)
-def test_clipped_value_loss_by_hand(
-    value: float, returns: float, loss: float, slope: float
-) -> None:
-    v = torch.tensor([value], requires_grad=True)
-    term = value_loss(v, torch.tensor([returns]), torch.tensor([1.0]), clip_vf_coef=0.5)
-    term.sum().backward()
-    assert term.tolist() == pytest.approx([loss])
-    assert v.grad is not None
-    assert v.grad.tolist() == pytest.approx([slope])
-
-
-@given(st.data(), st.floats(0.01, 5))
-def test_clipped_value_loss_is_the_larger_of_both_errors(data: st.DataObject, eps: float) -> None:
-    value, returns, old = (data.draw(numbers(5)) for _ in range(3))
-    near = torch.minimum(torch.maximum(value, old - eps), old + eps)
-    larger = torch.maximum((value - returns) ** 2, (near - returns) ** 2)
-    torch.testing.assert_close(value_loss(value, returns, old, eps), 0.5 * larger)
-
-
-@given(st.lists(st.floats(-5, 5), min_size=1, max_size=8))
-def test_approximate_kl_is_not_negative(log_ratios: list[float]) -> None:
-    log_ratio = torch.tensor(log_ratios, dtype=torch.float64)
-    # In exact arithmetic exp(x) - 1 - x >= 0; rounding exp(x) to 16 digits leaves this much.
-    assert (approximate_kl(log_ratio.exp(), log_ratio) >= -1e-15).all()
-
-
-def test_approximate_kl_estimates_the_divergence() -> None:
-    # KL(p || q) of p = (1/4, 3/4), q = (1/2, 1/2), the estimator's mean taken under p.
-    p, q = torch.tensor([0.25, 0.75]), torch.tensor([0.5, 0.5])
-    samples = torch.tensor([0, 1, 1, 1])
-    log_ratio = (q / p).log()[samples]
-    expected = float((p * (p / q).log()).sum())
-    assert float(approximate_kl(log_ratio.exp(), log_ratio).mean()) == pytest.approx(expected)
-    assert approximate_kl(torch.ones(3), torch.zeros(3)).tolist() == [0, 0, 0]
-
-
-# --- statistics -------------------------------------------------------------------------------
-
-
-@given(st.data())
-def test_normalize_standardises_the_chosen_and_reads_nothing_else(data: st.DataObject) -> None:
-    shape = data.draw(st.integers(1, 5)), data.draw(st.integers(1, 3))
-    x, mask = data.draw(numbers(*shape)), data.draw(bools(*shape))
-    chosen = x[mask].numpy()
-    mean, std = masked_mean_std(x, mask)
-    if len(chosen):
-        assert float(mean) == pytest.approx(chosen.mean(), rel=1e-9, abs=1e-9)
-        assert float(std) == pytest.approx(chosen.std(), rel=1e-7, abs=1e-9)
-    else:
-        assert (float(mean), float(std)) == (0, 0)
-
-    y = normalize(x, mask)
-    assert (y[~mask] == 0).all()
-    if len(chosen) and chosen.std() > 1e-3:
-        assert float(y[mask].mean()) == pytest.approx(0, abs=1e-6)
-        assert float(y[mask].std(unbiased=False)) == pytest.approx(1, abs=1e-4)
-    garbage = torch.where(mask, x, torch.nan)
-    assert torch.equal(normalize(garbage, mask), y)
-
-
-@given(st.floats(-1e6, 1e6, width=32), st.integers(1, 1000))
-def test_normalize_makes_equal_elements_zero(value: float, count: int) -> None:
-    # One active step, or a rollout without surprises: the rounding of the mean must not be blown
-    # up to advantages of +-1.
-    x = torch.full((count + 1,), value)
-    mask = torch.arange(count + 1) < count
-    assert (normalize(x, mask) == 0).all()
-    assert masked_mean_std(x, mask)[1] == 0
-
-
-def test_normalize_without_any_element_is_all_zeros() -> None:
-    assert torch.equal(
-        normalize(torch.full((2, 2), torch.nan), torch.zeros(2, 2, dtype=torch.bool)),
-        torch.zeros(2, 2),
-    )
-
-
-@double()
-def test_explained_variance() -> None:
-    target = torch.tensor([1.0, 2.0, 3.0, 6.0])
-    assert explained_variance(target, target) == 1
-    assert explained_variance(torch.full((4,), 7.0), target) == pytest.approx(0)
-    assert explained_variance(target + 5, target) == pytest.approx(1)  # blind to an offset
-    assert explained_variance(-target, target) == pytest.approx(-3)
-    # Var[target] = 3.5, the errors (0, 0, 0, 4) have variance 3.
-    assert explained_variance(torch.tensor([1.0, 2, 3, 2]), target) == pytest.approx(1 - 3 / 3.5)
-
-
-@pytest.mark.parametrize("count", [0, 1, 7, 100])
-def test_explained_variance_of_what_does_not_vary_is_nan(count: int) -> None:
-    # 3.3 has no exact mean in float32: a variance of rounding errors is none either.
-    assert math.isnan(explained_variance(torch.arange(count) * 1.0, torch.full((count,), 3.3)))
-
-
-@settings(max_examples=20)
-@given(st.data())
-def test_explained_variance_is_at_most_one(data: st.DataObject) -> None:
-    prediction, target = data.draw(numbers(6)), data.draw(numbers(6))
-    share = explained_variance(prediction, target)
-    assert math.isnan(share) or share <= 1

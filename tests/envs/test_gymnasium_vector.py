@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.vector`: vector environments as rows, and building them."""
+"""Tests of `recurrent_rl.envs.gymnasium_vector`: vector environments as rows, and building them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tests of users' own networks in the encoders' places: `SequenceNetwork`, `CustomEncoder`."""
+"""Tests of `recurrent_rl.networks.custom`: users' own networks in the encoders' places."""
 
 import copy
 import functools
@@ -12,9 +12,11 @@ from gymnasium.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from support.agents import (
     LEARNING,
+    assert_ratio_one,
     assert_same_weights,
     make_agent,
     make_team,
+    prepare,
     randomise,
     team_weights,
     weights,
@@ -40,7 +42,6 @@ from recurrent_rl import (
     make_vect_envs,
     train_on_policy,
 )
-from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.networks.custom import CustomEncoder
 
 VECTOR, CHOICE = Box(-1, 1, (3,)), Discrete(3, start=1)
@@ -103,18 +104,18 @@ class Window(nn.Module):
 
 NETWORKS = [Remembering, Forgetful, Window]
 # Which networks are the user's own, and what else there is.
-ROLES: list[tuple[set[str], dict[str, Any]]] = [
-    ({"actor"}, {}),
-    ({"actor"}, {"share_encoders": False}),
-    ({"critic"}, {}),
-    ({"actor", "critic"}, {}),
-    ({"actor"}, {"burn_in": 2, "refresh_hidden_state": True}),
-    ({"critic"}, {"burn_in": 3, "previous_action": True, "previous_reward": True}),
-    ({"actor", "critic"}, {"refresh_hidden_state": True, "previous_action": True}),
+ROLES: list[tuple[tuple[str, ...], dict[str, Any]]] = [
+    (("actor",), {}),
+    (("actor",), {"share_encoders": False}),
+    (("critic",), {}),
+    (("actor", "critic"), {}),
+    (("actor",), {"burn_in": 2, "refresh_hidden_state": True}),
+    (("critic",), {"burn_in": 3, "previous_action": True, "previous_reward": True}),
+    (("actor", "critic"), {"refresh_hidden_state": True, "previous_action": True}),
 ]
 
 
-def own(kind: Any, roles: set[str], extra: int = 0, **options: Any) -> dict[str, Any]:
+def own(kind: Any, roles: tuple[str, ...], extra: int = 0, **options: Any) -> dict[str, Any]:
     """Networks for the roles; the critic's is another than the actor's."""
     networks = {"actor_network": functools.partial(kind, 3 + extra, **options)}
     networks["critic_network"] = functools.partial(Window, 3 + extra)
@@ -126,17 +127,9 @@ def extra_of(options: dict[str, Any]) -> int:
     return 3 * options.get("previous_action", 0) + options.get("previous_reward", 0)
 
 
-def assert_ratio_one(group: Any) -> None:
-    buffer = group.buffer
-    log_prob, value = replay(group.policy, buffer)
-    active = buffer.active & buffer.exists
-    torch.testing.assert_close(log_prob[active], buffer.log_prob[active], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(value[active], buffer.value[active], rtol=1e-4, atol=1e-5)
-
-
-def assert_all_learned(group: Any, before: dict[str, Tensor]) -> None:
-    after = weights(group)
-    for name, _ in group.policy.named_parameters():
+def assert_all_learned(trainer: Any, before: dict[str, Tensor]) -> None:
+    after = weights(trainer)
+    for name, _ in trainer.policy.named_parameters():
         assert not torch.equal(after[name], before[name]), name
 
 
@@ -147,7 +140,7 @@ def assert_all_learned(group: Any, before: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize(("roles", "options"), ROLES, ids=str)
 @pytest.mark.parametrize("mode", AutoresetMode)
 def test_ratio_one_and_learning(
-    mode: AutoresetMode, roles: set[str], options: dict[str, Any], kind: Any
+    mode: AutoresetMode, roles: tuple[str, ...], options: dict[str, Any], kind: Any
 ) -> None:
     env = scripted(["3t 5l", "7l 2t", "30t"], mode)
     networks = own(kind, roles, extra_of(options))
@@ -161,7 +154,7 @@ def test_ratio_one_and_learning(
         assert_all_learned(agent, before)
     for name, network in networks.items():  # they are copied
         assert_same_weights(network.state_dict(), kept[name].state_dict())
-    shared = roles == {"actor"} and options.get("share_encoders", True)
+    shared = roles == ("actor",) and options.get("share_encoders", True)
     assert len(agent.policy.encoders) == (1 if shared else 2)
     mine = [isinstance(encoder, CustomEncoder) for encoder in agent.policy.encoders]
     assert mine == [role in roles for role in ("actor", "critic")[: len(mine)]]
@@ -182,18 +175,19 @@ def test_networks_without_memory_need_no_state(recurrent: bool) -> None:
 
 @pytest.mark.parametrize("kind", NETWORKS)
 @pytest.mark.parametrize(("roles", "options"), ROLES, ids=str)
-def test_teams(roles: set[str], options: dict[str, Any], kind: Any) -> None:
+def test_teams(roles: tuple[str, ...], options: dict[str, Any], kind: Any) -> None:
     # Agents come and go, and come again.
     env = SyncMultiAgentVectorEnv(scripted_makers([[COMING, STAYING], [STAYING, COMING]]))
     agent = make_team(env, learn_step=11, **options, **own(kind, roles, extra_of(options)))
     for _ in range(2):
         collect_rollouts_recurrent(agent, env)
-        before = [weights(group) for group in agent.groups]
-        for group in agent.groups:
-            assert_ratio_one(group)
+        trainers = list(agent.trainers.values())
+        for trainer in trainers:
+            assert_ratio_one(trainer)
+        before = [weights(trainer) for trainer in trainers]
         agent.learn()
-        for group, old in zip(agent.groups, before, strict=True):
-            assert_all_learned(group, old)
+        for trainer, old in zip(trainers, before, strict=True):
+            assert_all_learned(trainer, old)
     bob, fred = agent.groups
     ours = {p.data_ptr() for p in bob.policy.parameters()}
     assert ours.isdisjoint({p.data_ptr() for p in fred.policy.parameters()})
@@ -208,12 +202,12 @@ def test_networks_by_group() -> None:
     )
     kinds = {
         name: [type(getattr(e, "network", None)).__name__ for e in group.policy.encoders]
-        for name, group in agent.trainees.items()
+        for name, group in agent.trainers.items()
     }
     assert kinds == {"bob": ["NoneType", "Remembering"], "fred": ["Forgetful"]}
     collect_rollouts_recurrent(agent, env)
-    for group in agent.groups:
-        assert_ratio_one(group)
+    for trainer in agent.trainers.values():
+        assert_ratio_one(trainer)
     agent.learn()
     with pytest.raises(ValueError, match=r"^actor_network has no option 'bop'; .*'bob'"):
         make_team(env, actor_network={"bop": Remembering()})
@@ -232,13 +226,15 @@ def test_the_same_network_as_ones_own_learns_the_same(options: dict[str, Any]) -
     with torch.no_grad():
         for name, p in built_in.policy.encoders[0].core.rnn.named_parameters():
             dict(agent.policy.encoders[0].network.rnn.named_parameters())[name].copy_(p)
-        for part in ("actor", "critic"):
+        for part in ("action_head", "value_head"):
             theirs = getattr(built_in.policy, part).state_dict()
             getattr(agent.policy, part).load_state_dict(theirs)
-    agent.group.generator.set_state(built_in.generator.get_state())
+    agent.group.generator.set_state(built_in.group.generator.get_state())
     for _ in range(3):
         collect_rollouts_recurrent(built_in, env)
         collect_rollouts_recurrent(agent, other)
+        prepare(built_in)
+        prepare(agent)
         assert agent.buffer is not None
         assert built_in.buffer is not None
         for name in ("obs", "action", "log_prob", "value", "returns"):
@@ -354,8 +350,8 @@ def assert_acts_alike(ours: PPO, theirs: PPO) -> None:
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name))
 
 
-@pytest.mark.parametrize("roles", [{"actor"}, {"critic"}, {"actor", "critic"}], ids=str)
-def test_save_and_load(roles: set[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("roles", [("actor",), ("critic",), ("actor", "critic")], ids=str)
+def test_save_and_load(roles: tuple[str, ...], tmp_path: Path) -> None:
     agent, _ = trained(**own(Remembering, roles))
     agent.save_checkpoint(tmp_path / "a.pt")
     fresh = own(Remembering, roles)
@@ -368,14 +364,14 @@ def test_save_and_load(roles: set[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("role", ["actor", "critic"])
 def test_loading_without_the_module_says_which_is_missing(role: str, tmp_path: Path) -> None:
-    agent, _ = trained(**own(Remembering, {role}))
+    agent, _ = trained(**own(Remembering, (role,)))
     agent.save_checkpoint(tmp_path / "a.pt")
     message = rf"{role}_network: expected a module, .*saved, got none; .*: {role}_network=\.\.\."
     with pytest.raises(CheckpointError, match=message):
         PPO.load(tmp_path / "a.pt")
     other = {"actor": "critic", "critic": "actor"}[role]
     with pytest.raises(CheckpointError, match=r"_network: expected (a module|none), as in the"):
-        PPO.load(tmp_path / "a.pt", **own(Remembering, {other}))
+        PPO.load(tmp_path / "a.pt", **own(Remembering, (other,)))
     with pytest.raises(CheckpointError, match="do not fit together"):
         PPO.load(tmp_path / "a.pt", **{f"{role}_network": Forgetful(3, 7)})
 
@@ -391,13 +387,13 @@ def test_checkpoints_have_weights_but_no_code(tmp_path: Path) -> None:
     agent, _ = trained(actor_network=Remembering())
     agent.save_checkpoint(tmp_path / "a.pt")
     torch.load(tmp_path / "a.pt", weights_only=True)
-    assert checkpoint.load(tmp_path / "a.pt")["networks"] == [True, False]
+    assert checkpoint.load(tmp_path / "a.pt")["groups"][""]["networks"] == [True, False]
 
 
 def test_load_checkpoint(tmp_path: Path) -> None:
-    agent, _ = trained(**own(Remembering, {"actor", "critic"}))
+    agent, _ = trained(**own(Remembering, ("actor", "critic")))
     agent.save_checkpoint(tmp_path / "a.pt")
-    other = make_agent(scripted(["3t"]), seed=5, **own(Remembering, {"actor", "critic"}))
+    other = make_agent(scripted(["3t"]), seed=5, **own(Remembering, ("actor", "critic")))
     other.load_checkpoint(tmp_path / "a.pt")
     assert_acts_alike(other, agent)
     plain = make_agent(scripted(["3t"]))
@@ -409,7 +405,7 @@ def test_load_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("copied", [lambda agent: agent.clone(), copy.deepcopy])
 def test_copies_are_independent(copied: Any) -> None:
-    agent, env = trained(**own(Window, {"actor", "critic"}))
+    agent, env = trained(**own(Window, ("actor", "critic")))
     twin = copied(agent)
     assert_same_weights(weights(agent), weights(twin))
     collect_rollouts_recurrent(twin, scripted(["3t 5l", "7l"]))
@@ -617,8 +613,8 @@ def test_populations_train_mutate_resume_and_load(tmp_path: Path) -> None:
     assert isinstance(whole[1].policy.encoders[0], CustomEncoder)
     assert any("head.hidden_size" in agent.mut for agent in whole)
     assert not torch.equal(
-        whole[1].policy.state_dict()["encoders.0.network.rnn.weight_ih_l0"],
-        start["policy"]["encoders.0.network.rnn.weight_ih_l0"],
+        whole[1].policy.state_dict()["trunks.0.encoder.network.rnn.weight_ih_l0"],
+        start["groups"][""]["policy"]["trunks.0.encoder.network.rnn.weight_ih_l0"],
     ), "it has not been trained"
     for theirs, ours in zip(evolve(env, own_population(env), 128, workers=2), whole, strict=True):
         assert_same(snapshot(theirs), snapshot(ours))

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.multi_agent`: vectors of PettingZoo environments, here and in workers."""
+"""Tests of `recurrent_rl.envs.multi_agent_vector`: PettingZoo environments, here and in workers."""
 
 import contextlib
 import gc
@@ -155,7 +155,7 @@ def assert_gone(pids: list[int], seconds: float = 15) -> None:
 
 def workers(env: AsyncMultiAgentVectorEnv) -> list[int]:
     """Process numbers."""
-    return [process.pid for process in env._processes]
+    return [worker.process.pid for worker in env._workers]
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
@@ -835,7 +835,7 @@ def test_no_orphans_when_the_process_dies(end: str) -> None:
 
 SCRIPT = """
 import signal, sys
-from test_multi_agent import ACTIONS, AsyncMultiAgentVectorEnv, faulty, workers
+from test_multi_agent_vector import ACTIONS, AsyncMultiAgentVectorEnv, faulty, workers
 
 if __name__ == "__main__":
     # Shells start what runs in the background with Ctrl-C ignored, and children inherit that.

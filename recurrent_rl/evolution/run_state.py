@@ -1,0 +1,166 @@
+"""The state of a training run between its beginning and its end, and how it is saved."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from recurrent_rl import checkpoint
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.checkpoint import CheckpointError
+from recurrent_rl.evolution.member import Report
+from recurrent_rl.evolution.population import population_from_data
+from recurrent_rl.evolution.run_settings import SavingSettings
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a training run needs in order to go on.
+
+    Attributes:
+        population: the individuals.
+        generation: number of the generation that they are in, from 0.
+        reports: of those that have finished their part of the generation; None for the others.
+        fitnesses: of the individuals of each finished generation.
+        eval_seed: seed from which each generation's test episodes follow.
+        base: an individual's environment steps when the run began, the fewest of all.
+        total_steps: environment steps that all individuals together were trained for in this run.
+        before: ``total_steps`` when the generation began.
+        saved_at: an individual's environment steps when a checkpoint was last due.
+        tournament: random state of the tournament selection; None without one.
+        mutation: random state of the mutations; None without any.
+        finished: whether nothing is left to do.
+
+    """
+
+    population: list[Any]
+    generation: int
+    reports: list[Report | None]
+    fitnesses: list[list[float]]
+    eval_seed: int
+    base: int
+    total_steps: int
+    before: int
+    saved_at: int
+    tournament: dict[str, Any] | None
+    mutation: dict[str, Any] | None
+    finished: bool
+
+    @property
+    def steps(self) -> int:
+        """Environment steps of an individual, the most of all."""
+        return max(int(agent.env_steps) for agent in self.population)
+
+    @property
+    def logged(self) -> tuple[int, int]:
+        """The last generation whose logs are complete, and ``total_steps`` at its end."""
+        if self.finished:
+            return self.generation, self.total_steps
+        return self.generation - 1, self.before
+
+    def to_data(self) -> dict[str, Any]:
+        """Tensors and plain values, for a checkpoint."""
+        plain = {name: value for name, value in vars(self).items() if name != "population"}
+        plain["reports"] = [None if r is None else asdict(r) for r in self.reports]
+        return {"population": [agent.to_checkpoint() for agent in self.population], "run": plain}
+
+    @classmethod
+    def from_data(
+        cls, data: dict[str, Any], device: torch.device, networks: Mapping[str, Any]
+    ) -> "RunState":
+        """Rebuild what ``to_data`` described, with the user's custom networks."""
+        run = dict(data["run"])
+        run["reports"] = [None if r is None else Report(**r) for r in run["reports"]]
+        population = population_from_data(data["population"], device, **networks)
+        return cls(population=population, **run)
+
+
+def load_state(path: str | os.PathLike[str], present: RunState) -> RunState:
+    """Load the state of a run from a checkpoint.
+
+    Args:
+        path: the checkpoint.
+        present: the state of the run that is to go on from it, which must have as many individuals
+            of the same algorithm, and a tournament and mutations if the checkpoint has them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: of something else, or of another kind of run.
+
+    """
+    data = checkpoint.load(path)
+    first = present.population[0]
+    try:
+        state = RunState.from_data(data, first.device, first.custom_networks())
+    except Exception as error:  # a file of something else fails in many ways
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of a training run: {error!r}"
+        ) from error
+    if len(state.population) != len(present.population):
+        raise CheckpointError(
+            f"{path}: expected {len(present.population)} individuals, as in pop, got "
+            f"{len(state.population)}"
+        )
+    for expected, got in zip(present.population, state.population, strict=True):
+        if type(expected) is not type(got):
+            raise CheckpointError(
+                f"{path}: expected {type(expected).__name__} agents, got {type(got).__name__}"
+            )
+    for name in ("tournament", "mutation"):
+        saved = getattr(state, name)
+        if (getattr(present, name) is None) != (saved is None):
+            has = "none" if saved is None else "one"
+            raise CheckpointError(f"{path}: expected a {name} as in this run, it has {has}")
+    return state
+
+
+@dataclass(frozen=True)
+class RunSaver:
+    """Saves the state of a run and its best individual.
+
+    Attributes:
+        settings: when and where.
+
+    """
+
+    settings: SavingSettings
+
+    def is_due(self, state: RunState) -> bool:
+        """Whether a checkpoint is due, now that a generation is finished."""
+        if self.settings.checkpoint_path is None:
+            return False
+        every = self.settings.checkpoint
+        return every is None or state.finished or state.steps - state.saved_at >= every
+
+    def save(self, state: RunState) -> None:
+        """Save a checkpoint, if there is a path for it."""
+        if self.settings.checkpoint_path is not None:
+            checkpoint.save(state.to_data(), self.settings.checkpoint_path)
+
+    def save_elite(self, elite: Agent) -> None:
+        """Save the best individual, if there is a path for it."""
+        if self.settings.elite_path is not None:
+            elite.save_checkpoint(self.settings.elite_path)
+
+    def save_interrupted(self, state: RunState, elite: Agent | None) -> str:
+        """Save what there is after Ctrl-C or an error.
+
+        Args:
+            state: of the run.
+            elite: the best individual that has been tested; None if none has.
+
+        Returns:
+            what was saved, in words.
+
+        """
+        self.save(state)
+        messages = []
+        if self.settings.checkpoint_path is not None:
+            messages.append(f"To go on: resume={str(self.settings.checkpoint_path)!r}.")
+        if self.settings.elite_path is not None and elite is not None:
+            if not state.fitnesses:  # else the last finished generation's elite is there already
+                self.save_elite(elite)
+            messages.append(f"The elite is in {self.settings.elite_path}.")
+        return " ".join(messages) or "Nothing was saved: there is no checkpoint_path."

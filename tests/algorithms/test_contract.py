@@ -1,0 +1,459 @@
+"""What every agent class promises, whatever its algorithm; ``support.contract`` has the classes."""
+
+import copy
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from support.agents import assert_same_weights, team_weights
+from support.contract import (
+    CASES,
+    Case,
+    behaviour,
+    observations,
+    random_states,
+    rewards,
+    train,
+)
+from support.evolving import assert_same, snapshot
+
+from recurrent_rl import (
+    IPPO,
+    PPO,
+    Birth,
+    CheckpointError,
+    checkpoint,
+    collect_rollouts_recurrent,
+)
+
+pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+NO_ROLLOUT = r"^learn: expected a rollout collected since the last call; call collect_roll"
+
+
+def differ(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    """Whether the weights of every group do."""
+    groups = {name.split(".")[0] for name in ours}
+    return all(
+        any(not torch.equal(ours[k], theirs[k]) for k in ours if k.split(".")[0] == group)
+        for group in groups
+    )
+
+
+def loaded(case: Case, path: Path, how: str) -> Any:
+    """The agent in a file, built anew or in the place of another, whose options it knows better."""
+    if how == "load":
+        return case.kind.load(path)
+    differing = {"lr": 0.5, "gamma": 0.5, "normalize_reward": True, "max_seq_len": 3}
+    other = train(case.agent(seed=7, **differing), case.vector(), 1)
+    other.load_checkpoint(path)
+    return other
+
+
+LOADING = pytest.mark.parametrize("how", ["load", "load_checkpoint"])
+
+
+# --- saving and loading -------------------------------------------------------------------------
+
+
+class TestSaving:
+    @LOADING
+    def test_what_is_loaded_is_what_was_saved(self, case: Case, how: str, tmp_path: Path) -> None:
+        agent = case.trained()
+        agent.save_checkpoint(str(tmp_path / "agent.pt"))
+        other = loaded(case, tmp_path / "agent.pt", how)
+        assert_same(snapshot(agent), snapshot(other))
+        names = ["config", "seed", "env_steps", "fitness", "scores", "steps", "lineage", "elite"]
+        for name in (*names, *case.kind._fixed):
+            assert getattr(other, name) == getattr(agent, name), name
+        assert repr(other) == repr(agent)
+        for deterministic in (True, False):
+            ours, theirs = (behaviour(a, deterministic=deterministic) for a in (agent, other))
+            assert_same(ours, theirs)
+        assert_same(random_states(agent), random_states(other))
+
+    @LOADING
+    def test_resumed_run_equals_the_run_that_never_stopped(
+        self, case: Case, how: str, tmp_path: Path
+    ) -> None:
+        env = case.vector()
+        agent = train(case.agent(), env, 2)
+        agent.save_checkpoint(tmp_path / "agent.pt")
+        kept = copy.deepcopy(env)
+        train(agent, env, 3)
+        other = loaded(case, tmp_path / "agent.pt", how)
+        train(other, kept, 3, reset=False)
+        assert other.env_steps == agent.env_steps == 100
+        assert_same(snapshot(agent), snapshot(other))
+
+    def test_starts_afresh_unless_told_otherwise(self, case: Case, tmp_path: Path) -> None:
+        agent, env = case.agent(), case.vector()
+        train(agent, env, 1)
+        agent.save_checkpoint(tmp_path / "agent.pt")
+        other = case.kind.load(tmp_path / "agent.pt")
+        collect_rollouts_recurrent(other, env)
+        for trainer in other.trainers.values():
+            assert trainer.buffer is not None
+            exists = trainer.buffer.exists[0]
+            assert exists.any() or len(other.trainers) > 1
+            assert torch.equal(trainer.buffer.start[0], exists)
+
+    def test_rollout_that_was_not_learned_from_is_not_saved(
+        self, case: Case, tmp_path: Path
+    ) -> None:
+        agent = case.trained()
+        collect_rollouts_recurrent(agent, case.vector())
+        agent.save_checkpoint(tmp_path / "agent.pt")
+        other = case.kind.load(tmp_path / "agent.pt")
+        agent.load_checkpoint(tmp_path / "agent.pt")
+        for each in (agent, other):
+            with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+                each.learn()
+
+    def test_file_has_plain_values_and_runs_no_code(self, case: Case, tmp_path: Path) -> None:
+        case.trained().save_checkpoint(tmp_path / "agent.pt")
+        data = torch.load(tmp_path / "agent.pt", weights_only=True)
+        assert (data["format"], data["algorithm"]) == (checkpoint.FORMAT, case.kind.__name__)
+        plain = (dict, list, tuple, str, int, float, bool, type(None), torch.Tensor)
+
+        def check(x: Any) -> None:
+            assert isinstance(x, plain), type(x)
+            parts = x.values() if isinstance(x, dict) else x if isinstance(x, list | tuple) else ()
+            for part in parts:
+                check(part)
+
+        check(data)
+
+
+class TestRefused:
+    """A file that cannot be loaded, which leaves the agent as it was."""
+
+    @staticmethod
+    def check(agent: Any, path: Path, message: str) -> None:
+        before, groups = snapshot(agent), list(agent.groups)
+        with pytest.raises(CheckpointError, match=message) as error:
+            agent.load_checkpoint(path)
+        assert str(path) in str(error.value)
+        assert list(agent.groups) == groups
+        assert_same(before, snapshot(agent))
+
+    def test_another_class(self, case: Case, tmp_path: Path) -> None:
+        agent, path, name = case.trained(), tmp_path / "agent.pt", case.kind.__name__
+        others = {each.kind: each for each in CASES.values() if each.kind is not case.kind}
+        assert others
+        for kind, other in others.items():
+            other.agent().save_checkpoint(path)
+            self.check(agent, path, rf"expected a saved {name}, got '{kind.__name__}'")
+        checkpoint.save({**snapshot(agent), "algorithm": "Nobody"}, path)
+        self.check(agent, path, rf"expected a saved {name}, got 'Nobody'")
+
+    @pytest.mark.parametrize("change", ["spaces", "network"])
+    def test_another_agent(self, case: Case, change: str, tmp_path: Path) -> None:
+        if change == "spaces":
+            other = case.build(case.vector(**case.elsewhere), **case.options)
+        else:
+            other = case.agent(hidden_state_size=6, hidden_size=[3])
+        other.save_checkpoint(tmp_path / "agent.pt")
+        what = {"spaces": "observation_space", "network": "net_config"}[change]
+        self.check(
+            case.trained(),
+            tmp_path / "agent.pt",
+            rf"expected this agent's {what}s? .*, got .*{case.kind.__name__}\.load\(path\)",
+        )
+
+    def test_damaged(self, case: Case, tmp_path: Path) -> None:
+        agent, path = case.trained(), tmp_path / "agent.pt"
+        agent.save_checkpoint(path)
+        content = path.read_bytes()
+        for size in (0, 100, len(content) // 2, len(content) - 1):
+            path.write_bytes(content[:size])
+            self.check(agent, path, "expected a whole recurrent_rl checkpoint, got a truncated")
+
+    def test_any_part_is_missing(self, case: Case, tmp_path: Path) -> None:
+        agent, path = case.trained(), tmp_path / "agent.pt"
+        agent.save_checkpoint(path)
+        whole, refused = snapshot(agent), {}
+        for place, data in without_a_part(whole):
+            checkpoint.save(data, path)
+            try:
+                other = case.kind.load(path)
+            except CheckpointError as error:
+                refused[".".join(map(str, place))] = str(error)
+            else:  # it was not needed
+                assert_same(whole, snapshot(other))
+        assert f"expected a saved {case.kind.__name__}, got None" in refused.pop("algorithm")
+        assert all("the parts do not fit together" in message for message in refused.values())
+        policy = f"groups.{agent.group_names[-1]}.policy"
+        assert {"groups", policy, "collection.-1.state", "individual.lineage"} <= refused.keys()
+
+
+def without_a_part(data: dict[str, Any]) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+    """An agent's data, in turn without each of its parts (of groups the last one's), and which."""
+    last = list(data["groups"])[-1]
+    inner: list[list[Any]] = [[], ["individual"], ["groups"], ["groups", last], ["collection", -1]]
+    for path in inner:
+        part: Any = data
+        for key in path:
+            part = part[key]
+        for name in part:
+            changed: Any = {key: value for key, value in part.items() if key != name}
+            for depth in reversed(range(len(path))):  # and around it as it was
+                around: Any = data
+                for key in path[:depth]:
+                    around = around[key]
+                outer = copy.copy(around)
+                outer[path[depth]] = changed
+                changed = outer
+            yield [*path, name], changed
+
+
+# --- copies -------------------------------------------------------------------------------------
+
+COPYING = pytest.mark.parametrize(
+    "how",
+    [lambda agent: agent.clone(), copy.deepcopy, lambda agent: pickle.loads(pickle.dumps(agent))],
+    ids=["clone", "deepcopy", "pickle"],
+)
+
+
+class TestCopies:
+    @COPYING
+    def test_equal_and_independent(self, case: Case, how: Callable[[Any], Any]) -> None:
+        agent = case.trained()
+        before = snapshot(agent)
+        twin = how(agent)
+        agent.collection.forget()
+        twin.collection.forget()
+        before["collection"] = None
+        assert_same(before, snapshot(agent))
+        assert_same(before, snapshot(twin))
+        for name in ("config", *case.kind._fixed):
+            assert getattr(twin, name) == getattr(agent, name), name
+        weights = team_weights(agent)
+
+        train(twin, case.vector(), 1)
+        assert differ(team_weights(twin), weights)
+        twin.fitness.append(2.0)
+        twin.steps[0] = 99
+        twin.lineage.append(Birth(5))
+        assert_same(before, snapshot(agent))
+        # The same from here on, each for itself.
+        train(agent, case.vector(), 1)
+        assert_same_weights(team_weights(agent), team_weights(twin))
+        assert_same(random_states(agent), random_states(twin))
+
+    @COPYING
+    def test_untrained(self, case: Case, how: Callable[[Any], Any]) -> None:
+        agent = case.agent()
+        twin = how(agent)
+        assert_same(snapshot(agent), snapshot(twin))
+        for each in (agent, twin):
+            train(each, case.vector(), 1)
+        assert_same_weights(team_weights(agent), team_weights(twin))
+
+    def test_clone_has_collected_nothing(self, case: Case) -> None:
+        agent, env = case.agent(), case.vector()
+        collect_rollouts_recurrent(agent, env)
+        twin = agent.clone()
+        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+            twin.learn()
+        with pytest.raises(ValueError, match=r"^reset=False: expected a collection .* has nothing"):
+            collect_rollouts_recurrent(twin, env, reset=False)
+        agent.learn()  # which still can
+
+    def test_offspring(self, case: Case) -> None:
+        agent = case.trained()
+        agent.elite = True
+        before = snapshot(agent)
+        child, sibling, again = (agent.offspring(index) for index in (7, 8, 7))
+        assert_same(before, snapshot(agent))
+        assert (child.index, sibling.index) == (7, 8)
+        assert child.lineage == [*agent.lineage, Birth(7, agent.index, agent.env_steps, -2.0)]
+        assert not child.elite
+        # Of its parent it has the weights, but not the random stream.
+        assert_same_weights(team_weights(agent), team_weights(child))
+        streams = [random_states(each) for each in (agent, child, sibling)]
+        for ours, theirs in ((0, 1), (0, 2), (1, 2)):
+            pairs = zip(streams[ours], streams[theirs], strict=True)
+            assert not any(torch.equal(x, y) for x, y in pairs)
+        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+            child.learn()
+        after = [
+            team_weights(train(each, case.vector(), 1)) for each in (child, again, sibling, agent)
+        ]
+        assert_same_weights(after[0], after[1])
+        assert differ(after[0], after[2])
+        assert differ(after[0], after[3])
+
+
+# --- chance -------------------------------------------------------------------------------------
+
+
+class TestSeeds:
+    def test_the_seed_decides_everything(self, case: Case) -> None:
+        results = []
+        for seed in (1, 1, 2):
+            # Anything may have drawn from the global generators before.
+            torch.rand(len(results) + 1)
+            np.random.rand(len(results) + 1)  # noqa: NPY002
+            random.random()
+            env = case.vector()
+            agent = case.build(env, seed=seed, **case.options)
+            results.append(snapshot(train(agent, env, 2)))
+        assert_same(results[0], results[1])
+        for ours, theirs in zip(*(r["groups"].values() for r in results[1:]), strict=True):
+            assert not torch.equal(ours["generator"], theirs["generator"])
+            moved = [not torch.equal(x, theirs["policy"][k]) for k, x in ours["policy"].items()]
+            assert any(moved)
+
+    def test_first_weights(self, case: Case) -> None:
+        ours = untouched(case, 3)
+        assert_same_weights(ours, untouched(case, 3))
+        assert differ(ours, untouched(case, 4))
+        assert differ(untouched(case, None), untouched(case, None))
+
+    def test_global_random_state_is_left_alone(self, case: Case) -> None:
+        def states() -> list[Any]:
+            legacy = np.random.get_state()  # noqa: NPY002
+            return [torch.get_rng_state().tolist(), [str(x) for x in legacy], random.getstate()]
+
+        before = states()
+        env = case.vector()
+        agent = train(case.agent(), env, 1)
+        agent.test(env, loop=1)
+        agent.clone()
+        assert states() == before
+
+
+def untouched(case: Case, seed: int | None) -> dict[str, torch.Tensor]:
+    """The weights that an agent is built with; ``Case.agent`` replaces them."""
+    agent = case.agent()
+    names = ("normalize_reward", "recurrent")
+    options = {name: case.options[name] for name in names if name in case.options}
+    if case.kind is PPO:
+        return team_weights(PPO(agent.observation_space, agent.action_space, seed=seed, **options))
+    return team_weights(
+        IPPO(agent.observation_spaces, agent.action_spaces, agent.agent_ids, seed=seed, **options)
+    )
+
+
+# --- learning and testing -----------------------------------------------------------------------
+
+
+class TestLearning:
+    def test_needs_a_rollout_and_uses_it_once(self, case: Case) -> None:
+        agent, env = case.agent(), case.vector()
+        untrained = team_weights(agent)
+        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+            agent.learn()
+        assert_same_weights(untrained, team_weights(agent))
+        collect_rollouts_recurrent(agent, env)
+        assert_same_weights(untrained, team_weights(agent))
+        agent.learn()
+        before = team_weights(agent)
+        assert differ(before, untrained)
+        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+            agent.learn()
+        assert_same_weights(before, team_weights(agent))
+
+    def test_goes_on_as_if_not_tested(self, case: Case) -> None:
+        results = []
+        for test in (True, False):
+            env, other = case.vector(), case.vector()
+            agent = case.agent()
+            for _ in range(3):
+                collect_rollouts_recurrent(agent, env)
+                if test:
+                    agent.test(other, loop=2)
+                agent.learn()
+            agent.fitness.clear()
+            results.append(snapshot(agent))
+        assert_same(*results)
+
+    def test_collection_starts_afresh_after_a_test_on_its_environment(self, case: Case) -> None:
+        agent, env = case.agent(learn_step=2), case.vector()
+        starts = []
+        for test in (False, False, True):
+            if test:
+                agent.test(env, loop=1)
+            collect_rollouts_recurrent(agent, env)
+            first = [trainer.buffer for trainer in agent.trainers.values()]
+            starts.append(all(torch.equal(b.start[0], b.exists[0]) for b in first))
+        assert starts == [True, False, True]
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+
+class TestBadInput:
+    """Each is refused with a message that helps, and leaves the agent as it was."""
+
+    def test_environment_with_other_spaces(self, case: Case) -> None:
+        agent, env = case.trained(), case.vector(**case.elsewhere)
+        before = snapshot(agent)
+        message = r"^env: expected .* observation space .*, got .*build the agent from this env"
+        for call in (collect_rollouts_recurrent, lambda a, e: a.evaluate(e, 1)):
+            with pytest.raises(ValueError, match=message):
+                call(agent, env)
+        assert_same(before, snapshot(agent))
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"gama": 0.9}, ValueError, r"no option 'gama'; did you mean 'gamma'\?"),
+            ({"gamma": 1.5}, ValueError, r"\.gamma: expected a number in \[0, 1\], got 1\.5"),
+            ({"lr": "fast"}, TypeError, r"\.lr: expected float, got 'fast'"),
+        ],
+        ids=str,
+    )
+    def test_hyperparameters(
+        self, case: Case, options: Any, error: type[Exception], message: str
+    ) -> None:
+        with pytest.raises(error, match=message):
+            case.agent(**options)
+        agent = case.trained()
+        before = snapshot(agent)
+        for trainer in agent.trainers.values():
+            with pytest.raises(error, match=message):
+                trainer.reconfigure(**options)
+        assert_same(before, snapshot(agent))
+
+    def test_hidden_state(self, case: Case) -> None:
+        agent = case.trained()
+        before, seen = snapshot(agent), observations(agent, 2)
+        stranger = case.agent(hidden_state_size=6, previous_action=True)
+        states = [agent.get_initial_hidden_state(3)]
+        if agent.config.recurrent:
+            states += [None, stranger.get_initial_hidden_state(2)]
+        for state in states:
+            if not agent.config.recurrent and case.kind is IPPO:
+                continue  # which has nothing to look at
+            with pytest.raises(ValueError, match=r"^hidden_state: expected"):
+                agent.get_action(seen, state, **rewards(agent, 0.0))
+        assert_same(before, snapshot(agent))
+
+    def test_observation_that_is_not_finite(self, case: Case) -> None:
+        agent = case.trained()
+        before, seen = snapshot(agent), observations(agent, 2)
+        first = seen["bob_0"] if isinstance(seen, dict) else seen
+        first[1, 0] = np.nan
+        state = agent.get_initial_hidden_state(2)
+        with pytest.raises(ValueError, match=r"^observation: expected finite numbers, .* row 1"):
+            agent.get_action(seen, state, **rewards(agent, 0.0))
+        assert_same(before, snapshot(agent))
+
+    def test_environment_that_shows_what_is_not_finite(self, case: Case) -> None:
+        agent = case.trained()
+        before = team_weights(agent)
+        with pytest.raises(ValueError, match=r"expected finite .*environment 1"):
+            collect_rollouts_recurrent(agent, case.vector(**case.poisoned))
+        assert_same_weights(before, team_weights(agent))
+        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+            agent.learn()
+        # And training can go on.
+        train(agent, case.vector(), 1)
+        assert differ(before, team_weights(agent))

@@ -1,0 +1,81 @@
+"""Tests of `recurrent_rl.algorithms.migration`: files of the older format.
+
+``tests/data`` has what version 0.1.0 wrote before its second architecture, after 16 steps in two
+environments; and beside each file what that version then did, and after 8 more steps.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from support.contract import LIVES, MIXED, train
+from support.envs import scripted
+from support.evolving import assert_same, snapshot
+from support.multi_envs import scripted_makers
+
+from recurrent_rl import (
+    IPPO,
+    PPO,
+    Birth,
+    SyncMultiAgentVectorEnv,
+    checkpoint,
+    collect_rollouts_recurrent,
+)
+from recurrent_rl.algorithms.migration import upgraded
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def stale_env(kind: Any) -> Any:
+    """The environments of then, where they were when the file was written."""
+    if kind is PPO:
+        env = scripted(["3t 5l", "7b"])
+        stranger: Any = PPO(env.single_observation_space, env.single_action_space)
+    else:
+        env = SyncMultiAgentVectorEnv(scripted_makers([[lives] for lives in LIVES], **MIXED))
+        stranger = IPPO(env.observation_spaces, env.action_spaces)
+    # Neither seeds nor actions decide what they show next.
+    collect_rollouts_recurrent(stranger, env, 16)
+    return env
+
+
+def assert_does(agent: Any, expected: list[dict[str, Any]], seen: Any, tolerance: float) -> None:
+    """Compare deterministic steps from the beginning with those of the older version."""
+    if isinstance(seen, dict):
+        seen = {name: np.array(x) for name, x in seen.items()}
+    state = agent.get_initial_hidden_state(2)
+    for step in expected:
+        out = agent.get_action(seen, state, deterministic=True)
+        state = out.hidden_state
+        for name, values in step.items():
+            ours = getattr(out, name)
+            for key in values if isinstance(values, dict) else (...,):
+                x, y = (
+                    np.asarray(each)[...] if key is ... else each[key] for each in (ours, values)
+                )
+                np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("kind", [PPO, IPPO])
+class TestFormat1:
+    def test_same_numbers_and_trains_on(self, kind: Any) -> None:
+        path = DATA / f"format_1_{kind.__name__.lower()}.pt"
+        said = json.loads(path.with_suffix(".json").read_text())
+        agent = kind.load(path)
+        assert agent.env_steps == said["env_steps"] == 32
+        assert (agent.fitness, agent.lineage) == ([1.5], [Birth(0)])
+        assert agent.config.max_seq_len == 5
+        assert_does(agent, said["steps"], said["observation"], 1e-6)
+        train(agent, stale_env(kind), 1, reset=False)
+        # Rounding may differ between machines, and grows by Adam's divisions.
+        assert_does(agent, said["steps_after_training"], said["observation"], 1e-4)
+
+    def test_is_saved_in_todays_format(self, kind: Any, tmp_path: Path) -> None:
+        agent = kind.load(DATA / f"format_1_{kind.__name__.lower()}.pt")
+        agent.save_checkpoint(tmp_path / "agent.pt")
+        data = checkpoint.load(tmp_path / "agent.pt")
+        assert data["version"] == checkpoint.VERSION > 1
+        assert upgraded(data) == data
+        assert_same(snapshot(agent), snapshot(kind.load(tmp_path / "agent.pt")))
