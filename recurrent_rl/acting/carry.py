@@ -80,8 +80,8 @@ class Carry:
 class Collection:
     """Where one agent's collection stopped, and in which environments.
 
-    It goes on there if the same innermost environments come again and nothing else has used them
-    since (see ``envs.usage``); otherwise it starts afresh.
+    It goes on there if the same innermost vector comes again and nothing else has used it, or its
+    environments, since (see ``envs.usage``); otherwise it starts afresh.
 
     Attributes:
         carries: by group; None where there is nothing to continue from: before the first rollout,
@@ -113,9 +113,10 @@ class Collection:
         """Whether nothing else has used the environment since."""
         return is_marked(env, self._mark)
 
-    def to_data(self) -> list[dict[str, Any]] | None:
-        """Tensors and plain values, for a checkpoint."""
-        return None if self.carries is None else [carry.to_data() for carry in self.carries]
+    def to_data(self, groups: Sequence[AgentGroup]) -> list[dict[str, Any]] | None:
+        """Tensors and plain values, for a checkpoint; None: nothing to continue from."""
+        carries = self.of(groups)
+        return None if carries is None else [carry.to_data() for carry in carries]
 
     def restore(
         self, data: Sequence[Mapping[str, Any]] | None, groups: Sequence[AgentGroup]

@@ -141,7 +141,7 @@ class Agent(InPopulation, ActingAgent):
             "algorithm": type(self).__name__,
             "seed": self.seed,
             "groups": {name: trainer.to_data() for name, trainer in self.trainers.items()},
-            "collection": self.collection.to_data(),
+            "collection": self.collection.to_data(self.groups),
             **{
                 name: [plain(value) for value in getattr(self, name)]
                 for name in ("steps", "fitness", "scores")

@@ -38,18 +38,19 @@ def _without(data: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 def _group(data: Mapping[str, Any]) -> dict[str, Any]:
     carry, net_config = data["carry"], data["net_config"]
     encoder = net_config["encoder_config"]
+    # The critic has an encoder of its own; one without weights does not show in the policy's state.
+    separate = data["networks"][1] or not data["config"]["share_encoders"]
     return {
         **_without(data, ("carry",)),
         "discounted": None if carry is None else carry["discounted"],
         "config": {**data["config"], "max_seq_len": encoder["max_seq_len"]},
         "net_config": {**net_config, "encoder_config": _without(encoder, ("max_seq_len",))},
-        "policy": _policy(data["policy"]),
+        "policy": _policy(data["policy"], 1 + separate),
     }
 
 
-def _policy(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename a policy's parts."""
-    trunks = {int(key.split(".")[1]) for key in state if key.startswith("encoders.")}
+def _policy(state: Mapping[str, Any], trunks: int) -> dict[str, Any]:
+    """Rename a policy's parts; what is in front of all trunks stands in each."""
     renamed: dict[str, Any] = {}
     for key, value in state.items():
         part, _, rest = key.partition(".")
@@ -57,7 +58,7 @@ def _policy(state: Mapping[str, Any]) -> dict[str, Any]:
             number, _, inner = rest.partition(".")
             renamed[f"trunks.{number}.encoder.{inner}"] = value
         elif part in ("norm", "image_norms"):
-            for trunk in trunks:
+            for trunk in range(trunks):
                 renamed[f"trunks.{trunk}.preprocessor.{key}"] = value
         elif part in ("actor", "critic"):
             head = {"actor": "action_head", "critic": "value_head"}[part]

@@ -1,7 +1,8 @@
 """Who has used an environment last: only that collection may continue on it.
 
 An agent collects from a vector, tests in a wrapper around it or in one of its environments, and so
-on; what counts are the innermost environments, which all of these share. Each gets a mark.
+on; what counts are the innermost environments, which all of these share, and the innermost vector,
+which may know of resets that are still to come. Each gets a mark.
 """
 
 from typing import Any
@@ -22,16 +23,12 @@ def innermost(env: Any) -> list[Any]:
 
 
 def mark(env: Any, user: object | None) -> None:
-    """Note who has used the innermost environments; None: somebody who will not come back."""
-    envs = innermost(env)
-    for place, each in enumerate(envs):
-        setattr(each, _MARK, None if user is None else (user, place, len(envs)))
+    """Note who has used an environment; None: somebody who will not come back."""
+    for each in (getattr(env, "unwrapped", env), *innermost(env)):
+        setattr(each, _MARK, user)
 
 
 def is_marked(env: Any, user: object) -> bool:
-    """Whether ``user`` was the last one to use these environments, all of them in this order."""
-    marks = [getattr(each, _MARK, None) for each in innermost(env)]
-    return all(
-        found is not None and found[0] is user and found[1:] == (place, len(marks))
-        for place, found in enumerate(marks)
-    )
+    """Whether ``user`` was the last one to use the innermost vector and all its environments."""
+    used = (getattr(env, "unwrapped", env), *innermost(env))
+    return all(getattr(each, _MARK, None) is user for each in used)

@@ -630,16 +630,28 @@ def test_another_agents_use_of_one_environment_or_of_a_wrapper_starts_afresh() -
         ours.collection.forget()
 
 
-def test_goes_on_through_a_wrapper_or_in_another_vector_of_the_same_environments() -> None:
+def test_goes_on_through_a_wrapper() -> None:
     env = long_episodes()
     agent = make_agent(env)
     assert starts_afresh(agent, env)
     wrapped = gym.wrappers.vector.TransformReward(env, lambda reward: reward / 2)
     assert not starts_afresh(agent, wrapped)
-    again = SyncVectorEnv([lambda i=i: env.envs[i] for i in range(2)], autoreset_mode=SAME)
-    assert not starts_afresh(agent, again)
     assert not starts_afresh(agent, env)
-    assert [e.time for e in env.envs] == [20, 20]
+    assert [e.time for e in env.envs] == [15, 15]
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_another_vector_of_the_same_environments_starts_afresh(mode: AutoresetMode) -> None:
+    """It does not know which of them the first was about to reset (NEXT_STEP)."""
+    env = scripted(["5t", "3t"], mode)  # the first one ends with the rollout's last step
+    agent = make_agent(env, learn_step=5)
+    collect_rollouts_recurrent(agent, env)
+    again = SyncVectorEnv([lambda i=i: env.envs[i] for i in range(2)], autoreset_mode=mode)
+    for each in (again, env):
+        collect_rollouts_recurrent(agent, each)
+        assert agent.buffer is not None
+        assert agent.buffer.start[0].all()
+        assert_ratio_one(agent)
 
 
 @pytest.mark.parametrize("order", [[1, 0], [0], [1], [0, 0], [0, 1, 2]], ids=str)

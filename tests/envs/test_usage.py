@@ -58,26 +58,34 @@ class TestMarks:
         env = scripted(["3t", "4t"])
         assert not is_marked(env, object())
         mark(env, None)
-        assert not is_marked(env, None)
+        assert not is_marked(env, object())
 
     def test_the_last_user_and_no_other(self) -> None:
         env = scripted(["3t", "4t"])
-        ours, theirs = object(), object()
-        mark(env, ours)
-        assert is_marked(env, ours)
-        assert not is_marked(env, theirs)
-        mark(env, theirs)
-        assert not is_marked(env, ours)
-        assert is_marked(env, theirs)
+        one, other = object(), object()
+        mark(env, one)
+        assert is_marked(env, one)
+        assert not is_marked(env, other)
+        mark(env, other)
+        assert not is_marked(env, one)
+        assert is_marked(env, other)
         mark(env, None)
-        assert not is_marked(env, theirs)
+        assert not is_marked(env, other)
 
-    def test_wrappers_and_vectors_of_the_same_environments_are_one(self) -> None:
+    def test_wrappers_of_a_vector_are_one_with_it(self) -> None:
         env, user = scripted(["3t", "4t"]), object()
         mark(gym.wrappers.vector.RecordEpisodeStatistics(env), user)
         assert is_marked(env, user)
-        assert is_marked(vector_of(*(wrapped(each) for each in env.envs)), user)
-        mark(vector_of(*env.envs), None)
+        mark(gym.wrappers.vector.RecordEpisodeStatistics(env), None)
+        assert not is_marked(env, user)
+
+    def test_another_vector_of_the_same_environments_is_another(self) -> None:
+        """It does not know which of them the first was about to reset."""
+        env, user = scripted(["3t", "4t"]), object()
+        mark(env, user)
+        other = vector_of(*(wrapped(each) for each in env.envs))
+        assert not is_marked(other, user)
+        mark(other, None)
         assert not is_marked(env, user)
 
     @pytest.mark.parametrize("used", [0, 1])

@@ -824,7 +824,6 @@ def test_saving_and_loading_after_a_change(variant: dict[str, Any], tmp_path: Pa
     assert_same_weights(weights(agent), weights(clone))
 
 
-@pytest.mark.xfail(reason="the replaced policy's memory is saved and taken for the new one's")
 def test_there_is_nothing_to_continue_after_a_change_saved_or_not(tmp_path: Path) -> None:
     vector = env()
     agent = make_agent(vector, hidden_size=())
