@@ -121,7 +121,7 @@ def evolve(
             agents,
             max_steps=options.steps,
             evo_steps=options.evo_steps,
-            eval_loop=3,
+            eval_loop=options.eval_loop,
             tournament=TournamentSelection(2, True, len(agents), recipe.eval_loop, rand_seed=seed),
             mutation=Mutations(*recipe.mutations, rand_seed=seed),
             save_elite=True,
@@ -152,7 +152,7 @@ def fixed(seed: int, options: argparse.Namespace) -> list[PPO]:
         agents,
         max_steps=options.steps,
         evo_steps=options.evo_steps,
-        eval_loop=3,
+        eval_loop=options.eval_loop,
         workers=options.workers,
         verbose=False,
     )
@@ -223,7 +223,8 @@ def main() -> None:
     parser.add_argument("--plain", action="store_true", help="a tutorial's settings instead")
     parser.add_argument("--speed", action="store_true", help="measure workers instead")
     parser.add_argument("--repeats", type=int, default=3, help="of the measurement of speed")
-    parser.add_argument("--episodes", type=int, default=100, help="of each evaluation")
+    parser.add_argument("--eval-loop", type=int, default=3, help="episodes of each test")
+    parser.add_argument("--episodes", type=int, default=100, help="of the final score")
     parser.add_argument("--learn-step", type=int, help="not the recipe's, for a quick look")
     options = parser.parse_args()
     torch.set_num_threads(1)

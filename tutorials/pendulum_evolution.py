@@ -29,6 +29,7 @@ import matplotlib
 
 matplotlib.use("Agg")  # a file, not a window
 import matplotlib.pyplot as plt
+import torch
 
 from recurrent_rl import (
     PPO,
@@ -101,7 +102,7 @@ def evolve(
         INIT_HP,
         max_steps=steps,
         evo_steps=evo_steps,
-        eval_loop=3,
+        eval_loop=1 if SMALL else 3,
         tournament=tournament,
         mutation=mutations,
         save_elite=True,
@@ -184,6 +185,7 @@ def main() -> None:
     options = parser.parse_args()
 
     print(__doc__.split("\n\n", 2)[1])
+    torch.set_num_threads(1)  # networks this small only lose by sharing their work
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
     evo_steps = 256 if SMALL else 10_000

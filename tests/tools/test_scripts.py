@@ -1,9 +1,14 @@
-"""The tutorial and the benchmarks run, at reduced size, as a user would start them."""
+"""The tutorials and the benchmarks run, at reduced size, as a user would start them.
+
+Benchmarks that start no processes of their own run in this one, which has imported torch already.
+"""
 
 import json
 import os
+import runpy
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 def run(folder: Path, *arguments: str) -> str:
     """Run a script of the repository in another folder; its output."""
-    environment = {**os.environ, "CI": "true", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "CI": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -21,6 +26,27 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
+Benchmark = Callable[..., str]
+
+
+@pytest.fixture
+def benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Benchmark:
+    """A function that runs a benchmark in another folder and gives its output."""
+    monkeypatch.chdir(tmp_path)
+
+    def run_here(name: str, *arguments: str) -> str:
+        script = str(ROOT / "benchmarks" / name)
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        capsys.readouterr()
+        runpy.run_path(script, run_name="__main__")
+        return capsys.readouterr().out
+
+    return run_here
+
+
+@pytest.mark.slow
 def test_tutorial_writes_what_it_promises(tmp_path):
     pytest.importorskip("matplotlib")
     out = run(tmp_path, str(ROOT / "tutorials" / "pendulum.py"), "--seed", "1")
@@ -37,6 +63,7 @@ def test_tutorial_writes_what_it_promises(tmp_path):
     assert "One episode by hand" in out
 
 
+@pytest.mark.slow
 def test_evolution_tutorial_writes_what_it_promises(tmp_path):
     pytest.importorskip("matplotlib")
     out = run(tmp_path, str(ROOT / "tutorials" / "pendulum_evolution.py"), "--seed", "1")
@@ -50,21 +77,34 @@ def test_evolution_tutorial_writes_what_it_promises(tmp_path):
     assert "the winner  " in out
 
 
-def test_evolution_benchmark_reports_its_seeds(tmp_path):
-    script = str(ROOT / "benchmarks" / "evolution.py")
-    sizes = {"steps": 512, "evo-steps": 256, "learn-step": 32, "episodes": 20, "random": 2}
-    options = [x for name, size in sizes.items() for x in (f"--{name}", str(size))]
-    options += ["--workers", "1"]
-    result = json.loads(run(tmp_path, script, "--seeds", "1", *options))
+def small_evolution(*arguments: str) -> list[str]:
+    """The benchmark's arguments for a small size."""
+    sizes = {"steps": 512, "evo-steps": 256, "learn-step": 32, "random": 2, "workers": 1}
+    sizes |= {"eval-loop": 1, "episodes": 20}
+    return [*arguments, *(x for name, size in sizes.items() for x in (f"--{name}", str(size)))]
+
+
+def test_evolution_benchmark_reports_its_seeds(benchmark):
+    result = json.loads(benchmark("evolution.py", *small_evolution("--seeds", "1")))
     assert result["seed"] == 1
     assert len(result["random"]) == 2
     assert min(result["random"]) <= result["random_median"] <= max(result["random"])
-    plain = run(tmp_path, script, "--plain", "--seeds", "1", "2", *options)
-    assert [json.loads(line).get("seed") for line in plain.splitlines()] == [1, 2, None]
-    speed = run(tmp_path, script, "--speed", "--repeats", "1", *options)
-    assert json.loads(speed.splitlines()[-1])["median_ratio"] > 0
 
 
+@pytest.mark.slow
+def test_evolution_benchmark_from_plain_settings(benchmark):
+    out = benchmark("evolution.py", *small_evolution("--plain", "--seeds", "1", "2"))
+    assert [json.loads(line).get("seed") for line in out.splitlines()] == [1, 2, None]
+
+
+@pytest.mark.slow
+def test_evolution_benchmark_compares_workers(tmp_path):
+    script = str(ROOT / "benchmarks" / "evolution.py")
+    out = run(tmp_path, script, *small_evolution("--speed", "--repeats", "1"))
+    assert json.loads(out.splitlines()[-1])["median_ratio"] > 0
+
+
+@pytest.mark.slow
 def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
@@ -82,10 +122,11 @@ def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
     assert "Four episodes by hand" in out
 
 
-def test_learning_benchmark_reports_its_seeds(tmp_path):
-    script = str(ROOT / "benchmarks" / "learning.py")
+def test_learning_benchmark_reports_its_seeds(benchmark, tmp_path):
     settings = ("--set", "total_steps=1024", "learn_step=64", "max_seq_len=16", "cell=gru")
-    out = run(tmp_path, script, "CartPole-v1", "--seeds", "0", "1", "--episodes", "25", *settings)
+    out = benchmark(
+        "learning.py", "CartPole-v1", "--seeds", "0", "1", "--episodes", "25", *settings
+    )
     assert "CartPole-v1-total_steps=1024" in out
     assert "2 seeds" in out
     files = sorted((tmp_path / "runs" / "learning").glob("*.json"))
@@ -94,29 +135,38 @@ def test_learning_benchmark_reports_its_seeds(tmp_path):
 
 
 @pytest.mark.parametrize("env_id", ["simple_spread_v3", "simple_speaker_listener_v4-early"])
-def test_learning_benchmark_trains_several_agents(tmp_path, env_id):
+def test_learning_benchmark_trains_several_agents(benchmark, env_id):
     pytest.importorskip("mpe2")
-    script = str(ROOT / "benchmarks" / "learning.py")
     settings = ("--set", "total_steps=1600", "learn_step=25")
-    out = run(tmp_path, script, env_id, "--seeds", "0", "--episodes", "25", *settings)
+    out = benchmark("learning.py", env_id, "--seeds", "0", "--episodes", "25", *settings)
     assert "final: -" in out
 
 
-def test_probes_report_who_remembers(tmp_path):
-    script = str(ROOT / "benchmarks" / "probes.py")
+def test_probes_report_who_remembers(benchmark):
     options = ("--probes", "recall-16", "--encoders", "vector-lstm", "vector-none", "--seeds", "0")
-    remembering, forgetting = run(tmp_path, script, *options).splitlines()[-2:]
+    remembering, forgetting = benchmark("probes.py", *options).splitlines()[-2:]
     assert remembering.startswith("| recall-16 | vector-lstm | 100.0% | 100.0% |")
     assert "| never |" in forgetting
 
 
-def test_benchmark_of_spaces_runs(tmp_path):
-    script = str(ROOT / "benchmarks" / "speed_spaces.py")
-    out = run(tmp_path, script, "dicts", "convolve", "--rounds", "1")
+def test_benchmark_of_spaces_runs(benchmark):
+    out = benchmark("speed_spaces.py", "dicts", "convolve", "--rounds", "1")
     assert "dicts:" in out
     assert "convolve:" in out
 
 
 @pytest.mark.parametrize("part", ["memory", "resets"])
-def test_speed_benchmark_runs(tmp_path, part):
-    assert part + ":" in run(tmp_path, str(ROOT / "benchmarks" / "speed.py"), part)
+def test_speed_benchmark_runs(benchmark, part):
+    assert part + ":" in benchmark("speed.py", part)
+
+
+def test_equality_prints_the_same_digests_again(tmp_path):
+    script = str(ROOT / "benchmarks" / "equality.py")
+    first, second = (
+        run(tmp_path, script, "--json", "--cases", "lstm", "ippo_deaths") for _ in "ab"
+    )
+    digests = json.loads(first)
+    assert digests.keys() == {"lstm", "ippo_deaths"}
+    assert len(set(digests.values())) == 2
+    assert all(len(digest) == 16 for digest in digests.values())
+    assert json.loads(second) == digests
