@@ -39,7 +39,9 @@ def _seed() -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Refuse parameters in a set, whose order differs from process to process."""
     for mark in metafunc.definition.iter_markers("parametrize"):
-        if isinstance(mark.kwargs.get("argvalues", mark.args[-1]), set | frozenset):
+        if any(
+            isinstance(x, set | frozenset) for x in (*mark.args[1:2], mark.kwargs.get("argvalues"))
+        ):
             raise pytest.UsageError(
                 f"{metafunc.definition.nodeid}: expected parameters in an order, got a set; "
                 "pass sorted(...)"

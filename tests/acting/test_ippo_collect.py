@@ -1166,5 +1166,5 @@ def test_goes_on_or_starts_afresh() -> None:
     assert fresh(team, part)
     assert fresh(team, env)
     again = SyncMultiAgentVectorEnv([lambda i=i: env.envs[i] for i in range(2)])
-    assert not fresh(team, again)
+    assert fresh(team, again)
     assert fresh(team.clone(), env)

@@ -23,13 +23,12 @@ from support.contract import (
 from support.evolving import assert_same, snapshot
 
 from recurrent_rl import (
-    IPPO,
-    PPO,
     Birth,
     CheckpointError,
     checkpoint,
     collect_rollouts_recurrent,
 )
+from recurrent_rl.algorithms.multi_agent import MultiAgent
 
 pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 NO_ROLLOUT = r"^learn: expected a rollout collected since the last call; call collect_roll"
@@ -334,11 +333,12 @@ def untouched(case: Case, seed: int | None) -> dict[str, torch.Tensor]:
     agent = case.agent()
     names = ("normalize_reward", "recurrent")
     options = {name: case.options[name] for name in names if name in case.options}
-    if case.kind is PPO:
-        return team_weights(PPO(agent.observation_space, agent.action_space, seed=seed, **options))
-    return team_weights(
-        IPPO(agent.observation_spaces, agent.action_spaces, agent.agent_ids, seed=seed, **options)
-    )
+    spaces: tuple[Any, ...]
+    if isinstance(agent, MultiAgent):
+        spaces = agent.observation_spaces, agent.action_spaces, agent.agent_ids
+    else:
+        spaces = agent.observation_space, agent.action_space
+    return team_weights(case.kind(*spaces, seed=seed, **options))
 
 
 # --- learning and testing -----------------------------------------------------------------------
@@ -430,7 +430,7 @@ class TestBadInput:
         if agent.config.recurrent:
             states += [None, stranger.get_initial_hidden_state(2)]
         for state in states:
-            if not agent.config.recurrent and case.kind is IPPO:
+            if not agent.config.recurrent and isinstance(agent, MultiAgent):
                 continue  # which has nothing to look at
             with pytest.raises(ValueError, match=r"^hidden_state: expected"):
                 agent.get_action(seen, state, **rewards(agent, 0.0))

@@ -360,3 +360,10 @@ class TestPackage:
         table: Any = MESSAGE_INDICES
         with pytest.raises(TypeError):
             table["simple_speaker_listener"]["listener_0"] = (0,)
+
+    def test_old_name(self) -> None:
+        from wrappers import MESSAGE_INDICES as OLD_INDICES
+        from wrappers import EarlyMessageWrapper as OldWrapper
+
+        assert OldWrapper is EarlyMessageWrapper
+        assert OLD_INDICES is MESSAGE_INDICES

@@ -414,3 +414,10 @@ class TestPackage:
 
     def test_reexported(self) -> None:
         assert recurrent_rl.MaskVelocityWrapper is MaskVelocityWrapper
+
+    def test_old_name(self) -> None:
+        from wrappers import VELOCITY_INDICES as OLD_INDICES
+        from wrappers import MaskVelocityWrapper as OldWrapper
+
+        assert OldWrapper is MaskVelocityWrapper
+        assert OLD_INDICES is VELOCITY_INDICES
