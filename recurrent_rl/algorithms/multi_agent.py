@@ -35,10 +35,8 @@ class MultiAgent(Agent):
 
     def __repr__(self) -> str:
         """Groups, spaces, networks and sizes at a glance."""
-        lines = [
-            trainer.group.describe(f"{name} x {trainer.group.size}")
-            for name, trainer in self.trainers.items()
-        ]
+        trainers = self.trainers.items()
+        lines = [t.group.describe(f"{name} x {t.group.size}") for name, t in trainers]
         text = "\n".join([f"{type(self).__name__} after {self.env_steps:,} steps", *lines])
         return text.replace("\n", "\n  ")
 
