@@ -14,6 +14,7 @@ from recurrent_rl.acting.player import Player
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
+from recurrent_rl.algorithms.search_space import MUTABLE
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import adam_state_for, flatten_parameters
@@ -23,22 +24,10 @@ from recurrent_rl.networks.policy import ActorCritic
 # Hyper-parameters that act from one rollout to the next. The others are built into the policy, the
 # rollout or the optimiser.
 CHANGEABLE = (
-    "learn_step",
-    "batch_size",
-    "update_epochs",
-    "lr",
+    *MUTABLE,
     "lr_schedule",
     "total_steps",
-    "gamma",
-    "gae_lambda",
-    "clip_coef",
-    "clip_vf_coef",
-    "ent_coef",
-    "vf_coef",
-    "max_grad_norm",
-    "target_kl",
     "normalize_advantage",
-    "reward_scale",
     "refresh_hidden_state",
 )
 
