@@ -1,0 +1,57 @@
+"""Tests of `recurrent_rl.envs.watchdog`: a worker that hangs ends with its parent all the same."""
+
+import multiprocessing as mp
+import os
+import time
+from multiprocessing.connection import Connection
+
+import pytest
+
+from recurrent_rl.envs.watchdog import die_with
+
+
+def hang(writer: Connection, pid: int, grace: float, wake: bool) -> None:
+    if not wake:
+        del os.pidfd_open
+    die_with(pid, grace)
+    writer.send("hanging")
+    time.sleep(60)
+
+
+def start_and_hang(method: str, writer: Connection, grace: float, wake: bool) -> None:
+    """A parent that knows nothing of its worker's trouble."""
+    args = (writer, os.getpid(), grace, wake)
+    mp.get_context(method).Process(target=hang, args=args).start()
+    writer.close()
+    time.sleep(60)
+
+
+@pytest.mark.parametrize(
+    ("method", "wake"), [("fork", True), ("fork", False), ("forkserver", True)]
+)
+def test_a_worker_that_hangs_ends_with_a_parent_that_is_killed(method: str, wake: bool) -> None:
+    reader, writer = mp.Pipe(duplex=False)
+    parent = mp.get_context("fork").Process(target=start_and_hang, args=(method, writer, 0.2, wake))
+    parent.start()
+    writer.close()
+    assert reader.recv() == "hanging"
+    assert not reader.poll(1)  # while its parent lives, it is left alone
+    parent.kill()
+    parent.join()
+    assert reader.poll(10), "the worker is still there"
+    with pytest.raises(EOFError):  # nobody holds the other end any more
+        reader.recv()
+
+
+def test_a_parent_that_is_gone_already() -> None:
+    child = mp.get_context("fork").Process(target=lambda: None)
+    child.start()
+    child.join()
+    assert child.pid is not None
+    reader, writer = mp.Pipe(duplex=False)
+    late = mp.get_context("fork").Process(target=hang, args=(writer, child.pid, 0.1, True))
+    late.start()
+    writer.close()
+    assert reader.recv() == "hanging"
+    late.join(10)
+    assert late.exitcode == 1
