@@ -11,9 +11,11 @@ import math
 import numbers
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
+
+import torch
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,14 @@ class Range:
 POSITIVE = Range(0, open_low=True)
 NON_NEGATIVE = Range(0)
 UNIT = Range(0, 1)
-COUNT = Range(1)
+# Bounds that no honest number comes near: beyond them are slips that would end as an overflow, or
+# as memory that cannot be had, far from where they were made.
+COUNT = Range(1, 10**15)
+WHOLE = Range(0, 10**15)
+WIDTH = Range(1, 10**6)
+LAYERS = Range(0, 1000)
+# What both NumPy and torch take as a seed.
+SEED = Range(0, 2**63 - 1)
 
 
 class Config:
@@ -49,7 +58,7 @@ class Config:
         """Check every field against its annotation, normalising numbers and sequences."""
         for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
             where = f"{type(self).__name__}.{name}"
-            object.__setattr__(self, name, _checked(where, getattr(self, name), hint))
+            object.__setattr__(self, name, checked(where, getattr(self, name), hint))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -61,6 +70,11 @@ class Config:
             TypeError: a value of the wrong type.
 
         """
+        if not isinstance(values, Mapping):
+            raise TypeError(
+                f"{cls.__name__}: expected a dictionary of options, got {shown(values)} "
+                f"({_kind(values)})"
+            )
         fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
         for name in values:
             if name not in fields:
@@ -84,32 +98,54 @@ class Config:
 
 def unknown_name(owner: str, name: object, known: list[str]) -> str:
     """Return the message for a name that does not exist, with the nearest that does."""
-    near = difflib.get_close_matches(str(name).strip(), known, n=1)
+    text = name.strip() if isinstance(name, str) else ""
+    near = difflib.get_close_matches(text, known, n=1)
+    # Where only the case is wrong, no letter need agree.
+    near = near or [option for option in known if option.lower() == text.lower()][:1]
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{owner} has no option {name!r}{hint} Known options: {', '.join(sorted(known))}"
+    return f"{owner} has no option {shown(name)}{hint} Known options: {', '.join(sorted(known))}"
 
 
-def _checked(where: str, value: Any, hint: Any) -> Any:
-    """Return ``value`` as the annotation ``hint`` has it, or raise naming the field ``where``."""
+def shown(value: object) -> str:
+    """Return a value as messages show it: short, whatever it is."""
+    try:
+        text = repr(value)
+    except Exception:  # Python does not print integers of thousands of digits, for one
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def checked(where: str, value: Any, hint: Any) -> Any:
+    """Return ``value`` as the annotation ``hint`` has it, in Python's own types.
+
+    Args:
+        where: the name that messages give it.
+        value: whatever the user gave.
+        hint: ``bool``, ``int``, ``float``, ``str``, ``Literal``, a ``Config``, a tuple of any
+            length of these, one of them or None, or ``Annotated`` with a ``Range``.
+
+    Raises:
+        TypeError: of another type; the message begins with ``where``.
+        ValueError: out of range; likewise.
+
+    """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        value = _checked(where, value, args[0])
+        value = checked(where, value, args[0])
         for bounds in args[1:]:
             if value is not None and value not in bounds:
-                raise ValueError(f"{where}: expected a number in {bounds}, got {value!r}")
+                raise ValueError(f"{where}: expected a number in {bounds}, got {shown(value)}")
         return value
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
-        return _checked(where, value, next(a for a in args if a is not type(None)))
+        return checked(where, value, next(a for a in args if a is not type(None)))
     if origin is Literal:
-        if value not in args:
-            raise ValueError(f"{where}: expected one of {list(args)}, got {value!r}")
-        return value
+        return _checked_choice(where, value, args)
     if origin is tuple:
-        if isinstance(value, str) or not hasattr(value, "__iter__"):
-            raise TypeError(f"{where}: expected a list of numbers, got {value!r}")
-        return tuple(_checked(f"{where}[{i}]", v, args[0]) for i, v in enumerate(value))
+        return tuple(
+            checked(f"{where}[{i}]", v, args[0]) for i, v in enumerate(_items(where, value))
+        )
     if issubclass(hint, Config):
         if isinstance(value, Mapping):
             return hint.from_dict(value)
@@ -121,15 +157,67 @@ def _checked(where: str, value: Any, hint: Any) -> Any:
     return _checked_scalar(where, value, hint)
 
 
+def _checked_choice(where: str, value: Any, choices: tuple[str, ...]) -> str:
+    """Return the choice that a text is, which may be NumPy's or an enumeration's."""
+    if isinstance(value, str):
+        for choice in choices:
+            if value == choice:
+                return choice
+    raise ValueError(f"{where}: expected one of {list(choices)}, got {shown(value)}")
+
+
+def _items(where: str, value: Any) -> list[Any]:
+    """Return what is in a list, a tuple, a range or a vector; in no text, set or dictionary."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return list(value)
+    if getattr(value, "ndim", None) == 1 and hasattr(value, "tolist"):
+        return list(value.tolist())
+    raise TypeError(f"{where}: expected a list of numbers, got {shown(value)}")
+
+
 def _checked_scalar(where: str, value: Any, kind: type) -> Any:
     """Accept Python and NumPy scalars of the right kind; a bool is not a number."""
     is_bool = isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
     if kind is bool and is_bool:
         return bool(value)
+    if kind is str and isinstance(value, str):
+        return str.__str__(value)  # which an enumeration does not override
     if kind is int and isinstance(value, numbers.Integral) and not is_bool:
         return int(value)
     if kind is float and isinstance(value, numbers.Real) and not is_bool:
-        if not math.isfinite(value):
-            raise ValueError(f"{where}: expected a finite number, got {value!r}")
-        return float(value)
-    raise TypeError(f"{where}: expected {kind.__name__}, got {value!r} ({type(value).__name__})")
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):
+            raise ValueError(f"{where}: expected a finite number, got {shown(value)}")
+        return number
+    raise TypeError(f"{where}: expected {kind.__name__}, got {shown(value)} ({_kind(value)})")
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
+
+
+def checked_device(device: Any) -> torch.device:
+    """Return a device that torch can use.
+
+    Raises:
+        TypeError: neither text nor a ``torch.device``.
+        ValueError: torch knows no such device, or there is none here.
+
+    """
+    if not isinstance(device, str | torch.device):
+        raise TypeError(
+            f"device: expected a name such as 'cpu' or 'cuda', or a torch.device, got "
+            f"{shown(device)} ({_kind(device)})"
+        )
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device: expected one that torch can use here, such as 'cpu', got {shown(device)}: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    return found

@@ -1,6 +1,7 @@
 """Tests of `recurrent_rl.validation`: types, ranges, names and round trips of configurations."""
 
 import dataclasses
+import enum
 import json
 import math
 from typing import Any
@@ -13,7 +14,7 @@ from support.fields import FIELDS, go_together, values_of
 
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.networks.configs import EncoderConfig, HeadConfig, NetConfig
-from recurrent_rl.validation import Range
+from recurrent_rl.validation import Range, checked, checked_device, shown
 
 CONFIGS = list(FIELDS)
 
@@ -174,6 +175,58 @@ def test_numpy_scalars_become_python_numbers() -> None:
     ]
     assert kinds == [int, float, float, float, bool]
     assert config.recurrent is False
+
+
+class Cell(str, enum.Enum):
+    """As users write the names of choices."""
+
+    GRU = "gru"
+
+
+@pytest.mark.parametrize("gru", ["gru", np.str_("gru"), Cell.GRU])
+def test_choices_become_plain_text(gru: Any) -> None:
+    cell = EncoderConfig(cell=gru).cell
+    assert type(cell) is str
+    assert cell == "gru"
+    assert type(checked("name", gru, str)) is str
+    assert checked("name", gru, str) == "gru"
+
+
+def test_a_value_that_python_cannot_print_is_refused_by_name_too() -> None:
+    with pytest.raises(ValueError, match=r"PPOConfig\.learn_step: expected .*, got <int>"):
+        PPOConfig(learn_step=10**5000)
+
+    class Nameless:
+        def __repr__(self) -> str:
+            raise RuntimeError
+
+    with pytest.raises(TypeError, match=r"PPOConfig\.lr: expected float, got <Nameless>"):
+        PPOConfig(lr=Nameless())  # type: ignore[arg-type]
+    assert len(shown("x" * 10**6)) == 200
+
+
+@pytest.mark.parametrize("values", [None, 3, "lr", [("lr", 1)], b"", object()])
+def test_options_that_are_no_dictionary_are_refused(values: Any) -> None:
+    with pytest.raises(TypeError, match=r"PPOConfig: expected a dictionary of options, got "):
+        PPOConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("name", ["LEARN_STEP", "Learn_Step", " learn_step"])
+def test_a_name_in_the_wrong_case_suggests_the_right_one(name: str) -> None:
+    with pytest.raises(ValueError, match="did you mean 'learn_step'"):
+        PPOConfig.from_dict({name: 3})
+
+
+@pytest.mark.parametrize("device", [None, 3, True, math.nan, b"cpu", ["cpu"], object()])
+def test_a_device_of_the_wrong_type_is_refused_by_name(device: Any) -> None:
+    with pytest.raises(TypeError, match=r"^device: expected .*, got "):
+        checked_device(device)
+
+
+@pytest.mark.parametrize("device", ["", "banana", "cpu:x", "cuda:999", "mps:77"])
+def test_a_device_that_is_not_there_is_refused_by_name(device: str) -> None:
+    with pytest.raises(ValueError, match=r"^device: expected .*, got "):
+        checked_device(device)
 
 
 @given(st.floats(allow_nan=False), st.booleans())

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
-from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, Config
+from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SequenceConfig(Config):
     """
 
     max_seq_len: Annotated[int, COUNT] = 64
-    burn_in: Annotated[int, NON_NEGATIVE] = 0
+    burn_in: Annotated[int, WHOLE] = 0
     refresh_hidden_state: bool = False
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
-from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, Config, Range
+from recurrent_rl.validation import COUNT, LAYERS, POSITIVE, WIDTH, Config, Range
 
 Activation = Literal["Tanh", "ReLU", "ELU", "GELU", "SiLU", "LeakyReLU", "Identity"]
 
@@ -29,9 +29,9 @@ class CnnConfig(Config):
 
     """
 
-    channel_size: tuple[Annotated[int, COUNT], ...] | None = None
-    kernel_size: tuple[Annotated[int, COUNT], ...] | None = None
-    stride_size: tuple[Annotated[int, COUNT], ...] | None = None
+    channel_size: tuple[Annotated[int, WIDTH], ...] | None = None
+    kernel_size: tuple[Annotated[int, WIDTH], ...] | None = None
+    stride_size: tuple[Annotated[int, WIDTH], ...] | None = None
     activation: Activation = "ReLU"
     channels_last: bool | None = None
 
@@ -99,7 +99,7 @@ class MlpConfig(Config):
 
     """
 
-    hidden_size: tuple[Annotated[int, COUNT], ...] = (64,)
+    hidden_size: tuple[Annotated[int, WIDTH], ...] = (64,)
     activation: Activation = "Tanh"
     layer_norm: bool = False
 
@@ -142,17 +142,17 @@ class EncoderConfig(Config):
 
     """
 
-    hidden_size: tuple[Annotated[int, COUNT], ...] | None = None
+    hidden_size: tuple[Annotated[int, WIDTH], ...] | None = None
     activation: Activation = "Tanh"
     layer_norm: bool = False
-    latent_dim: Annotated[int, COUNT] = 128
+    latent_dim: Annotated[int, WIDTH] = 128
     cnn_config: CnnConfig = field(default_factory=CnnConfig)
     mlp_config: MlpConfig = field(default_factory=MlpConfig)
     vector_space_mlp: bool = False
     cell: Literal["lstm", "gru"] = "lstm"
-    hidden_state_size: Annotated[int, COUNT] = 64
-    num_layers: Annotated[int, COUNT] = 1
-    residual_layers: Annotated[int, NON_NEGATIVE] = 0
+    hidden_state_size: Annotated[int, WIDTH] = 64
+    num_layers: Annotated[int, Range(1, LAYERS.high)] = 1
+    residual_layers: Annotated[int, LAYERS] = 0
     core_residual: bool = False
     core_layer_norm: bool = False
     max_seq_len: Annotated[int | None, COUNT] = None
@@ -205,10 +205,10 @@ class HeadConfig(Config):
 
     """
 
-    hidden_size: tuple[Annotated[int, COUNT], ...] = (64,)
+    hidden_size: tuple[Annotated[int, WIDTH], ...] = (64,)
     activation: Activation = "Tanh"
     layer_norm: bool = False
-    residual_layers: Annotated[int, NON_NEGATIVE] = 0
+    residual_layers: Annotated[int, LAYERS] = 0
 
 
 @dataclass(frozen=True)

@@ -19,21 +19,24 @@ from recurrent_rl.networks.configs import (
 # What no field of a kind takes. A bool is no number, nor is a number a bool; text is neither.
 NOT_INT = [True, False, 1.5, 2.0, "3", math.nan, math.inf, [1], (1,), {}, np.float64(3), np.True_]
 NOT_FLOAT = [True, False, "0.1", [0.1], {}, 1j, np.True_]
-NOT_FINITE = [math.nan, math.inf, -math.inf, np.float32("nan")]
+NOT_FINITE = [math.nan, math.inf, -math.inf, np.float32("nan"), 10**400, -(10**400)]
 NOT_BOOL = [0, 1, 1.0, "True", None, [True]]
 TINY = 5e-324  # the smallest positive float
 
-COUNT = (NOT_INT, [0, -1], [1, 2, 10**9])
+HUGE = 10**400  # beyond any float
+COUNT = (NOT_INT, [0, -1, HUGE, -HUGE], [1, 2, 10**9])
+WIDTH = (NOT_INT, [0, -1, 10**7, HUGE], [1, 2, 10**6])
+LAYERS = (NOT_INT, [-1, 1001, HUGE], [1, 10])
 POSITIVE = (NOT_FLOAT, [0, 0.0, -0.0, -TINY, -1, *NOT_FINITE], [TINY, 0.5, 1, 1e9])
 NON_NEGATIVE = (NOT_FLOAT, [-TINY, -1, *NOT_FINITE], [0, 0.0, 0.5, 1e9])
 UNIT = (NOT_FLOAT, [-TINY, -1, math.nextafter(1, 2), 2, *NOT_FINITE], [0, 1, 0.5])
 BOOL = (NOT_BOOL, [], [True, False])
 OPTIONAL_BOOL = ([x for x in NOT_BOOL if x is not None], [], [True, False, None])
 ACTIVATIONS = ["Tanh", "ReLU", "ELU", "GELU", "SiLU", "LeakyReLU", "Identity"]
-ACTIVATION = ([], ["tanh", "Softmax", "", None, 3, ["Tanh"]], ACTIVATIONS)
+ACTIVATION = ([], ["tanh", "Softmax", "", None, 3, ["Tanh"], np.array(["Tanh"])], ACTIVATIONS)
 WIDTHS = (
-    [64, "64", 64.0, True, [1.5], ["64"], [True], [None], [[64]]],
-    [[0], [64, -1]],
+    [64, "64", 64.0, True, b"64", {64}, {64: 64}, [1.5], ["64"], [True], [None], [[64]]],
+    [[0], [64, -1], [HUGE]],
     [[], [1], (64, 64), range(1, 3), np.array([3, 4])],
 )
 
@@ -84,14 +87,14 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "hidden_size": optional(WIDTHS),
         "activation": ACTIVATION,
         "layer_norm": BOOL,
-        "latent_dim": required(COUNT),
+        "latent_dim": required(WIDTH),
         "cnn_config": ([None, 3, "conv", [], MlpConfig()], [], [{}, CnnConfig(activation="ELU")]),
         "mlp_config": ([None, 3, "Tanh", [], CnnConfig()], [], [{}, MlpConfig((3,), "ReLU")]),
         "vector_space_mlp": BOOL,
         "cell": ([], ["LSTM", "rnn", "", None, 3], ["lstm", "gru"]),
-        "hidden_state_size": required(COUNT),
-        "num_layers": required(COUNT),
-        "residual_layers": (required(COUNT)[0], [-1], [0, 1, 10]),
+        "hidden_state_size": required(WIDTH),
+        "num_layers": (required(LAYERS)[0], [0, *LAYERS[1]], LAYERS[2]),
+        "residual_layers": (*required(LAYERS)[:2], [0, *LAYERS[2]]),
         "core_residual": BOOL,
         "core_layer_norm": BOOL,
         "max_seq_len": optional(COUNT),
@@ -101,7 +104,7 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "hidden_size": required(WIDTHS),
         "activation": ACTIVATION,
         "layer_norm": BOOL,
-        "residual_layers": (required(COUNT)[0], [-1], [0, 1, 10]),
+        "residual_layers": (*required(LAYERS)[:2], [0, *LAYERS[2]]),
     },
     NetConfig: {
         "encoder_config": ([None, 3, "lstm", [], HeadConfig()], [], [{}, EncoderConfig()]),
