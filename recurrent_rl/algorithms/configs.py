@@ -54,7 +54,8 @@ class PPOConfig(SequenceConfig, PolicyConfig):
         target_kl: stop a rollout's updates once a minibatch's approximate KL divergence from the
             collecting policy exceeds this; None never stops.
         normalize_advantage: to zero mean and unit deviation over the rollout's active steps.
-        normalize_reward: divide rewards by the running deviation of the discounted return.
+        normalize_reward: divide rewards by the running deviation of the discounted return (by 1
+            until it has varied), then clip them to +-10.
         reward_scale: multiply rewards by this before learning.
 
     """

@@ -3,6 +3,7 @@
 Letters: T steps, E environments, A agents in the group, N = E * A rows.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,9 +17,10 @@ from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
 from recurrent_rl.algorithms.search_space import MUTABLE
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
+from recurrent_rl.functional.reward_scaling import REWARD_CLIP
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import adam_state_for, flatten_parameters
-from recurrent_rl.networks.normalization import RunningNorm
+from recurrent_rl.networks.normalization import RewardNorm
 from recurrent_rl.networks.policy import ActorCritic
 
 # Hyper-parameters that act from one rollout to the next. The others are built into the policy, the
@@ -51,7 +53,7 @@ class OnPolicyTrainer:
         self.group, self.config = group, config
         group.reward_scale = config.reward_scale
         self.optimizer = self._optimizer_of(group.policy)
-        self.reward_norm = RunningNorm(1) if config.normalize_reward else None
+        self.reward_norm = RewardNorm() if config.normalize_reward else None
         self.buffer: SequenceRolloutBuffer | None = None
         self.collected = False
         self.env_steps = 0
@@ -224,12 +226,18 @@ class OnPolicyTrainer:
         if self._prepared or self.buffer is None:
             return
         self._prepared = True
-        buffer, config, scale = self.buffer, self.config, self.config.reward_scale
+        buffer, config = self.buffer, self.config
+        scale, clip = config.reward_scale, math.inf
         if self.reward_norm is not None:
-            total, self._discounted = discounted_returns(buffer, config.gamma, self._discounted)
+            total, after = discounted_returns(buffer, config.gamma, self._discounted)
+            greatest = self.reward_norm.greatest  # or an outlier would count for many rollouts
+            self._discounted = after.clamp(-greatest, greatest)
             self.reward_norm.update(total[buffer.active & buffer.exists][:, None])
-            scale *= float(self.reward_norm.scale)
-        buffer.compute_returns(buffer.last_value, config.gamma, config.gae_lambda, scale)
+            scale *= self.reward_norm.factor(config.gamma)
+            clip = REWARD_CLIP * config.reward_scale
+        buffer.compute_returns(
+            buffer.last_value, config.gamma, config.gae_lambda, scale, reward_clip=clip
+        )
 
     def _lr(self) -> float:
         config = self.config

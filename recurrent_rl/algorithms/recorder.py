@@ -16,9 +16,11 @@ from recurrent_rl.acting.agent import Recorder
 from recurrent_rl.acting.player import Player, Turn
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.envs.rows import Observed, Outcome
+from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
 
+FLOAT_MAX = torch.finfo(torch.float32).max
 BLOCK = 64  # steps between two batched evaluations; bounds the memory that they need
 
 
@@ -171,14 +173,14 @@ class OnPolicyRecorder(Recorder):
             if bool(invalid.any()):
                 t, row = invalid.nonzero()[0].tolist()
                 raise self._invalid("observation", seen[t, row], row, begin + t)
-        for name, values in (
-            ("reward", buffer.reward[:steps]),
-            ("value of the final observation", buffer.bootstrap[:steps]),
+        for name, expected, values, limit in (
+            ("reward", f"finite numbers up to +-{REWARD_LIMIT:g}", buffer.reward, REWARD_LIMIT),
+            ("value of the final observation", "finite numbers", buffer.bootstrap, FLOAT_MAX),
         ):
-            finite = torch.isfinite(values)
-            if not bool(finite.all()):
-                t, row = finite.logical_not().nonzero()[0, :2].tolist()
-                raise self._wrong(name, "finite numbers", values[t, row].item(), row, t)
+            fine = values[:steps].abs() <= limit  # NaN is not
+            if not bool(fine.all()):
+                t, row = fine.logical_not().nonzero()[0, :2].tolist()
+                raise self._wrong(name, expected, values[t, row].item(), row, t)
 
     def _invalid(self, name: str, stored: Tensor, row: int, t: int) -> ValueError:
         """Say what is wrong with an observation [*shape]."""

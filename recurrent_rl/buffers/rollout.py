@@ -4,6 +4,7 @@ Letters: T steps, N rows (environment, agent), S sequences, L longest sequence (
 K layers, H units, M active steps of a minibatch, B longest burn-in. Time comes first.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -134,7 +135,13 @@ class SequenceRolloutBuffer(Steps):
         self.bootstrap.zero_()
 
     def compute_returns(
-        self, last_value: Tensor, gamma: float, gae_lambda: float, reward_scale: float = 1.0
+        self,
+        last_value: Tensor,
+        gamma: float,
+        gae_lambda: float,
+        reward_scale: float = 1.0,
+        *,
+        reward_clip: float = math.inf,
     ) -> None:
         """Fill ``advantage`` and ``returns``; see ``functional.gae``.
 
@@ -143,10 +150,11 @@ class SequenceRolloutBuffer(Steps):
             gamma: in [0, 1].
             gae_lambda: in [0, 1].
             reward_scale: multiplies rewards, which stay as they are in the buffer.
+            reward_clip: then they are clipped to +- this.
 
         """
         self.advantage, self.returns = gae(
-            self.reward * reward_scale,
+            (self.reward * reward_scale).clamp_(-reward_clip, reward_clip),
             self.value,
             last_value,
             self.bootstrap,

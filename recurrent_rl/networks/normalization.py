@@ -3,10 +3,14 @@
 Letters: M samples, D features.
 """
 
+import math
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from recurrent_rl.functional.reward_scaling import OUTLIER, greatest_factor, has_varied
 
 
 class RunningNorm(nn.Module):
@@ -40,7 +44,13 @@ class RunningNorm(nn.Module):
         self._refresh()
 
     def _apply(self, *args: Any, **kwargs: Any) -> "RunningNorm":
+        exact = dict(self._buffers)
         super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        # To another device, but not to another dtype: in half precision the count would overflow.
+        for name, moment in self._buffers.items():
+            before = exact[name]
+            if moment is not None and before is not None and moment.dtype != before.dtype:
+                self._buffers[name] = before.to(moment.device)
         self._refresh()
         return self
 
@@ -62,3 +72,74 @@ class RunningNorm(nn.Module):
         self.variance.copy_(moment / total)
         self.count.copy_(total)
         self._refresh()
+
+
+class RewardNorm(RunningNorm):
+    """Running statistics of discounted returns, by whose deviation rewards are divided.
+
+    Source: Engstrom et al. 2020, "Implementation Matters in Deep RL", algorithm 1.
+
+    Attributes, beside those of ``RunningNorm``:
+        scale: gives returns a deviation of one; 1 where they have not varied yet.
+
+    """
+
+    def __init__(self) -> None:
+        """Start as the identity."""
+        self._warned = False
+        super().__init__(1)
+
+    def _refresh(self) -> None:
+        super()._refresh()
+        if not has_varied(float(self.mean), float(self.variance)):
+            self.scale = torch.ones_like(self.scale)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not math.isfinite(float(self.mean) + float(self.variance)):
+            warnings.warn(
+                "reward: the saved statistics of normalize_reward are not finite; they begin anew",
+                stacklevel=2,
+            )
+            self.mean.zero_()
+            self.variance.fill_(1)
+            self.count.zero_()
+            self._refresh()
+
+    def factor(self, gamma: float) -> float:
+        """Return what rewards are multiplied by."""
+        mean, variance, scale = float(self.mean), float(self.variance), float(self.scale)
+        if not has_varied(mean, variance):
+            return scale
+        return min(scale, greatest_factor(mean, variance, gamma))
+
+    @property
+    def greatest(self) -> float:
+        """What a return counts as at most (``OUTLIER``); no bound before any was seen."""
+        usual = math.sqrt(float(self.mean) ** 2 + float(self.variance)) if self.count else 0.0
+        return OUTLIER * usual if usual else math.inf
+
+    @torch.no_grad()
+    def update(self, batch: Tensor) -> None:
+        """Take the moments of returns, [M, 1], in, each up to ``greatest``."""
+        if len(batch) == 0:
+            return
+        found, greatest = float(batch.abs().max()), self.greatest
+        if found > greatest:
+            self._warn(
+                f"a discounted return of {found:g} where the root mean square of all before is "
+                f"{greatest / OUTLIER:g}; normalize_reward counts it as {greatest:g}"
+            )
+        super().update(batch.clamp(-greatest, greatest))
+        if 0 < found * float(self.scale) < 1e-5:
+            self._warn(
+                f"discounted returns of {found:g} at most in this rollout where the deviation of "
+                f"all so far is {1 / float(self.scale):g}; next to nothing is left of them after "
+                f"normalize_reward"
+            )
+
+    def _warn(self, message: str) -> None:
+        if not self._warned:
+            self._warned = True
+            message = f"reward: {message}. Does the environment give such rewards on purpose?"
+            warnings.warn(message, stacklevel=4)

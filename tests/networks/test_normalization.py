@@ -1,15 +1,17 @@
 """Tests of `recurrent_rl.networks.normalization`: running statistics."""
 
 import copy
+import math
 from typing import Any
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recurrent_rl.networks.normalization import RunningNorm
+from recurrent_rl.networks.normalization import RewardNorm, RunningNorm
 
 
 @given(
@@ -83,3 +85,70 @@ def test_copies_and_loaded_normalisers_behave_alike() -> None:
     assert not torch.equal(copied(x), norm(x)), "a copy must not share its moments"
     assert torch.equal(loaded(x), norm(x))
     assert set(norm.state_dict()) == {"mean", "variance", "count"}
+
+
+@pytest.mark.parametrize("convert", ["half", "double", "float", "bfloat16"])
+def test_moments_keep_their_precision_when_a_policy_changes_its(convert: str) -> None:
+    norm = RunningNorm(2)
+    norm.update(1e4 + torch.randn(100_000, 2))
+    before = copy.deepcopy(norm.state_dict())
+    getattr(norm, convert)()
+    for name, value in norm.state_dict().items():
+        assert torch.equal(value, before[name]), name
+        assert value.dtype == torch.float64
+
+
+# --- rewards ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1000.0])
+def test_returns_that_have_not_varied_are_left_as_they_are(value: float) -> None:
+    norm = RewardNorm()
+    for _ in range(3):
+        norm.update(torch.full((10, 1), value))
+        assert float(norm.scale) == norm.factor(0.9) == 1
+
+
+def test_returns_that_have_varied_get_a_deviation_of_one() -> None:
+    norm, returns = RewardNorm(), 3 * torch.randn(500, 1)
+    norm.update(returns)
+    assert norm.factor(0.99) == float(norm.scale)
+    assert float(norm.scale) == pytest.approx(1 / float(returns.std(unbiased=False)), rel=1e-6)
+
+
+def test_small_differences_between_large_rewards_survive_clipping() -> None:
+    norm, rewards = RewardNorm(), 20 + torch.rand(500, 1)
+    norm.update(rewards)  # gamma = 0
+    scaled = rewards * norm.factor(0.0)
+    assert 4 < scaled.mean() <= 5
+    assert scaled.max() < 10
+
+
+def test_an_outlier_counts_as_a_thousand_times_the_usual() -> None:
+    norm = RewardNorm()
+    norm.update(torch.tensor([[1.0], [-1.0]]).repeat(500, 1))
+    outlier = torch.cat((torch.ones(999, 1), torch.full((1, 1), 1e14)))
+    with pytest.warns(UserWarning, match=r"^reward: a discounted return of 1e\+14 where .* is 1;"):
+        norm.update(outlier)
+    assert float(norm.variance) == pytest.approx(1000**2 / 2000, rel=0.01)
+    norm.update(1e9 * outlier)  # once is enough
+    # What is greater for good is followed.
+    for _ in range(8):
+        norm.update(torch.tensor([[1e14], [-1e14]]).repeat(500, 1))
+    assert float(norm.scale) == pytest.approx(1e-14, rel=0.5)
+
+
+def test_returns_that_an_outlier_has_made_vanish_are_reported() -> None:
+    norm = RewardNorm()
+    norm.update(torch.tensor([[1e12], [0.0]]))
+    with pytest.warns(UserWarning, match="next to nothing is left"):
+        norm.update(torch.rand(100, 1))
+
+
+def test_saved_reward_statistics_that_are_not_finite_begin_anew() -> None:
+    norm = RewardNorm()
+    saved = {**norm.state_dict(), "variance": torch.tensor([math.inf], dtype=torch.float64)}
+    with pytest.warns(UserWarning, match="not finite; they begin anew"):
+        norm.load_state_dict(saved)
+    assert norm.state_dict() == {**RewardNorm().state_dict()}
+    assert float(norm.scale) == 1
