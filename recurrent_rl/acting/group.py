@@ -21,7 +21,7 @@ from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
 from recurrent_rl.networks.summary import parameter_count, summary
 from recurrent_rl.randomness import derived_seed, peek, seeded
 from recurrent_rl.recurrent.state import HiddenState
-from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.array import Array, as_array
 from recurrent_rl.spaces.masks import check_mask, without_mask
 from recurrent_rl.spaces.serialization import space_from_dict, space_to_dict
 
@@ -227,27 +227,42 @@ class AgentGroup:
             return self.policy.initial_state(rows)
         if not isinstance(state, HiddenState):
             raise TypeError(f"hidden_state: expected a HiddenState, got {type(state).__name__}")
+        state = state.to(self.device)  # no copy where it is there already
         expected = [(k, rows, h) for k, h in shapes]
         if state.rows != rows or [tuple(x.shape) for x in state.tensors] != expected:
             raise ValueError(
                 f"hidden_state: expected {rows} rows and tensors [K, N, H] = {expected}, got "
                 f"{state}; is it another agent's, or of another number of environments?"
             )
+        for x in state.tensors:
+            if x.dtype != torch.get_default_dtype() or not bool(torch.isfinite(x).all()):
+                dtype = torch.get_default_dtype()
+                got = x.dtype if x.dtype != dtype else "NaN or infinity"
+                raise ValueError(
+                    f"hidden_state: expected finite numbers of {dtype}, got {got} in {state}; "
+                    f"begin an episode with agent.get_initial_hidden_state({rows})"
+                )
         return state
 
     def _check_reward(self, reward: Any, rows: int) -> Tensor | None:
         if not self.policy.extra.reward:
             return None
-        if reward is None or np.shape(reward) not in ((rows,), ()):
+        array = None if reward is None else as_array(reward)
+        if array is None or array.shape not in ((rows,), ()):
             raise ValueError(
                 f"reward: expected the last rewards, shape [N] = [{rows}], zeros at an episode's "
                 f"start, as this agent was built with previous_reward=True, got {reward!r}"
             )
-        array = np.asarray(reward)
-        if array.dtype.kind not in "fiub" or not np.isfinite(array).all():
-            raise ValueError(f"reward: expected finite numbers, got {reward!r}")
-        scaled = np.broadcast_to(reward, (rows,)) * self.reward_scale
-        return torch.as_tensor(scaled, dtype=torch.float32, device=self.device)
+        scaled = None
+        if array.dtype.kind in "fiub":
+            with np.errstate(over="ignore"):
+                scaled = (np.broadcast_to(array, (rows,)) * self.reward_scale).astype(np.float32)
+        if scaled is None or not np.isfinite(scaled).all():
+            raise ValueError(
+                f"reward: expected finite numbers, also in float32 and multiplied by reward_scale "
+                f"= {self.reward_scale:g}, got {reward!r}"
+            )
+        return torch.from_numpy(scaled).to(self.device)
 
     # --- saving -----------------------------------------------------------------------------
 

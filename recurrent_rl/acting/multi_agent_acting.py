@@ -12,7 +12,7 @@ import torch
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.recurrent.state import HiddenState
-from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.array import Array, as_array, as_flags
 from recurrent_rl.spaces.masks import check_mask, flat_mask, part_mask
 
 
@@ -94,7 +94,7 @@ class AgentRequest:
             raise
 
     def _flags(self, info: Mapping[str, Any], name: str, usual: bool) -> Array:
-        array = np.asarray(info.get(name, usual), dtype=bool)
+        array = as_flags(info.get(name, usual), f"infos[{self.agent!r}][{name!r}]")
         if array.shape not in ((self.rows,), ()):
             raise ValueError(
                 f"infos[{self.agent!r}][{name!r}]: expected shape [n] = [{self.rows}], got "
@@ -103,10 +103,10 @@ class AgentRequest:
         return np.broadcast_to(array, (self.rows,)).copy()
 
     def _mask(self, group: AgentGroup, mask: Any, active: Array) -> Array:
-        array = flat_mask(mask)
-        array = array[None] if self.single else array
         name = f"agent {self.agent!r} in row {{}}".format
         try:
+            array = flat_mask(mask)
+            array = array[None] if self.single else array
             allowed = check_mask(array, group.action_space, self.rows, asked=active, name=name)
         except ValueError as error:
             error.add_note(f"the action mask of agent {self.agent!r}")
@@ -115,9 +115,9 @@ class AgentRequest:
         return allowed | ~active[:, None]
 
     def _state(self, group: AgentGroup, states: Mapping[str, HiddenState] | None) -> HiddenState:
-        if not group.policy.state_shapes:
-            return group.policy.initial_state(self.rows)
         state = (states or {}).get(self.agent)
+        if state is None and not group.policy.state_shapes:
+            return group.policy.initial_state(self.rows)
         if state is None:
             raise ValueError(
                 f"hidden_state: expected one for agent {self.agent!r}, as its policy remembers, "
@@ -132,11 +132,19 @@ class AgentRequest:
 
     def _reward(self, rewards: Mapping[str, Any] | None) -> Array:
         given = (rewards or {}).get(self.agent)
-        if given is None or np.shape(given) not in ((self.rows,), ()):
+        given = None if given is None else as_array(given)
+        if given is None or given.shape not in ((self.rows,), ()):
             raise ValueError(
                 f"reward: expected the last rewards of agent {self.agent!r}, shape [n] = "
                 f"[{self.rows}], zeros at the start of its life, as this agent was built with "
                 f"previous_reward=True, got {given!r}"
+            )
+        with np.errstate(over="ignore"):
+            finite = given.dtype.kind in "fiub" and np.isfinite(given.astype(np.float32)).all()
+        if not finite:
+            raise ValueError(
+                f"reward: expected finite numbers (in float32) for agent {self.agent!r}, got "
+                f"{given!r}"
             )
         return np.broadcast_to(given, (self.rows,))
 

@@ -8,7 +8,6 @@ Letters: N rows (environment, agent), A agents in a group, F width of the extra 
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -157,5 +156,4 @@ class Player:
 
 def as_tensor(policy: ActorCritic, observation: Array) -> Tensor:
     """Return observations in stored form, [N, *shape], as a tensor beside the policy."""
-    stored = torch.as_tensor(np.asarray(observation), dtype=policy.codec.dtype)
-    return stored.to(policy.device)
+    return policy.codec.layout.tensor(observation).to(policy.device)

@@ -9,6 +9,7 @@ computed for a block of steps at once.
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -55,7 +56,8 @@ class OnPolicyRecorder(Recorder):
         self._features: list[Tensor] = []
 
     def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
-        self._obs[t] = seen.observation
+        with np.errstate(over="ignore"):  # what float32 does not hold is found at the end
+            self._obs[t] = seen.observation
         if seen.start is not None:
             self.buffer.start[t] = torch.from_numpy(seen.start)
         return self._obs_rows[t].to(self.device), self._mask(t, seen)
@@ -113,7 +115,8 @@ class OnPolicyRecorder(Recorder):
 
     def outcome(self, t: int, outcome: Outcome) -> None:
         buffer = self.buffer
-        self._reward[t] = outcome.reward
+        with np.errstate(over="ignore"):
+            self._reward[t] = outcome.reward
         if (outcome.terminated | outcome.truncated).any():
             buffer.terminated[t] = torch.from_numpy(outcome.terminated)
             buffer.truncated[t] = torch.from_numpy(outcome.truncated)
@@ -127,7 +130,7 @@ class OnPolicyRecorder(Recorder):
 
     def _bootstrap(self, t: int, final_rows: Array, final: Array) -> None:
         """V(final observation, state after step t), for the truncated rows only."""
-        observation = torch.as_tensor(final, dtype=self.buffer.obs.dtype)
+        observation = self.policy.codec.layout.tensor(final)
         # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
         invalid = self.policy.codec.invalid(observation)
         if bool(invalid.any()):
@@ -138,7 +141,7 @@ class OnPolicyRecorder(Recorder):
 
     def finish(self, seen: Observed) -> None:
         buffer = self.buffer
-        observation = torch.as_tensor(seen.observation, dtype=buffer.obs.dtype)
+        observation = self.policy.codec.layout.tensor(seen.observation)
         self._check(buffer.steps, observation)
         self.player.begin(seen.start)
         last_value = self.player.value(observation)

@@ -112,7 +112,8 @@ class GymRows(RowSource):
             start = ended
             final_rows = np.flatnonzero(truncated & ~terminated)
             if self.mode == AutoresetMode.DISABLED:
-                final = np.array(observation[final_rows])
+                if len(final_rows):
+                    final = np.array(observation[final_rows])
                 observation, first = self._seen(*self.env.reset(options={"reset_mask": ended}))
                 if mask is not None and first is not None:
                     # A partial reset's info has nothing of the rows that go on.

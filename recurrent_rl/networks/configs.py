@@ -25,7 +25,8 @@ class CnnConfig(Config):
         activation: behind each.
         channels_last: images are [height, width, channels] rather than [channels, height, width];
             None finds out: two equal axes are height and width; otherwise the channels are the
-            smaller of the first and the last axis (the last, if they are equal).
+            smaller of the first and the last axis (the last, if they are equal). Stacks of images,
+            of four axes, are images whose channels are all frames'.
 
     """
 
@@ -230,7 +231,8 @@ class PolicyConfig(Config):
         previous_reward: feed the last reward to the policy as well.
         normalize_obs: standardise numbers and images (pixel by pixel) by running statistics that
             live in the policy; they move between rollouts only and are saved with the weights.
-        normalize_images: divide images of bytes (two or three dimensions) by 255.
+        normalize_images: scale images of whole numbers, and bytes of any shape, by their space's
+            bounds: the one that is furthest from zero is seen as 1 or -1.
         action_std_init: initial standard deviation of Box actions [half ranges of the space when
             bounded and squashed, the space's own units otherwise].
         squash_output: tanh-squash Box actions into their bounds instead of clipping them; None

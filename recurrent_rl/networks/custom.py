@@ -39,7 +39,8 @@ class SequenceNetwork(Protocol):
 
         Args:
             observation: [L, S, ...], floats in the structure of the observation space: a Box in its
-                own shape, but images as [C, height, width], bytes of them scaled to [0, 1]; one-hot
+                own shape, but images as [C, height, width] (frames of a stack as channels); whole
+                numbers of images, and bytes, scaled by their space's bounds; one-hot
                 vectors for Discrete and (joined) for MultiDiscrete; bits for MultiBinary. Not
                 standardised, whatever ``normalize_obs`` is.
             extra: previous action, previous reward, identity, as far as the policy sees them, [L,

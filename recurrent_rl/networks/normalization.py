@@ -16,6 +16,10 @@ from recurrent_rl.functional.reward_scaling import OUTLIER, greatest_factor, has
 class RunningNorm(nn.Module):
     """Standardise by running mean and variance, which move only when ``update`` is called.
 
+    Where nothing is known of a feature's spread, before the first update and while it has never
+    varied, it is shown as ``sign(d) log(1 + |d|)`` of its distance d from the mean: whatever its
+    units are, different values stay different. A clip would make one of all of them.
+
     Source: Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample
     Variances".
     """
@@ -25,7 +29,7 @@ class RunningNorm(nn.Module):
     count: Tensor
 
     def __init__(self, features: int, clip: float = 10.0) -> None:
-        """Start as the identity; outputs are clipped to +-``clip`` deviations."""
+        """Start without statistics; what is standardised is clipped to +-``clip`` deviations."""
         super().__init__()
         self.clip = clip
         # float64: sums over 1e9 steps stay exact enough.
@@ -38,6 +42,10 @@ class RunningNorm(nn.Module):
         # shift and scale are derived; kept so that acting costs two operations.
         self.scale = (self.variance + 1e-8).rsqrt().to(torch.get_default_dtype())
         self.shift = -(self.mean * (self.variance + 1e-8).rsqrt()).to(torch.get_default_dtype())
+        # Up to rounding, also of float32 observations, what never varied has no variance.
+        known = (self.count > 0) & (self.variance > 1e-12 * self.mean.square())
+        self._known, self._centre = known, self.mean.to(torch.get_default_dtype())
+        self._all_known, self._any_known = bool(known.all()), bool(known.any())
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
@@ -56,7 +64,14 @@ class RunningNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., D]."""
-        return torch.addcmul(self.shift, x, self.scale).clamp_(-self.clip, self.clip)
+        if self._all_known:
+            return torch.addcmul(self.shift, x, self.scale).clamp_(-self.clip, self.clip)
+        distance = x - self._centre
+        unknown = distance.sign() * distance.abs().log1p()
+        if not self._any_known:
+            return unknown
+        known = torch.addcmul(self.shift, x, self.scale).clamp_(-self.clip, self.clip)
+        return torch.where(self._known, known, unknown)
 
     @torch.no_grad()
     def update(self, batch: Tensor) -> None:

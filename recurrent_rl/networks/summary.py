@@ -10,7 +10,8 @@ from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn
 from recurrent_rl.networks.policy import ActorCritic
-from recurrent_rl.spaces.layout import Kind, ObservationLayout
+from recurrent_rl.spaces.layout import ObservationLayout
+from recurrent_rl.spaces.leaves import Kind
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -4,9 +4,24 @@ Letters: N rows (environment, agent), K layers, H units.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+Mask = Tensor | np.ndarray[Any, Any] | Sequence[bool] | bool | np.bool_
+Rows = Mask | int | np.integer[Any] | slice | Sequence[int]
+
+
+def _tensor(rows: Any, name: str) -> Tensor:
+    """Return rows in any form as a tensor, or say what they are instead."""
+    if isinstance(rows, Tensor):
+        return rows
+    try:
+        return torch.as_tensor(np.ascontiguousarray(rows))  # torch knows no negative strides
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name}: expected indices or a bool mask [N], got {rows!r}") from None
 
 
 class HiddenState:
@@ -18,7 +33,7 @@ class HiddenState:
         rows: N.
 
     ``state[rows]`` selects rows (an index, a slice, a list, or a bool mask), ``state.reset(mask)``
-    zeroes them.
+    zeroes them. Arrays, lists and tensors on any device will do.
     """
 
     __slots__ = ("rows", "tensors")
@@ -28,24 +43,74 @@ class HiddenState:
         self.tensors = tuple(tensors)
         self.rows = rows
 
-    def __getitem__(self, rows: int | slice | Sequence[int] | Tensor) -> "HiddenState":
-        """Select rows; a single index keeps its axis."""
-        if not isinstance(rows, slice):
-            rows = torch.as_tensor(rows).reshape(-1)
-            rows = rows if len(rows) else rows.long()  # an empty list becomes a float tensor
-        return HiddenState([x[:, rows] for x in self.tensors], len(torch.arange(self.rows)[rows]))
+    def __getitem__(self, rows: Rows) -> "HiddenState":
+        """Select rows; a single index keeps its axis.
 
-    def reset(self, rows: Tensor) -> "HiddenState":
-        """Return a copy with zeros where ``rows`` [N] is True."""
-        return HiddenState([x.masked_fill(rows[:, None], 0) for x in self.tensors], self.rows)
+        Raises:
+            IndexError: no such row.
+            TypeError: neither indices nor bools.
+            ValueError: a mask of another length than N.
 
-    def where(self, rows: Tensor, other: "HiddenState") -> "HiddenState":
-        """Take this state's rows where ``rows`` [N] is True, else the other's."""
+        """
+        if isinstance(rows, slice):
+            chosen: Any = rows
+        else:
+            index = _tensor(rows, "rows").reshape(-1)
+            index = index if len(index) else index.long()  # an empty list becomes a float tensor
+            if index.dtype == torch.bool:
+                index = self._mask(index, "rows").nonzero()[:, 0]
+            elif index.is_floating_point() or index.is_complex():
+                raise TypeError(f"rows: expected indices or a bool mask [N], got {rows!r}")
+            if bool(((index < -self.rows) | (index >= self.rows)).any()):
+                raise IndexError(f"rows: expected indices of {self.rows} rows, got {rows!r}")
+            chosen = index.to(self._device)
+        count = len(torch.arange(self.rows)[chosen if isinstance(rows, slice) else chosen.cpu()])
+        return HiddenState([x[:, chosen] for x in self.tensors], count)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.tensors[0].device if self.tensors else torch.device("cpu")
+
+    def _mask(self, rows: Mask, name: str) -> Tensor:
+        """Return a mask as a bool tensor [N] beside the state."""
+        mask = rows if isinstance(rows, Tensor) else _tensor(rows, name)
+        if mask.ndim == 0:
+            mask = mask.reshape(1)
+        if mask.dtype != torch.bool and len(mask):
+            raise TypeError(
+                f"{name}: expected a bool mask [N] = [{self.rows}], got {rows!r}; flags of numbers "
+                f"become one by .astype(bool), and rows are selected by state[rows]"
+            )
+        if mask.shape != (self.rows,):
+            raise ValueError(
+                f"{name}: expected a bool mask [N] = [{self.rows}], got shape {list(mask.shape)}"
+            )
+        return mask if mask.device == self._device else mask.to(self._device)
+
+    def reset(self, rows: Mask) -> "HiddenState":
+        """Return a copy with zeros where ``rows``, bool [N], is True.
+
+        Raises:
+            TypeError: no bools.
+            ValueError: of another length than N.
+
+        """
+        mask = self._mask(rows, "rows")[:, None]
+        return HiddenState([x.masked_fill(mask, 0) for x in self.tensors], self.rows)
+
+    def where(self, rows: Mask, other: "HiddenState") -> "HiddenState":
+        """Take this state's rows where ``rows``, bool [N], is True, else the other's.
+
+        Raises:
+            TypeError: no bools.
+            ValueError: of another length than N, or a state of other shapes.
+
+        """
+        mask = self._mask(rows, "rows")[:, None]
+        if [x.shape for x in self.tensors] != [x.shape for x in other.tensors]:
+            raise ValueError(f"other: expected a state like {self}, got {other}")
         return HiddenState(
-            [
-                torch.where(rows[:, None], a, b)
-                for a, b in zip(self.tensors, other.tensors, strict=True)
-            ],
+            [torch.where(mask, a, b) for a, b in zip(self.tensors, other.tensors, strict=True)],
             self.rows,
         )
 

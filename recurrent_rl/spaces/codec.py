@@ -4,7 +4,6 @@ Letters: ... any leading axes, D features, C channels, H height, W width.
 """
 
 import math
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -12,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.spaces.layout import Kind, ObservationLayout, Path, nest
+from recurrent_rl.spaces.images import channels_first, image_axes, image_shape
+from recurrent_rl.spaces.layout import ObservationLayout, Place, nest
+from recurrent_rl.spaces.leaves import Kind, Path
+from recurrent_rl.spaces.scaling import Scaling
 
 
 class Features(NamedTuple):
@@ -56,10 +58,9 @@ class ObservationCodec(nn.Module):
 
         Args:
             space: of one observation.
-            normalize_images: divide images of bytes by 255.
-            channels_last: images are [H, W, C] rather than [C, H, W]; None finds out: two equal
-                axes are height and width; otherwise the channels are the smaller of the first and
-                the last axis (the last, if they are equal).
+            normalize_images: scale images of whole numbers, and bytes, by their space's bounds.
+            channels_last: images are [H, W, C] rather than [C, H, W]; None finds out, see
+                ``image_axes``.
 
         """
         super().__init__()
@@ -88,23 +89,28 @@ class ObservationCodec(nn.Module):
         self.continuous = size[Kind.NUMBERS] + size[Kind.BYTES]
         self.features = self.continuous + size[Kind.BITS] + int(counts.sum())
         self._images_at = [
-            (leaf, place, self._last(leaf.shape))
-            for leaf, place in zip(leaves, self.layout.places, strict=True)
+            (i, leaf, place, image_axes(leaf.shape, channels_last))
+            for i, (leaf, place) in enumerate(zip(leaves, self.layout.places, strict=True))
             if leaf.kind.is_image
         ]
-        self.image_shapes = [
-            (leaf.shape[2], *leaf.shape[:2]) if last else (1, *leaf.shape)[-3:]
-            for leaf, _, last in self._images_at
-        ]
-
-    def _last(self, shape: Sequence[int]) -> bool:
-        if len(shape) == 2:
-            return False
-        if self.channels_last is not None:
-            return self.channels_last
-        if (shape[0] == shape[1]) != (shape[1] == shape[2]):  # a square image
-            return shape[0] == shape[1]
-        return shape[2] <= shape[0]
+        self.image_shapes = [image_shape(leaf.shape, axes) for _, leaf, _, axes in self._images_at]
+        self._of_numbers: Scaling | None = None
+        self._of_bytes: Scaling | None = None
+        self._scalings: list[Scaling | None] = [None] * len(leaves)
+        if normalize_images:
+            self._of_numbers = Scaling.of([x for x in leaves if x.kind is Kind.NUMBERS])
+            self._of_bytes = Scaling.of([x for x in leaves if x.kind in (Kind.BYTES, Kind.BITS)])
+            self._scalings = [Scaling.of([leaf]) for leaf in leaves]
+        self._plain = self._plain and self._of_numbers is None
+        # Of numbers and of bytes, in dtypes that have them exactly; on the CPU, as stores are.
+        self._enforced: list[tuple[Place, Tensor, Tensor]] = []
+        for leaf, place in zip(leaves, self.layout.places, strict=True):
+            if leaf.enforced is not None:
+                dtype = torch.uint8 if leaf.kind.in_bytes else torch.float32
+                least, most = (torch.from_numpy(x.flatten()).to(dtype) for x in leaf.enforced)
+                self._enforced.append((place, least, most))
+        # So that they follow the codec to other devices; a plain list is faster to reach into.
+        self._by_leaf = nn.ModuleList(x for x in self._scalings if x is not None)
 
     def forward(self, stored: Tensor) -> Features:
         """Turn stored observations [..., *shape] into features of the default float type."""
@@ -124,9 +130,11 @@ class ObservationCodec(nn.Module):
     def _vector(self, numbers: Tensor, in_bytes: Tensor) -> Tensor:
         size, dtype, parts = self._size, torch.get_default_dtype(), []
         if size[Kind.NUMBERS]:
-            parts.append(numbers[..., : size[Kind.NUMBERS]].to(dtype))
+            x = numbers[..., : size[Kind.NUMBERS]].to(dtype)
+            parts.append(x if self._of_numbers is None else self._of_numbers.forward(x))
         if in_vector := size[Kind.BYTES] + size[Kind.BITS]:
-            parts.append(in_bytes[..., :in_vector].to(dtype))
+            x = in_bytes[..., :in_vector].to(dtype)
+            parts.append(x if self._of_bytes is None else self._of_bytes.forward(x))
         if size[Kind.INDEX]:
             index = self._index(numbers)
             parts.append((index.index_select(-1, self.component) == self.choice).to(dtype))
@@ -140,22 +148,20 @@ class ObservationCodec(nn.Module):
 
     def _images(self, numbers: Tensor, in_bytes: Tensor) -> tuple[Tensor, ...]:
         lead, images = numbers.shape[:-1], []
-        for leaf, (of_bytes, begin, end), last in self._images_at:
-            x = (in_bytes if of_bytes else numbers)[..., begin:end].reshape(*lead, *leaf.shape)
-            x = x.to(torch.get_default_dtype())
-            if of_bytes and self.normalize_images:
-                x = x * (1 / 255)
-            if len(leaf.shape) == 2:
-                x = x.unsqueeze(-3)
-            images.append(x.movedim(-1, -3) if last else x)
+        for i, leaf, (of_bytes, begin, end), axes in self._images_at:
+            x = (in_bytes if of_bytes else numbers)[..., begin:end].to(torch.get_default_dtype())
+            scaling = self._scalings[i]
+            x = (x if scaling is None else scaling.forward(x)).reshape(*lead, *leaf.shape)
+            images.append(channels_first(x, len(leaf.shape), axes))
         return tuple(images)
 
     def nested(self, stored: Tensor) -> Any:
         """Turn stored observations [..., *shape] into tensors in the structure of the space.
 
         Returns:
-            floats, for each simple space: a Box in its own shape, but images [..., C, H, W] and
-            scaled; one-hot vectors [..., n] for Discrete, joined ones for MultiDiscrete; bits.
+            floats, for each simple space: a Box in its own shape, but images [..., C, H, W], with
+            the frames of a stack as channels; scaled as in ``forward``; one-hot vectors [..., n]
+            for Discrete, joined ones for MultiDiscrete; bits.
 
         """
         lead = stored.shape[: stored.ndim - len(self.shape)]
@@ -163,8 +169,8 @@ class ObservationCodec(nn.Module):
         images = iter(self._images(*both))
         by_path: dict[Path, Tensor] = {}
         at = 0
-        for leaf, (of_bytes, begin, end) in zip(
-            self.layout.leaves, self.layout.places, strict=True
+        for leaf, (of_bytes, begin, end), scaling in zip(
+            self.layout.leaves, self.layout.places, self._scalings, strict=True
         ):
             x = both[of_bytes][..., begin:end]
             if leaf.kind is Kind.INDEX:
@@ -174,27 +180,32 @@ class ObservationCodec(nn.Module):
             elif leaf.kind.is_image:
                 by_path[leaf.path] = next(images)
             else:
-                x = x.reshape((*lead, *leaf.shape))  # a tuple: there may be no axis at all
-                by_path[leaf.path] = x.to(torch.get_default_dtype())
+                x = x.to(torch.get_default_dtype())
+                x = x if scaling is None else scaling.forward(x)
+                # A tuple: there may be no axis at all.
+                by_path[leaf.path] = x.reshape((*lead, *leaf.shape))
         return nest(self.space, by_path)
 
     def invalid(self, stored: Tensor) -> Tensor:
         """Say which of some stored observations [..., *shape], on the CPU, no policy can read.
 
         Returns:
-            bool [...]: a number is not finite, or an index out of range.
+            bool [...]: a number is not finite, an index out of range, or a whole number beyond the
+            bounds by which it is scaled.
 
         """
         lead = stored.shape[: stored.ndim - len(self.shape)]
         wrong = torch.zeros(lead, dtype=torch.bool)
-        if not self.layout.numbers:
-            return wrong
-        numbers, _ = self._sections(stored)
-        if numbers.dtype.is_floating_point:
+        both = self._sections(stored)
+        numbers = both[0]
+        if self.layout.numbers and numbers.dtype.is_floating_point:
             wrong |= ~torch.isfinite(numbers).all(-1)
         if self._size[Kind.INDEX]:
             index = self._index(numbers)
             wrong |= ((index < self._low) | (index > self._high)).any(-1)
             if index.dtype.is_floating_point:
                 wrong |= (index != index.round()).any(-1)
+        for (of_bytes, begin, end), least, most in self._enforced:
+            x = both[of_bytes][..., begin:end]
+            wrong |= ((x < least) | (x > most)).any(-1)
         return wrong

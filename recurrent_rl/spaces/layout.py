@@ -9,10 +9,7 @@ with those of the numbers.
 Letters: ... any leading axes, N rows, B bytes or numbers of a record.
 """
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -20,108 +17,19 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.array import Array, as_array
+from recurrent_rl.spaces.leaf_checks import (
+    RowName,
+    as_stored,
+    check_leaf,
+    expected_of,
+    in_float32,
+    leaf_array,
+)
+from recurrent_rl.spaces.leaves import EXACT, Kind, Path, leaves_of
 
-Path = tuple[str | int, ...]
-SUPPORTED_OBSERVATIONS = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
+Place = tuple[bool, int, int]  # in the bytes rather than the numbers of a record, from, to
 NUMBER = 4  # bytes of a float32
-EXACT = 2**24  # whole numbers up to here are exact in float32
-
-
-class Kind(Enum):
-    """What a leaf is to a network, in the order of a record: numbers first, then bytes."""
-
-    NUMBERS = 0
-    INDEX = 1
-    IMAGE = 2
-    BYTES = 3
-    BITS = 4
-    BYTE_IMAGE = 5
-
-    @property
-    def in_bytes(self) -> bool:
-        """Whether a record has it among its bytes rather than its numbers."""
-        return self.value >= Kind.BYTES.value
-
-    @property
-    def is_image(self) -> bool:
-        """Whether it goes through convolutions."""
-        return self in (Kind.IMAGE, Kind.BYTE_IMAGE)
-
-
-@dataclass(frozen=True)
-class Leaf:
-    """A simple space within an observation space.
-
-    Attributes:
-        path: keys that lead to it; () if it is the whole.
-        space: itself.
-        kind: what it is to a network.
-        shape: of one observation.
-        dtype: of the environment's arrays.
-
-    """
-
-    path: Path
-    space: gym.Space[Any]
-    kind: Kind
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-
-    @property
-    def size(self) -> int:
-        """Numbers in it."""
-        return math.prod(self.shape)
-
-    @property
-    def name(self) -> str:
-        """As in ``observation['image']``."""
-        return "observation" + "".join(f"[{key!r}]" for key in self.path)
-
-    @property
-    def bounds(self) -> tuple[Array, Array]:
-        """Least and greatest index of each component, flat; for Kind.INDEX only."""
-        if isinstance(self.space, spaces.Discrete):
-            start, count = np.array([int(self.space.start)]), np.array([int(self.space.n)])
-        else:
-            assert isinstance(self.space, spaces.MultiDiscrete)
-            start, count = self.space.start.flatten(), self.space.nvec.flatten()
-        return start.astype(np.int64), (start + count - 1).astype(np.int64)
-
-
-def leaves_of(space: gym.Space[Any], path: Path = ()) -> Iterator[Leaf]:
-    """Yield the simple spaces within a space; those of a Dict in the order of its sorted keys.
-
-    Gymnasium's Dict keeps the keys' order or sorts them, depending on how it is built, and is equal
-    all the same: a loaded agent's order might differ from its environment's.
-
-    Raises:
-        TypeError: one that is not supported; the message says which are.
-
-    """
-    if isinstance(space, spaces.Dict):
-        for key in sorted(space.spaces, key=str):
-            yield from leaves_of(space.spaces[key], (*path, key))
-    elif isinstance(space, spaces.Tuple):
-        for i, part in enumerate(space.spaces):
-            yield from leaves_of(part, (*path, i))
-    elif isinstance(space, spaces.Box):
-        in_bytes, dtype = space.dtype == np.uint8, np.dtype(space.dtype)
-        if len(space.shape) == 3 or (in_bytes and len(space.shape) == 2):  # a grey image
-            yield Leaf(path, space, Kind.BYTE_IMAGE if in_bytes else Kind.IMAGE, space.shape, dtype)
-        else:
-            yield Leaf(path, space, Kind.BYTES if in_bytes else Kind.NUMBERS, space.shape, dtype)
-    elif isinstance(space, spaces.Discrete | spaces.MultiDiscrete):
-        yield Leaf(path, space, Kind.INDEX, space.shape or (), np.dtype(np.int64))
-    elif isinstance(space, spaces.MultiBinary):
-        yield Leaf(path, space, Kind.BITS, space.shape, np.dtype(np.int8))
-    else:
-        where = "observation_space" + "".join(f"[{key!r}]" for key in path)
-        raise TypeError(
-            f"{where}: expected {SUPPORTED_OBSERVATIONS}, got {space}; leave it out with "
-            f"gymnasium.wrappers.FilterObservation, or turn it into numbers with "
-            f"gymnasium.wrappers.TransformObservation"
-        )
 
 
 class ObservationLayout:
@@ -174,8 +82,8 @@ class ObservationLayout:
         else:
             self.shape = (self.numbers,)
             self.dtype, self.array_dtype = torch.float32, np.dtype(np.float32)
-        # Where each leaf lies: in the bytes rather than the numbers, from, to.
-        self.places: list[tuple[bool, int, int]] = []
+        self._store_dtype = torch.zeros((), dtype=self.dtype).numpy().dtype
+        self.places: list[Place] = []  # where each leaf lies
         ends = [0, 0]
         for leaf in self.leaves:
             begin, ends[leaf.kind.in_bytes] = (
@@ -203,6 +111,8 @@ class ObservationLayout:
         for leaf, value in zip(self.leaves, self._parts(blank), strict=True):
             if leaf.kind is Kind.INDEX:  # zero need not be a choice
                 value[...] = leaf.bounds[0].reshape(leaf.shape)
+            elif leaf.enforced is not None:
+                value[...] = np.clip(0, *leaf.enforced)
         return blank
 
     def sections(self, flat: Any) -> tuple[Any, Any]:
@@ -211,7 +121,10 @@ class ObservationLayout:
             return flat, flat
         kind = np.dtype(np.float32) if isinstance(flat, np.ndarray) else torch.float32
         middle = self.numbers * NUMBER
-        return flat[..., :middle].view(kind), flat[..., middle:]
+        numbers = flat[..., :middle]
+        if isinstance(flat, torch.Tensor) and not flat.numel():
+            numbers = numbers.new_empty(numbers.shape)  # of no rows, which may lack strides
+        return numbers.view(kind), flat[..., middle:]
 
     def _parts(self, stored: Array) -> list[Array]:
         """Each leaf's part of stored observations [..., *shape], as views: [..., *leaf.shape]."""
@@ -232,7 +145,7 @@ class ObservationLayout:
 
         """
         if not self.nested:
-            return as_stored(self.leaves[0], np.asarray(observation))
+            return as_stored(self.leaves[0], leaf_array(self.leaves[0], observation))
         stored = np.zeros((*lead, *self.shape), self.array_dtype)
         both = self.sections(stored)
         try:
@@ -240,13 +153,13 @@ class ObservationLayout:
                 value = observation
                 for key in leaf.path:
                     value = value[key]
-                array = np.asarray(value)
+                array = leaf_array(leaf, value)
                 if array.shape != (*lead, *leaf.shape):
                     raise ValueError(
                         f"{leaf.name}: expected shape {[*lead, *leaf.shape]}, got "
                         f"{list(array.shape)}"
                     )
-                flat = as_stored(leaf, array).reshape((*lead, leaf.size))
+                flat = in_float32(as_stored(leaf, array)).reshape((*lead, leaf.size))
                 both[in_bytes][..., begin:end] = flat
         except (KeyError, IndexError, TypeError) as error:
             raise TypeError(
@@ -273,16 +186,34 @@ class ObservationLayout:
 
         """
         if not self.nested:
-            check_leaf(self.leaves[0], np.asarray(observation), rows)
-            return as_stored(self.leaves[0], np.asarray(observation))
+            array = leaf_array(self.leaves[0], observation)
+            check_leaf(self.leaves[0], array, rows)
+            return as_stored(self.leaves[0], array)
         stored = self.pack(observation, (rows,))
         self.check_stored(stored, rows)
         return stored
 
-    def check_stored(self, stored: Array, rows: int) -> None:
-        """Check what ``pack`` returned for N rows; raises as ``check`` does."""
+    def check_stored(self, stored: Array, rows: int, name: RowName = "row {}".format) -> None:
+        """Check what ``pack`` returned for N rows; raises as ``check`` does.
+
+        Args:
+            stored: [N, *shape].
+            rows: N.
+            name: says in words what a row is.
+
+        """
         for leaf, part in zip(self.leaves, self._parts(stored), strict=True):
-            check_leaf(leaf, part, rows)
+            check_leaf(leaf, part, rows, name)
+
+    def tensor(self, stored: Array) -> torch.Tensor:
+        """Return what ``pack`` returned as a rollout's store has it, on the CPU.
+
+        It may share memory. Whatever NumPy can hold will do: torch knows no negative strides, no
+        foreign order of bytes, not all dtypes, and warns of what is read-only.
+        """
+        with np.errstate(over="ignore"):  # infinities are found as such
+            array = np.asarray(stored, dtype=self._store_dtype, order="C")
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
 
     def batched(self, observation: Any) -> tuple[Any, int, bool]:
         """Give a single observation a leading axis.
@@ -296,7 +227,7 @@ class ObservationLayout:
         try:
             for key in leaf.path:
                 value = value[key]
-            array = np.asarray(value)
+            array = as_array(value)
             if array.ndim == len(leaf.shape):
                 return _with_axis(self.space, observation), 1, True
         except (KeyError, IndexError, TypeError, ValueError):
@@ -315,7 +246,7 @@ class ObservationLayout:
                 check_leaf(leaf, part[None], 1)
             except ValueError:
                 finite = bool(np.isfinite(part).all())
-                expected = f"choices of {leaf.space}" if finite else "finite numbers"
+                expected = expected_of(leaf) if finite else "finite numbers"
                 shown = part.tolist() if part.size <= 20 else np.array2string(part, threshold=20)
                 return leaf.name.removeprefix("observation"), expected, str(shown)
         return None
@@ -330,66 +261,7 @@ def _with_axis(space: gym.Space[Any], observation: Any) -> Any:
     if isinstance(space, spaces.Tuple):
         pairs = zip(space.spaces, observation, strict=True)
         return tuple(_with_axis(part, value) for part, value in pairs)
-    return np.asarray(observation)[None]
-
-
-def as_stored(leaf: Leaf, array: Array) -> Array:
-    """Return observations that lose nothing when they are stored, or raise ValueError.
-
-    What is stored as bytes or whole numbers would otherwise be cut down to these in silence.
-    """
-    if array.dtype == np.bool_ or (array.dtype == leaf.dtype and leaf.kind is not Kind.BITS):
-        return array
-    if not leaf.kind.in_bytes:
-        # Whole numbers are kept as such in places, where a fraction or a NaN would vanish.
-        if leaf.dtype.kind in "iu" and array.dtype.kind == "f" and (array % 1 != 0).any():
-            if leaf.kind is Kind.INDEX:
-                raise _not_an_index(leaf, array)
-            raise ValueError(
-                f"{leaf.name}: expected whole numbers, as in {leaf.space}, got {array.dtype} "
-                f"{_range(array)}"
-            )
-        return array
-    least, most = (0, 1) if leaf.kind is Kind.BITS else (0, 255)
-    if array.dtype.kind not in "fiu" or ((array < least) | (array > most) | (array % 1 != 0)).any():
-        raise ValueError(
-            f"{leaf.name}: expected whole numbers in [{least}, {most}], as in {leaf.space}, got "
-            f"{array.dtype} {_range(array)}; is it scaled already? Then say so in the space"
-        )
-    return array.astype(leaf.dtype)
-
-
-def _range(array: Array) -> str:
-    if array.dtype.kind not in "fiu" or not array.size:
-        return ""
-    return f"from {array.min():g} to {array.max():g}"
-
-
-def check_leaf(leaf: Leaf, array: Array, rows: int) -> None:
-    """Check N outside observations of a simple space."""
-    expected = (rows, *leaf.shape)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(
-            f"{leaf.name}: expected numbers of shape {list(expected)}, got dtype {array.dtype}"
-        )
-    if array.shape != expected:
-        raise ValueError(
-            f"{leaf.name}: expected shape [N, ...] = {list(expected)}, got "
-            f"{list(array.shape)}; one observation needs a leading axis: obs[None]"
-        )
-    if leaf.kind is Kind.INDEX:
-        low, high = (bound.reshape(leaf.shape) for bound in leaf.bounds)
-        whole = array.dtype.kind != "f" or (bool(leaf.path) and not (array % 1).any())
-        if not whole or ((array < low) | (array > high)).any():
-            raise _not_an_index(leaf, array)
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        row = int(np.argwhere(~np.isfinite(array))[0][0])
-        raise ValueError(f"{leaf.name}: expected finite numbers, got {array[row]} in row {row}")
-
-
-def _not_an_index(leaf: Leaf, array: Array) -> ValueError:
-    low, high = (bound.reshape(leaf.shape).tolist() for bound in leaf.bounds)
-    return ValueError(f"{leaf.name}: expected integers in [{low}, {high}], got {array.tolist()}")
+    return as_array(observation)[None]
 
 
 def nest(space: gym.Space[Any], by_path: Mapping[Path, Any], path: Path = ()) -> Any:

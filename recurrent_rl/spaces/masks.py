@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import spaces
 
-from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.array import Array, as_array, as_flags
 
 
 def choices(space: gym.Space[Any]) -> tuple[int, ...]:
@@ -33,18 +33,19 @@ def flat_mask(mask: Any) -> Array:
             it.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or has anything but 0 and 1 in it.
 
     """
     if isinstance(mask, tuple):
         return np.concatenate([flat_mask(part) for part in mask], axis=-1)
     try:
-        return np.asarray(mask).astype(bool)
+        array = as_array(mask)
     except ValueError:
         raise ValueError(
             f"action_mask: expected an array, or a tuple with an array for each component of a "
             f"MultiDiscrete action, got {mask!r}"
         ) from None
+    return as_flags(array, "action_mask")
 
 
 def allows_something(mask: Array, sizes: Sequence[int]) -> Array:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from recurrent_rl.spaces.layout import SUPPORTED_OBSERVATIONS
+from recurrent_rl.spaces.leaves import SUPPORTED_OBSERVATIONS
 
 
 def same_space(expected: gym.Space[Any], got: gym.Space[Any], *, bounds: bool = False) -> bool:

@@ -44,10 +44,15 @@ def test_running_moments_are_exact_far_from_zero() -> None:
     torch.testing.assert_close(norm.variance, data.var(0, unbiased=False), rtol=1e-9, atol=0)
 
 
-def test_normalisation_begins_as_the_identity_and_then_standardises() -> None:
+def symmetric_logarithm(x: float) -> float:
+    return math.copysign(math.log(1 + abs(x)), x)
+
+
+def test_normalisation_begins_as_a_logarithm_and_then_standardises() -> None:
     norm = RunningNorm(3)
     x = 5 + 3 * torch.randn(2000, 3)
-    torch.testing.assert_close(norm(x), x.clamp(-10, 10))
+    expected = [[symmetric_logarithm(value) for value in row] for row in x.tolist()]
+    torch.testing.assert_close(norm(x), torch.tensor(expected))
     norm.update(x)
     y = norm(x)
     assert y.dtype == torch.float32
@@ -61,6 +66,32 @@ def test_a_feature_that_never_varies_stays_finite() -> None:
     norm = RunningNorm(1)
     norm.update(torch.full((10, 1), 3.0))
     assert norm(torch.full((4, 1), 3.0)).abs().max() < 1e-3
+
+
+def test_without_statistics_different_values_stay_different() -> None:
+    values = torch.tensor([-3e38, -250, -50, -1e-3, 0, 1e-3, 50, 250, 1e6, 3e38])[:, None]
+    seen = RunningNorm(1)(values)
+    assert (seen.diff(dim=0) > 0).all()
+    assert seen.abs().max() < 100
+    # Nor does a feature that stood still at first become one of two values when it moves.
+    norm = RunningNorm(2)
+    x = torch.randn(100, 2)
+    x[:, 1] = 1e4 + 0.1
+    norm.update(x)
+    assert (norm(x)[:, 1].abs() < 1e-2).all()
+    moved = torch.stack([torch.tensor([50.0, -50.0, 0.0]), 1e4 + torch.tensor([-20.0, 20.0, 90.0])])
+    first, second = norm(moved.T).T.tolist()
+    assert first[:2] == [10, -10]  # what varied is clipped to so many deviations
+    for value, distance in zip(second, (-20.1, 19.9, 89.9), strict=True):
+        assert abs(value - symmetric_logarithm(distance)) < 1e-3
+    norm.update(moved.T)  # now its spread is known
+    assert 0 < norm(moved.T)[2, 1] <= 10
+
+
+def test_tiny_units_are_no_reason_to_think_that_a_feature_stands_still() -> None:
+    norm, x = RunningNorm(1), 1e-3 * torch.randn(1000, 1)
+    norm.update(x)
+    torch.testing.assert_close(norm(x).std(unbiased=False), torch.tensor(1.0), rtol=0.02, atol=0)
 
 
 def test_normalisation_moves_in_update_only() -> None:

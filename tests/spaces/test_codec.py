@@ -37,10 +37,11 @@ def as_stored(codec: ObservationCodec, observation: Any, lead: tuple[int, ...]) 
 
 
 def features_by_hand(space: gym.Space[Any], observation: Any) -> tuple[list[float], list[Any]]:
-    """The vector of one observation, and its images before scaling, part by part.
+    """The vector of one observation, and its images, part by part.
 
     Numbers come first, then bytes, bits and one-hot vectors; parts of a kind in the order of their
-    keys. Images as [C, height, width], of numbers first.
+    keys. Images as [C, height, width], of numbers first; those of whole numbers scaled by bounds,
+    which are (-3, 7) or (0, 255) here.
     """
     kinds: dict[str, list[Any]] = {kind: [] for kind in ("numbers", "bytes", "bits", "one-hot")}
     images: dict[bool, list[Any]] = {False: [], True: []}
@@ -53,17 +54,21 @@ def features_by_hand(space: gym.Space[Any], observation: Any) -> tuple[list[floa
             counts = [part.n] if isinstance(part, Discrete) else np.ravel(part.nvec)
             for x, start, count in zip(flat, starts, counts, strict=True):
                 kinds["one-hot"] += [float(x == start + choice) for choice in range(count)]
-        elif len(part.shape) == 3:
-            h, w, c = part.shape
+        elif len(part.shape) in (3, 4):
+            h, w, c = part.shape[-3:]
             square = (h == w) != (w == c)
             last = h == w if square else c <= h
-            images[part.dtype == np.uint8].append(np.moveaxis(value, -1, 0) if last else value)
+            image = np.moveaxis(value, -1, -3) if last else value
+            scaled = image * {"u": 1 / 255, "i": 1 / 7, "f": 1}[part.dtype.kind]
+            images[part.dtype == np.uint8].append(scaled.reshape(-1, *scaled.shape[-2:]))
         elif len(part.shape) == 2 and part.dtype == np.uint8:  # a grey image
-            images[True].append(np.asarray(value)[None])
+            images[True].append(np.asarray(value)[None] / 255)
+        elif part.dtype == np.uint8:
+            kinds["bytes"] += (np.float32(1 / 255) * flat.astype(np.float32)).tolist()
         else:
-            kinds["bytes" if part.dtype == np.uint8 else "numbers"] += flat.tolist()
+            kinds["numbers"] += flat.tolist()
     vector = [x for kind in kinds.values() for x in kind]
-    return vector, images[False] + [image / 255 for image in images[True]]
+    return vector, images[False] + images[True]
 
 
 def _in_order(space: gym.Space[Any], value: Any) -> list[Any]:
@@ -111,8 +116,9 @@ def test_order_of_features() -> None:
     codec = ObservationCodec(space)
     observation = {"a": [1, 8], "b": [200], "c": [0, 1], "d": [0.5, -2], "e": 0, "f": 3.5}
     stored = torch.from_numpy(codec.layout.pack(observation))
-    numbers, bytes_, bits, one_hot = [0.5, -2, 3.5], [200], [0, 1], [0, 1, 0, 1, 0, 1, 0]
-    assert codec(stored).vector.tolist() == numbers + bytes_ + bits + one_hot
+    numbers, bytes_, bits, one_hot = [0.5, -2, 3.5], [200 / 255], [0, 1], [0, 1, 0, 1, 0, 1, 0]
+    expected = torch.tensor(numbers + bytes_ + bits + one_hot)
+    torch.testing.assert_close(codec(stored).vector, expected)
     assert codec.continuous == len(numbers + bytes_)
 
 
@@ -124,7 +130,7 @@ def test_one_hot_vectors_are_counted_from_the_first_choice() -> None:
     assert (encoded.sum(-1) == 1).all()
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (4, 1, 2, 1)])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (2, 1, 1, 2, 2)])
 @pytest.mark.parametrize("lead", [(), (5,), (5, 2)])
 def test_boxes_of_any_shape_become_vectors(shape: Any, lead: Any) -> None:
     codec, size = ObservationCodec(Box(-1, 1, shape)), math.prod(shape)
@@ -152,7 +158,7 @@ def test_boxes_of_any_shape_become_vectors(shape: Any, lead: Any) -> None:
 def test_which_axis_has_the_channels(
     shape: tuple[int, ...], last: bool | None, expected: tuple[int, ...], dtype: Any
 ) -> None:
-    codec = ObservationCodec(Box(0, 200, shape, dtype), channels_last=last)
+    codec = ObservationCodec(Box(0, 255, shape, dtype), channels_last=last)
     assert codec.image_shapes == [expected]
     image = np.arange(math.prod(shape)).reshape(shape).astype(dtype)
     (seen,) = codec(torch.from_numpy(image)).images
@@ -172,9 +178,138 @@ def test_images_of_bytes_are_scaled_unless_told_otherwise() -> None:
     torch.testing.assert_close(scaled, plain / 255)
     agent = PPO(IMAGE, Discrete(2), normalize_images=False)
     assert torch.equal(agent.policy.preprocessor(image).images[0], plain)
-    # Vectors of bytes are left alone: they may be anything.
-    ram = ObservationCodec(Box(0, 255, (2,), np.uint8))
-    assert ram(torch.tensor([3, 255], dtype=torch.uint8)).vector.tolist() == [3, 255]
+    # Whatever is made of whole numbers then stays as it is.
+    for space in (Box(0, 255, (2,), np.uint8), Box(-9, 9, (2, 2, 1), np.int32)):
+        stored = torch.full((1, *space.shape), 5)
+        seen = ObservationCodec(space, normalize_images=False)(stored)
+        assert (seen.images[0] if seen.images else seen.vector).unique().tolist() == [5]
+
+
+# --- scaling by the bounds -----------------------------------------------------------------------
+
+
+def seen_of(space: gym.Space[Any], value: Any) -> torch.Tensor:
+    """What a network sees of an observation that is the same everywhere."""
+    codec = ObservationCodec(space)
+    stored = torch.as_tensor(np.full((1, *codec.shape), value), dtype=codec.dtype)
+    vector, images = codec(stored)
+    return (images[0] if images else vector)[0]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.uint16, np.int16, np.int32, np.uint64])
+@pytest.mark.parametrize("high", [1, 9, 100])
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 2), (2, 8, 8), (8, 8), (64,), (4, 8, 8, 3), (4, 3, 8, 8), (), (2, 1, 8, 8, 3)]
+)
+def test_bytes_and_images_of_whole_numbers_are_seen_at_full_contrast(
+    shape: Any, high: int, dtype: Any
+) -> None:
+    space = Box(0, high, shape, dtype)
+    is_image = len(shape) in (3, 4) or (len(shape) == 2 and dtype in (np.uint8, np.uint16))
+    assert bool(ObservationCodec(space).image_shapes) == is_image
+    # Vectors of wider numbers count anything, and bounds of theirs are guesses.
+    scaled = is_image or np.dtype(dtype).itemsize == 1
+    for value in (0, 1, high):
+        expected = value / high if scaled else value
+        assert seen_of(space, value).unique().tolist() == [pytest.approx(expected)]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "pairs"),
+    [
+        (0, 255, {0: 0, 51: 0.2, 255: 1}),
+        (-1, 2, {-1: -0.5, 0: 0, 2: 1}),  # zero stays zero, as on a board
+        (-128, 127, {-128: -1, 0: 0, 64: 0.5}),
+        (-4, 0, {-4: -1, 0: 0}),
+        (100, 104, {100: 0, 101: 0.25, 104: 1}),  # else all would be seen as about 1
+        (-104, -100, {-104: -1, -100: 0}),
+        (7, 7, {7: 0}),
+        (0, 0, {0: 0}),
+        (-7, -7, {-7: 0}),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2, 3, 1), (5,)])
+def test_bytes_are_scaled_by_the_bounds_of_their_space(
+    low: int, high: int, pairs: dict[int, float], shape: Any
+) -> None:
+    dtype = np.uint8 if low >= 0 else np.int8
+    space = Box(low, high, shape, dtype)
+    for value, expected in pairs.items():
+        assert seen_of(space, value).unique().tolist() == [pytest.approx(expected)]
+
+
+def test_each_number_is_scaled_by_its_own_bounds() -> None:
+    low, high = (np.array(x).reshape(2, 1, 2) for x in ([0, 0, -4, 5], [1, 255, 4, 7]))
+    space = Dict(
+        board=Box(low, high, dtype=np.int16),
+        ram=Box(np.array([0, 1], np.uint8), np.array([5, 3], np.uint8), dtype=np.uint8),
+        free=Box(-1, 1, (1,)),
+    )
+    codec = ObservationCodec(space, channels_last=True)
+    observation = {"board": high - np.array([[[1, 51]], [[2, 1]]]), "ram": [3, 2], "free": [0.5]}
+    vector, (image,) = codec(torch.from_numpy(codec.layout.pack(observation)))
+    torch.testing.assert_close(vector, torch.tensor([0.5, 0.6, 0.5]))
+    torch.testing.assert_close(image, torch.tensor([[[0], [0.5]], [[0.8], [0.5]]]))
+    nested = codec.nested(torch.from_numpy(codec.layout.pack(observation)))
+    torch.testing.assert_close(nested["ram"], torch.tensor([0.6, 0.5]))
+    torch.testing.assert_close(nested["board"], image)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint64])
+def test_bounds_that_say_nothing_scale_nothing(dtype: Any) -> None:
+    space = Box(0, np.iinfo(dtype).max, (4, 4, 1), dtype)
+    assert seen_of(space, 3).unique().tolist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [
+        (-np.finfo(np.float32).max, np.finfo(np.float32).max),
+        (-1e300, 1e300),
+        (0.5, 0.5),
+        (0.0, 0.0),
+        (-np.inf, np.inf),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(3,), (4, 4, 1)])
+def test_bounds_of_any_size_leave_numbers_as_they_are(
+    low: float, high: float, dtype: Any, shape: Any
+) -> None:
+    with np.errstate(over="ignore"):
+        low, high = dtype(low), dtype(high)
+    assert seen_of(Box(low, high, shape, dtype), 0.5).unique().tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("shape", "last", "axes", "expected"),
+    [
+        ((4, 8, 6, 3), None, (1, 2), (12, 8, 6)),
+        ((4, 3, 8, 6), None, (2, 3), (12, 8, 6)),
+        ((4, 84, 84, 1), None, (1, 2), (4, 84, 84)),
+        ((4, 1, 84, 84), None, (2, 3), (4, 84, 84)),
+        ((4, 4, 84, 84), None, (2, 3), (16, 84, 84)),
+        ((3, 84, 84, 84), None, (1, 2), (252, 84, 84)),
+        ((84, 84, 3, 4), None, (0, 1), (12, 84, 84)),  # frames last
+        ((4, 8, 6, 3), False, (2, 3), (32, 6, 3)),
+        ((4, 3, 8, 6), True, (1, 2), (24, 3, 8)),
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32, np.int16])
+def test_frames_of_a_stack_become_channels(
+    shape: Any, last: bool | None, axes: tuple[int, int], expected: Any, dtype: Any
+) -> None:
+    codec = ObservationCodec(Box(0, 250, shape, dtype), channels_last=last)
+    assert codec.image_shapes == [expected]
+    assert codec.features == 0
+    stack = np.random.default_rng(0).integers(250, size=(2, *shape)).astype(dtype)
+    (seen,) = codec(codec.layout.tensor(codec.layout.pack(stack, (2,)))).images
+    rest = [1 + i for i in range(4) if i not in axes]
+    by_hand = stack.transpose(0, *rest, *(1 + i for i in axes)).reshape(2, *expected)
+    scale = 1 if dtype is np.float32 else 250
+    np.testing.assert_allclose(seen, by_hand / scale, rtol=1e-6)
+    (nested,) = torch.unbind(codec.nested(codec.layout.tensor(stack))[:1])
+    assert torch.equal(nested, seen[0])
 
 
 @given(observation_spaces(), LEADS)
