@@ -210,10 +210,11 @@ def _step(rows: RowSource, parts: Sequence[_Part], steps: int) -> None:
         actions = [part.act(t, steps) for part in parts]
         try:
             stepped = rows.step(actions, [part.seen for part in parts])
-        except Exception:
+        except Exception as error:
             # It may have failed on the action that its own bad numbers led to.
             for part in parts:
                 part.recorder.check(t + 1)
+            error.add_note(f"at step {t} of this rollout")
             raise
         for part, (outcome, observed) in zip(parts, stepped, strict=True):
             part.take(t, outcome, observed)

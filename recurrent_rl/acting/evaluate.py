@@ -3,7 +3,8 @@
 Letters: E environments, A agents in a group, N = E * A rows.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,15 +59,16 @@ class _Part:
         self.group, self.seen, self.deterministic = group, seen, deterministic
         self.player, self.total = group.player(rows), np.zeros(rows)
 
-    def act(self, playing: Array) -> Array:
+    def act(self, playing: Array, name: Callable[[int], str]) -> Array:
         """Choose the rows' actions; ``playing`` says whose episode goes on, bool [N]."""
         seen, policy, rows = self.seen, self.player.policy, len(playing)
-        policy.codec.layout.check_stored(seen.observation, rows)
+        policy.codec.layout.check_stored(seen.observation, rows, name)
         mask, noise = None, None
         if seen.action_mask is not None:
             # In a final state nothing may be allowed; who is not asked there may do anything.
             asked = playing if seen.active is None else playing & seen.active
-            allowed = check_mask(seen.action_mask, self.group.action_space, rows, asked=asked)
+            space = self.group.action_space
+            allowed = check_mask(seen.action_mask, space, rows, asked=asked, name=name)
             mask = torch.from_numpy(allowed).to(self.player.device)
         if not self.deterministic:
             drawn = policy.action_head.distribution.noise((rows,), self.group.generator)
@@ -88,13 +90,20 @@ def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> Non
     steps = 0
     while playing.any() and (max_steps is None or steps < max_steps):
         of_rows = [playing.repeat(part.group.size) for part in parts]
-        actions = [part.act(going) for part, going in zip(parts, of_rows, strict=True)]
+        actions = [
+            part.act(going, functools.partial(_name, rows, i, steps))
+            for i, (part, going) in enumerate(zip(parts, of_rows, strict=True))
+        ]
         stepped = rows.step(actions, [part.seen for part in parts])
         for part, going, (outcome, observed) in zip(parts, of_rows, stepped, strict=True):
             part.take(outcome, observed, going)
         ended = outcome.terminated | outcome.truncated if outcome.ended is None else outcome.ended
         playing &= ~ended[:: parts[-1].group.size]
         steps += 1
+
+
+def _name(rows: RowSource, group: int, step: int, row: int) -> str:
+    return f"{rows.name(group, row)} at step {step} of the episode"
 
 
 def _seed_of_round(seed: int | None, number: int) -> int | None:

@@ -8,6 +8,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from recurrent_rl.spaces.leaves import leaves_of
+from recurrent_rl.spaces.scaling import scale_of
+from recurrent_rl.spaces.serialization import space_from_dict
+
 # Keys that format 1 had beside a group's, in a PPO agent's data.
 _OF_AGENT = ("steps", "fitness", "scores", "lineage", "elite", "hp_config", "algorithm")
 
@@ -36,6 +42,7 @@ def _without(data: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _group(data: Mapping[str, Any]) -> dict[str, Any]:
+    _check_seen_alike(data["observation_space"], data["config"]["normalize_images"])
     carry, net_config = data["carry"], data["net_config"]
     encoder = net_config["encoder_config"]
     # The critic has an encoder of its own; one without weights does not show in the policy's state.
@@ -47,6 +54,25 @@ def _group(data: Mapping[str, Any]) -> dict[str, Any]:
         "net_config": {**net_config, "encoder_config": _without(encoder, ("max_seq_len",))},
         "policy": _policy(data["policy"], 1 + separate),
     }
+
+
+def _check_seen_alike(space: dict[str, Any], normalize_images: bool) -> None:
+    """Refuse a policy that was trained on inputs which today's would see otherwise.
+
+    Format 1 divided images of uint8 (two or three axes) by 255, whatever their bounds, scaled
+    nothing else, and took no stacks of images for such.
+    """
+    for leaf in leaves_of(space_from_dict(space)):
+        in_bytes = leaf.dtype == np.uint8
+        was_image = len(leaf.shape) == 3 or (in_bytes and len(leaf.shape) == 2)
+        was = 1 / 255 if in_bytes and was_image and normalize_images else 1.0
+        offset, factor = scale_of(leaf) if normalize_images else (np.zeros(1), np.ones(1))
+        if was_image != leaf.kind.is_image or offset.any() or (factor != was).any():
+            raise ValueError(
+                f"{leaf.name}: expected what is still seen as agents of checkpoint format 1 saw "
+                f"it, got {leaf.space}, whose values are scaled by their bounds now, or seen as a "
+                f"stack of images; the agent would act otherwise than it was trained: train anew"
+            )
 
 
 def _policy(state: Mapping[str, Any], trunks: int) -> dict[str, Any]:

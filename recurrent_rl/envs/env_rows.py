@@ -195,7 +195,10 @@ class EnvRows(ABC):
         mask = mask if mask_in_info is None else mask_in_info
         if mask is None:
             return
-        array = flat_mask(mask)
+        try:
+            array = flat_mask(mask)
+        except ValueError as error:
+            raise ValueError(f"{error} from {where}") from None
         if array.shape != (block.mask_size,) or not block.mask_size:
             expected = f"{block.mask_size} values" if block.mask_size else "none"
             raise ValueError(

@@ -96,10 +96,10 @@ def check_leaf(leaf: Leaf, array: Array, rows: int, name: RowName = "row {}".for
         outside = (array < low) | (array > high)
         if outside.any():
             row = _first(outside)
+            got = f"{array[row][outside[row]].flat[0]:g} in {name(row)}"
             raise ValueError(
-                f"{leaf.name}: expected {expected_of(leaf)}, got {array[row][outside[row]].flat[0]}"
-                f" in {name(row)}; what a network sees is scaled by these bounds, so let the space "
-                f"say what there may be"
+                f"{leaf.name}: expected {expected_of(leaf)}, got {got}; what a network sees is "
+                f"scaled by these bounds, so let the space say what there may be"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from gymnasium.spaces import Box, Dict, Discrete
 from support.contract import LIVES, MIXED, train
 from support.envs import scripted
 from support.evolving import assert_same, snapshot
@@ -24,6 +25,7 @@ from recurrent_rl import (
     collect_rollouts_recurrent,
 )
 from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.spaces.serialization import space_to_dict
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -88,3 +90,40 @@ class TestFormat1:
         assert data["version"] == checkpoint.VERSION > 1
         assert upgraded(data).keys() == data.keys()
         assert_same(snapshot(agent), snapshot(kind.load(path)))
+
+
+@pytest.mark.parametrize(
+    ("space", "seen_alike"),
+    [
+        (Box(0, 255, (8, 8, 3), np.uint8), True),
+        (Box(-1, 1, (3,)), True),
+        (Box(0, 1, (5,), np.uint8), True),
+        (Box(-9, 9, (5,), np.int64), True),
+        (Dict(image=Box(0, 255, (8, 8), np.uint8), way=Discrete(4)), True),
+        (Box(0, 1, (8, 8, 2), np.uint8), False),
+        (Box(0, 255, (5,), np.uint8), False),
+        (Dict(way=Discrete(4), frames=Box(0, 1, (4, 8, 8, 3))), False),
+    ],
+    ids=str,
+)
+def test_what_would_be_seen_otherwise_is_refused(space: Any, seen_alike: bool) -> None:
+    old = json_like(space)
+    if seen_alike:
+        upgraded(old)
+    else:
+        with pytest.raises(ValueError, match=r"^observation.*: expected .* train anew$"):
+            upgraded(old)
+
+
+def json_like(space: Any) -> dict[str, Any]:
+    """As much of the older format as is read before a policy is built."""
+    group = {
+        "observation_space": space_to_dict(space),
+        "config": {"normalize_images": True, "share_encoders": True},
+        "net_config": {"encoder_config": {"max_seq_len": 8}},
+        "networks": [False, False],
+        "carry": None,
+        "policy": {},
+    }
+    rest = {"lineage": None, "elite": None, "hp_config": None}
+    return {**rest, "groups": {"": group}}

@@ -47,6 +47,64 @@ def test_hidden_state_resets_and_mixes_rows_without_touching_itself() -> None:
     assert torch.equal(state.tensors[0], numbered_state().tensors[0])
 
 
+MASKS = [
+    [True, False, True, False],
+    (True, False, True, False),
+    np.array([True, False, True, False]),
+    np.array([False, True, False, True])[::-1],  # torch knows no negative strides
+    [np.True_, np.False_, np.True_, np.False_],
+    torch.tensor([True, False, True, False]),
+]
+
+
+@pytest.mark.parametrize("mask", MASKS, ids=lambda mask: type(mask).__name__)
+def test_masks_come_in_any_form(mask: object) -> None:
+    state = numbered_state()
+    assert state.reset(mask).tensors[0][0, :, 0].tolist() == [0, 2, 0, 4]  # type: ignore[arg-type]
+    mixed = state.where(mask, state[[3, 3, 3, 3]])  # type: ignore[arg-type]
+    assert mixed.tensors[0][0, :, 0].tolist() == [1, 4, 3, 4]
+    assert state[mask].tensors[0][0, :, 0].tolist() == [1, 3]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("flag", [True, np.True_, np.array(True), torch.tensor(True)])
+def test_one_flag_is_a_mask_of_one_row(flag: object) -> None:
+    one = numbered_state()[2]
+    assert (one.reset(flag).tensors[0] == 0).all()  # type: ignore[arg-type]
+    assert one[flag].rows == 1  # type: ignore[index]
+    for use in (numbered_state().reset, numbered_state().__getitem__):
+        with pytest.raises(ValueError, match=r"^rows: expected a bool mask \[N\] = \[4\], got"):
+            use(flag)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("mask", [[True] * 3, np.ones(5, bool), torch.ones(4, 1).bool(), []])
+def test_masks_of_another_length_are_refused(mask: object) -> None:
+    state = numbered_state()
+    for use in (state.reset, lambda rows: state.where(rows, state)):
+        with pytest.raises(ValueError, match=r"^rows: expected a bool mask \[N\] = \[4\], got"):
+            use(mask)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("flags", [[1, 0, 0, 1], np.zeros(4), torch.ones(4), 0, "yes", None])
+def test_a_mask_must_be_of_bools(flags: object) -> None:
+    """Indices in a mask's place, or flags in that of indices, would zero other rows in silence."""
+    with pytest.raises(TypeError, match=r"^rows: expected .*a bool mask \[N\]"):
+        numbered_state().reset(flags)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("rows", "error"),
+    [(4, IndexError), ([-5], IndexError), ([0.5], TypeError), ("a", TypeError), (None, TypeError)],
+)
+def test_what_selects_no_row_is_refused(rows: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=r"^rows: expected indices"):
+        numbered_state()[rows]  # type: ignore[index]
+
+
+def test_only_states_of_the_same_shapes_mix() -> None:
+    with pytest.raises(ValueError, match=r"^other: expected a state like HiddenState\(rows=4"):
+        numbered_state().where([True] * 4, numbered_state()[:3])
+
+
 def test_a_reset_forgets_even_nan() -> None:
     # NaN * 0 is NaN: a reset by multiplication would keep it for good.
     state = HiddenState([torch.full((1, 2, 3), torch.nan)], 2)

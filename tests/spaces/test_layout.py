@@ -313,3 +313,84 @@ def test_choices_that_float32_cannot_tell_apart_are_refused() -> None:
         ObservationLayout(Dict(far=far, x=Box(-1, 1, (1,))))
     codec = ObservationCodec(far)
     assert codec(torch.tensor([2**24 + 1])).vector.tolist() == [[0, 1, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value"),
+    [
+        (np.int8, 200),  # -56 in an int8
+        (np.int8, -129),
+        (np.uint8, 256),
+        (np.uint16, 70000),  # 4464
+        (np.uint16, -1),
+        (np.int16, 2**15),
+        (np.int32, 2**31),
+        (np.uint32, -1),
+        (np.uint64, -1),
+        (np.int64, 1e30),
+        (np.bool_, 2),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2,), (2, 2, 1), (1, 2, 2, 1)])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_would_wrap_around_in_a_spaces_dtype_is_an_error(
+    dtype: Any, value: Any, shape: Any, nested: bool
+) -> None:
+    least, most = (0, 1) if dtype is np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    space: gym.Space[Any] = Box(least, most, shape, dtype)
+    observation: Any = np.full((1, *shape), value)
+    if nested:
+        space, observation = Dict(part=space, x=Box(-1, 1, (1,))), {"part": observation, "x": [[0]]}
+    message = r"^observation(\['part'\])?: expected whole numbers in \[.*got"
+    for check in (ObservationLayout(space).pack, ObservationLayout(space).check):
+        with pytest.raises(ValueError, match=message):
+            check(observation, *([(1,)] if check.__name__ == "pack" else [1]))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32])
+@pytest.mark.parametrize("nested", [False, True])
+def test_what_lies_beyond_the_bounds_that_scale_it_is_an_error(dtype: Any, nested: bool) -> None:
+    """A space that says 0 to 1 of an image that has 0 to 100 would saturate all units."""
+    space: gym.Space[Any] = Box(0, 1, (2, 2, 1), dtype)
+    observation: Any = np.array([[[[0], [1]]] * 2, [[[1], [100]]] * 2], dtype)
+    if nested:
+        space, observation = Tuple([space, Discrete(2)]), (observation, [0, 1])
+    codec = ObservationCodec(space)
+    stored = codec.layout.pack(observation, (2,))
+    with pytest.raises(ValueError, match=r"expected numbers in \[0, 1\] .*got 100 in row 1; what"):
+        codec.layout.check_stored(stored, 2)
+    assert codec.invalid(codec.layout.tensor(stored)).tolist() == [False, True]
+    fault = codec.layout.fault(stored[1])
+    assert fault is not None
+    assert fault[1].startswith("numbers in [0, 1]")
+
+
+@pytest.mark.parametrize(
+    ("space", "part"), [(Box(-1, 1, (2,), np.float64), ""), (Box(-1, 1, (2,)), r"\['x'\]")]
+)
+def test_what_float32_does_not_hold_is_not_finite(space: Any, part: str) -> None:
+    value: Any = np.array([[0, 1], [0, 1e39]])
+    if part:
+        space, value = Dict(x=space, n=Discrete(2)), {"x": value, "n": [0, 0]}
+    codec = ObservationCodec(space)
+    with pytest.raises(
+        ValueError, match=rf"^observation{part}: expected finite numbers.* in row 1"
+    ):
+        codec.layout.check(value, 2)
+    stored = codec.layout.tensor(codec.layout.pack(value, (2,)))
+    assert codec.invalid(stored).tolist() == [False, True]
+
+
+def test_stores_take_whatever_numpy_holds() -> None:
+    layout = ObservationLayout(Box(-9, 9, (2, 2)))
+    numbers = np.arange(8.0).reshape(2, 2, 2)
+    read_only = np.broadcast_to(numbers[0], (2, 2, 2))
+    for array in (
+        numbers[:, ::-1],
+        numbers.astype(">f4"),
+        numbers.astype(np.longdouble),
+        read_only,
+    ):
+        tensor = layout.tensor(array)
+        assert tensor.dtype == torch.float32
+        np.testing.assert_array_equal(tensor, array)

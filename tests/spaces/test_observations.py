@@ -1,5 +1,6 @@
 """Observations of any space on their way from environments through collection to learning."""
 
+import functools
 import math
 from typing import Any
 
@@ -16,10 +17,11 @@ from gymnasium.spaces import (
     Tuple,
 )
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from pettingzoo import ParallelEnv
 from support.agents import LEARNING, assert_same_weights, network, weights
 from support.spaces_of import NESTED, nested_samples, row_of, samples
 
-from recurrent_rl import PPO, collect_rollouts_recurrent
+from recurrent_rl import IPPO, PPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.spaces.layout import ObservationLayout
 
@@ -211,3 +213,162 @@ def test_a_bad_first_observation_is_named_at_once(
     with pytest.raises(ValueError, match=message) as error:
         collect_rollouts_recurrent(agent_for(space), env)
     assert error.value.__notes__ == ["the first observation of environment 1"]
+
+
+class Ends(Shows):
+    """Terminates, or is cut, or both, by the clock; its Dict has masks inside if it is to."""
+
+    def __init__(self, space: gym.Space[Any], index: int, ends: str, masked: bool) -> None:
+        super().__init__(space, index)
+        self.ends, self.masked, self.length = ends, masked, 3 + index
+        if masked:
+            parts = {"observation": space, "action_mask": Box(0, 1, (2,), np.int8)}
+            self.observation_space = Dict(parts)
+            self.inner = space
+
+    def _observation(self) -> Any:
+        if not self.masked:
+            return super()._observation()
+        observation = samples(self.inner, (), seed=1000 * self.index + self.clock)
+        mask = np.array([self.clock % 2, 1], np.int8)
+        return {"observation": observation, "action_mask": mask}
+
+    def step(self, action: Any) -> Any:
+        observation, reward, _, ended, info = super().step(action)
+        terminated, truncated = (ended and end in self.ends for end in "tl")
+        return observation, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("ends", ["t", "l", "tl"])
+@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize("space", [*SPACES, VECTOR, INDEX], ids=str)
+def test_episodes_of_any_space_end_in_any_way(
+    space: gym.Space[Any], mode: AutoresetMode, ends: str, masked: bool
+) -> None:
+    env = SyncVectorEnv(
+        [lambda i=i: Ends(space, i, ends, masked) for i in range(2)],  # type: ignore[misc]
+        autoreset_mode=mode,
+    )
+    agent = agent_for(env.single_observation_space, learn_step=9)
+    stats = collect_rollouts_recurrent(agent, env)
+    assert len(stats.returns) >= 4
+    buffer = agent.buffer
+    assert buffer is not None
+    ended = {"t": buffer.terminated, "l": buffer.truncated}
+    assert all(bool(ended[end].any()) == (end in ends) for end in "tl")
+    log_prob, value = replay(agent.policy, buffer)
+    active = buffer.active
+    torch.testing.assert_close(log_prob[active], buffer.log_prob[active])
+    torch.testing.assert_close(value[active], buffer.value[active])
+    assert agent.learn().updates > 0
+    agent.test(env, loop=1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e39])
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_a_bad_observation_while_testing_is_named_with_its_place(
+    mode: AutoresetMode, bad: float
+) -> None:
+    space = Dict(x=Box(-9, 9, (2,), np.float64), n=Discrete(2))
+    one = {"x": np.array([0, bad]), "n": 0}
+    env = SyncVectorEnv([lambda: Shows(space, 0), lambda: Shows(space, 2, {2: one})])
+    message = r"^observation\['x'\]: expected finite .* in environment 1 at step 2 of the episode"
+    with pytest.raises(ValueError, match=message):
+        agent_for(space).test(env)
+
+
+@pytest.mark.parametrize("mode", AutoresetMode)
+def test_float64_beyond_float32_ends_a_rollout(mode: AutoresetMode) -> None:
+    space = Box(-np.inf, np.inf, (2,), np.float64)
+    one = np.array([0, -1e300])
+    makers = [lambda: Shows(space, 0), lambda: Shows(space, 2, {3: one})]
+    agent = agent_for(space, learn_step=8, normalize_obs=True)
+    message = r"^observation: expected finite numbers, got .*inf.* from environment 1 at step 3"
+    with pytest.raises(ValueError, match=message):
+        collect_rollouts_recurrent(agent, SyncVectorEnv(makers, autoreset_mode=mode))
+
+
+def test_the_first_rollout_shows_distinct_observations_as_distinct() -> None:
+    """Before there are statistics, with ratio one all the same."""
+    space = Box(-1000, 1000, (1,))
+
+    class Far(Shows):
+        def _observation(self) -> Any:
+            return np.array([50 + 25 * (self.clock % 8) + self.index], np.float32)
+
+    env = SyncVectorEnv([lambda i=i: Far(space, i) for i in range(2)])  # type: ignore[misc]
+    agent = agent_for(space, learn_step=8, normalize_obs=True)
+    for _ in range(2):
+        collect_rollouts_recurrent(agent, env)
+        assert agent.buffer is not None
+        seen = agent.policy.preprocessor(agent.buffer.obs).vector
+        assert len(seen.unique()) == len(agent.buffer.obs.unique())
+        log_prob, _ = replay(agent.policy, agent.buffer)
+        active = agent.buffer.active
+        torch.testing.assert_close(log_prob[active], agent.buffer.log_prob[active])
+        agent.learn()
+
+
+class ShowsTeam(ParallelEnv[str, Any, Any]):
+    """Two agents, who see what a function says: agent's number, time."""
+
+    metadata = {"name": "shows_team"}  # noqa: RUF012 - PettingZoo's way
+
+    def __init__(self, space: gym.Space[Any], show: Any) -> None:
+        self.space, self.show, self.possible_agents = space, show, ["a_0", "a_1"]
+
+    def observation_space(self, agent: str) -> gym.Space[Any]:
+        return self.space
+
+    def action_space(self, agent: str) -> gym.Space[Any]:
+        return Discrete(2)
+
+    def _seen(self) -> Any:
+        infos: dict[str, Any] = {agent: {} for agent in self.agents}
+        return {agent: self.show(i, self.time) for i, agent in enumerate(self.agents)}, infos
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.time, self.agents = 0, list(self.possible_agents)
+        return self._seen()
+
+    def step(self, actions: Any) -> Any:
+        self.time += 1
+        no, nothing = dict.fromkeys(self.agents, False), dict.fromkeys(self.agents, 0.0)
+        seen, infos = self._seen()
+        return seen, nothing, no, no, infos
+
+
+@pytest.mark.parametrize(
+    ("space", "bad", "message"),
+    [
+        (Box(-128, 127, (2,), np.int8), [0, 200], r"whole numbers in \[-128, 127\].* to 200"),
+        (Box(0, 65535, (2, 2), np.uint16), np.full((2, 2), 70000), r"whole .* to 70000"),
+        (Box(0, 255, (2,), np.uint8), [0, 256], r"whole numbers in \[0, 255\].* to 256"),
+        (Box(0, 1, (2,), np.uint8), np.array([0, 255], np.uint8), r"numbers in \[0, 1\]"),
+        (Box(-1, 1, (2,)), np.array([0, 1e39]), r"finite numbers, got \["),
+        (Box(-1, 1, (2,), np.float64), np.array([0, 1e39]), r"finite numbers, got \["),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("test", [False, True])
+def test_what_an_agent_of_a_team_cannot_see_is_an_error(
+    space: Any, bad: Any, message: str, test: bool
+) -> None:
+    good = np.zeros(space.shape, space.dtype)
+    env = SyncMultiAgentVectorEnv(
+        [
+            lambda: ShowsTeam(space, lambda i, t: good),
+            lambda: ShowsTeam(space, lambda i, t: bad if (i, t) == (1, 2) else good),
+        ]
+    )
+    team = IPPO(env.observation_spaces, env.action_spaces, learn_step=4, seed=0)
+    play = functools.partial(team.test, max_steps=4)
+    if not test:
+        play = functools.partial(collect_rollouts_recurrent, team)
+    with pytest.raises(ValueError, match=rf"^observation: expected {message}") as error:
+        play(env)
+    told = " ".join([str(error.value), *getattr(error.value, "__notes__", [])])
+    assert "agent 'a_1' in environment 1" in told
+    if not test or "whole" not in message:
+        assert "at step" in told
