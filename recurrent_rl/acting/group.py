@@ -104,6 +104,15 @@ class AgentGroup:
         self.identify, self.reward_scale = identify, 1.0
         self.policy = self.build_policy(net_config, self.generator)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse a policy in a wrapper of torch's, through which agents cannot act or learn."""
+        if name == "policy" and not isinstance(value, ActorCritic):
+            raise TypeError(
+                f"policy: expected an ActorCritic, got {type(value).__name__}; policies in "
+                f"wrappers such as torch.compile's or DataParallel are not supported"
+            )
+        super().__setattr__(name, value)
+
     def build_policy(self, net_config: NetConfig, generator: torch.Generator) -> ActorCritic:
         """Return an untrained policy for this group's spaces; its weights are drawn here."""
         with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
@@ -267,7 +276,18 @@ class AgentGroup:
     # --- saving -----------------------------------------------------------------------------
 
     def to_data(self) -> dict[str, Any]:
-        """Return what ``from_data`` needs, in tensors (not copied) and plain values."""
+        """Return what ``from_data`` needs, in tensors (not copied) and plain values.
+
+        Raises:
+            ValueError: the policy has other parameters than it was built with.
+
+        """
+        if changed := self.policy.changed_parts():
+            raise ValueError(
+                f"policy: expected the weights that the agent was built with, as nothing else can "
+                f"be loaded, got changes at {', '.join(changed[:4])}; undo them before saving "
+                f"(torch.nn.utils.parametrize.remove_parametrizations, for example)"
+            )
         return {
             "observation_space": space_to_dict(self.observation_space),
             "action_space": space_to_dict(self.action_space),
@@ -277,6 +297,7 @@ class AgentGroup:
             "identify": self.identify,
             "networks": [network is not None for network in self.custom_networks],
             "policy": self.policy.state_dict(),
+            "frozen": [n for n, p in self.policy.named_parameters() if not p.requires_grad],
             "generator": self.generator.get_state(),
         }
 
@@ -307,6 +328,9 @@ class AgentGroup:
             custom_networks=custom_networks,
         )
         group.policy.load_state_dict(data["policy"])
+        if (frozen := data.get("frozen")) is not None:  # older checkpoints do not know
+            for name, parameter in group.policy.named_parameters():
+                parameter.requires_grad_(name not in frozen)
         group.generator.set_state(data["generator"].cpu())
         return group
 

@@ -17,11 +17,12 @@ from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
+from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.envs.rows import Observed, RowSource
 
 
-class Agent(InPopulation, ActingAgent):
+class Agent(HasSettings, InPopulation, ActingAgent):
     """One group of agents or several, each with a trainer, behind one front door.
 
     Attributes:
@@ -77,6 +78,16 @@ class Agent(InPopulation, ActingAgent):
     def learn_step(self) -> int:
         """T, steps per environment in a rollout."""
         return next(iter(self.trainers.values())).config.learn_step
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change hyper-parameters of all groups, from the next rollout on.
+
+        See ``OnPolicyTrainer``; ``trainers[name].reconfigure`` changes those of one group.
+        """
+        for trainer in self.trainers.values():
+            trainer.config.replace(**changes)  # refused before any is changed
+        for trainer in self.trainers.values():
+            trainer.reconfigure(**changes)
 
     # --- collecting, for ``collect_rollouts_recurrent`` ---------------------------------------
 

@@ -8,7 +8,7 @@ import torch
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions
 from recurrent_rl.algorithms.multi_agent import MultiAgent
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.networks.configs import NetConfig
@@ -110,12 +110,14 @@ class IPPO(MultiAgent):
         """Train each group on the rollout that ``collect_rollouts_recurrent`` has filled it with.
 
         Returns:
-            losses and what else there is to know, by group; a group nobody of which acted has
-            ``updates`` 0.
+            losses and what else there is to know, by group; a group nobody of which acted, or
+            whose policy is frozen, has ``updates`` 0.
 
         Raises:
-            RuntimeError: nothing has been collected since the last call.
+            RuntimeError: nothing has been collected since the last call, everything is frozen, or
+                a policy or an optimiser was changed beyond what learning can go on from; no group
+                has learned then.
             FloatingPointError: a gradient was not finite.
 
         """
-        return {name: trainer.learn() for name, trainer in self.trainers.items()}
+        return learn_all(self.trainers)

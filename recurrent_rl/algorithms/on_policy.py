@@ -4,6 +4,7 @@ Letters: T steps, E environments, A agents in the group, N = E * A rows.
 """
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,13 +14,14 @@ from torch import Tensor
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Player
 from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
 from recurrent_rl.algorithms.search_space import MUTABLE
+from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.flat_parameters import adam_state_for, flatten_parameters
 from recurrent_rl.networks.normalization import RewardNorm
 from recurrent_rl.networks.policy import ActorCritic
 
@@ -34,13 +36,12 @@ CHANGEABLE = (
 )
 
 
-class OnPolicyTrainer:
+class OnPolicyTrainer(HasSettings):
     """Trains one group on its rollouts.
 
     Attributes:
         group: the policy and the agents that share it.
         config: hyper-parameters; ``reconfigure`` changes them.
-        optimizer: Adam over the policy.
         reward_norm: running statistics of the discounted return; None without.
         buffer: the last rollout; None before the first.
         collected: it is whole, and has not been learned from.
@@ -52,13 +53,14 @@ class OnPolicyTrainer:
         """Train ``group``, whose policy was built with the same ``config``."""
         self.group, self.config = group, config
         group.reward_scale = config.reward_scale
-        self.optimizer = self._optimizer_of(group.policy)
+        self._optimizer = PolicyOptimizer(group.policy, group.device, config.lr, config.adam_eps)
         self.reward_norm = RewardNorm() if config.normalize_reward else None
         self.buffer: SequenceRolloutBuffer | None = None
         self.collected = False
         self.env_steps = 0
         self._prepared = True
         self._discounted: Tensor | None = None  # discounted return so far, [N]
+        self._said: set[str] = set()  # warnings given
 
     @property
     def policy(self) -> ActorCritic:
@@ -75,22 +77,10 @@ class OnPolicyTrainer:
         """Names of the agents in the group."""
         return self.group.agents
 
-    def _optimizer_of(self, policy: ActorCritic) -> torch.optim.Adam:
-        parameters = policy.trained_parameters()
-        if self.group.device.type == "cpu":
-            parameters = [flatten_parameters(parameters)]
-        config = self.config
-        return torch.optim.Adam(parameters, lr=config.lr, eps=config.adam_eps, fused=True)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Join the parameters and the optimiser's vector again, which copying tears apart."""
-        self.__dict__.update(state)
-        if self.group.device.type == "cpu":
-            group = self.optimizer.param_groups[0]
-            (old,), new = group["params"], flatten_parameters(self.policy.trained_parameters())
-            group["params"] = [new]
-            if old in self.optimizer.state:
-                self.optimizer.state[new] = self.optimizer.state.pop(old)
+    @property
+    def optimizer(self) -> torch.optim.Adam:
+        """Adam over those parameters of the policy that require gradients."""
+        return self._optimizer.adam
 
     def reconfigure(self, **changes: Any) -> None:
         """Change hyper-parameters, from the next rollout on.
@@ -113,6 +103,12 @@ class OnPolicyTrainer:
                 )
         self.config = config
         self.group.reward_scale = config.reward_scale
+        if "lr" in changes:
+            self._optimizer.set_lr(config.lr)
+
+    def moments(self) -> list[dict[str, Tensor]]:
+        """Return Adam's moments for each of the policy's trained parameters; {} for none."""
+        return self._optimizer.moments(self.policy)
 
     def replace_policy(
         self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, Tensor]]
@@ -125,13 +121,11 @@ class OnPolicyTrainer:
             moments: Adam's, for each of its parameters; empty to begin anew.
 
         """
-        old = self.optimizer.state_dict()
+        frozen = {name for name, p in self.policy.named_parameters() if not p.requires_grad}
+        for name, parameter in policy.named_parameters():
+            parameter.requires_grad_(name not in frozen)
         self.group.net_config, self.group.policy = net_config, policy
-        self.optimizer = self._optimizer_of(policy)
-        state = {"state": dict(enumerate(moments)), "param_groups": old["param_groups"]}
-        self.optimizer.load_state_dict(
-            adam_state_for(self.optimizer, state, policy.trained_parameters())
-        )
+        self._optimizer.replace(policy, moments)
         self._prepare()
         self.buffer, self.collected, self._discounted = None, False, None
 
@@ -158,6 +152,7 @@ class OnPolicyTrainer:
             name: says what a row is.
 
         """
+        self._optimizer.check(self.policy)
         self._prepare()  # a rollout that nobody has learned from still counts in the statistics
         buffer = self._fitting_buffer(steps, player.state.rows, masked)
         buffer.continued, self.collected = continued, False
@@ -195,15 +190,12 @@ class OnPolicyTrainer:
 
     # --- learning ---------------------------------------------------------------------------
 
-    def learn(self) -> Diagnostics:
-        """Train on the rollout that ``collect_rollouts_recurrent`` has filled the buffer with.
-
-        Returns:
-            losses and what else there is to know.
+    def ready(self) -> bool:
+        """Check that there is a rollout to learn from; return whether a parameter is trained.
 
         Raises:
-            RuntimeError: nothing has been collected since the last call.
-            FloatingPointError: a gradient was not finite; the weights are those before it.
+            RuntimeError: nothing has been collected since the last call, or the policy or the
+                optimiser was changed beyond what learning can go on from.
 
         """
         if self.buffer is None or not self.collected:
@@ -211,15 +203,43 @@ class OnPolicyTrainer:
                 "learn: expected a rollout collected since the last call; call "
                 "collect_rollouts_recurrent(agent, env) first"
             )
+        self._optimizer.check_groups()
+        return self._optimizer.join(self.policy)
+
+    def learn(self) -> Diagnostics:
+        """Train on the rollout that ``collect_rollouts_recurrent`` has filled the buffer with.
+
+        A policy that is frozen as a whole stays as it is, its statistics included.
+
+        Returns:
+            losses and what else there is to know.
+
+        Raises:
+            RuntimeError: see ``ready``.
+            FloatingPointError: a gradient was not finite; the weights are those before it.
+
+        """
+        trained = self.ready()
+        assert self.buffer is not None
         self.collected = False
         self._prepare()
+        lr = self._lr()
+        if not trained:
+            self._warn_once("learn: all parameters of a policy are frozen; it stays as it is")
+            return Diagnostics.of_nothing(lr)
+        self._optimizer.set_lr(lr)
         result = ppo_update(
-            self.policy, self.optimizer, self.buffer, self.config, self._lr(), self.group.generator
+            self.policy, self.optimizer, self.buffer, self.config, lr, self.group.generator
         )
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
         self.policy.preprocessor.update(self.buffer.obs, self.buffer.exists)
         return result
+
+    def _warn_once(self, message: str) -> None:
+        if message not in self._said:
+            self._said.add(message)
+            warnings.warn(message, stacklevel=6)  # the caller of the agent's learn
 
     def _prepare(self) -> None:
         """Move the reward statistics and compute the returns, once for each rollout."""
@@ -247,6 +267,13 @@ class OnPolicyTrainer:
         # The rollout about to be learned from is counted already; its share is still to come.
         # All agents of an environment take a step together.
         done = self.env_steps - self.buffer.steps * self.buffer.rows // self.group.size
+        if done >= config.total_steps:
+            self._warn_once(
+                f"learn: total_steps = {config.total_steps} are over, so that "
+                f"lr_schedule={config.lr_schedule!r} gives a step size of 0 and nothing is "
+                f"learned; to go on, call reconfigure(total_steps=...) or "
+                f"reconfigure(lr_schedule='constant')"
+            )
         return config.lr * max(1 - done / config.total_steps, 0.0)
 
     # --- saving -----------------------------------------------------------------------------
@@ -257,7 +284,7 @@ class OnPolicyTrainer:
         return {
             **self.group.to_data(),
             "config": self.config.to_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": self._optimizer.state_dict(self.policy),
             "reward_norm": None if self.reward_norm is None else self.reward_norm.state_dict(),
             "discounted": self._discounted,
             "env_steps": self.env_steps,
@@ -277,13 +304,30 @@ class OnPolicyTrainer:
         """
         config = PPOConfig.from_dict(data["config"])
         trainer = cls(AgentGroup.from_data(data, config, device, custom_networks), config)
-        parameters = trainer.policy.trained_parameters()
-        trainer.optimizer.load_state_dict(
-            adam_state_for(trainer.optimizer, data["optimizer"], parameters)
-        )
+        trainer._optimizer.load_state_dict(trainer.policy, data["optimizer"])
         if trainer.reward_norm is not None:
             trainer.reward_norm.load_state_dict(data["reward_norm"])
         if data["discounted"] is not None:
             trainer._discounted = data["discounted"].to("cpu", copy=True)
         trainer.env_steps = data["env_steps"]
         return trainer
+
+
+def learn_all(trainers: Mapping[str, OnPolicyTrainer]) -> dict[str, Diagnostics]:
+    """Have each group learn; all are checked before any does.
+
+    Raises:
+        RuntimeError: see ``OnPolicyTrainer.ready``; or every parameter of every group is frozen.
+        FloatingPointError: a gradient was not finite.
+
+    """
+    ready = [trainer.ready() for trainer in trainers.values()]  # all, before any learns
+    if not any(ready):
+        raise RuntimeError(
+            "learn: expected parameters that require gradients, got none, as all are frozen; "
+            "unfreeze some by agent.policy.requires_grad_(True)"
+        )
+    learned = {}
+    for name, trainer in trainers.items():
+        learned[name] = trainer.learn()
+    return learned

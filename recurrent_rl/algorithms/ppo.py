@@ -9,7 +9,7 @@ from torch import nn
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions, sorted_options
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.single_agent import SingleAgent
 from recurrent_rl.networks.configs import NetConfig
@@ -82,8 +82,9 @@ class PPO(SingleAgent):
             losses and what else there is to know.
 
         Raises:
-            RuntimeError: nothing has been collected since the last call.
+            RuntimeError: nothing has been collected since the last call, everything is frozen, or
+                the policy or the optimiser was changed beyond what learning can go on from.
             FloatingPointError: a gradient was not finite; the weights are those before it.
 
         """
-        return self.trainer.learn()
+        return learn_all(self.trainers)[""]

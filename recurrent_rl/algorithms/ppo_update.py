@@ -4,6 +4,7 @@ It knows neither environments nor groups: a policy, an optimiser and a filled bu
 out. Feed-forward policies are the case of sequences of length one.
 """
 
+import math
 from dataclasses import dataclass, fields
 
 import torch
@@ -48,6 +49,11 @@ class Diagnostics:
     lr: float
     updates: int
     epochs: int
+
+    @classmethod
+    def of_nothing(cls, lr: float) -> "Diagnostics":
+        """What there is to say where nothing could be trained."""
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, lr, updates=0, epochs=0)
 
     def to_dict(self) -> dict[str, float]:
         """Names and values, as a logger takes them."""

@@ -84,10 +84,6 @@ class SingleAgent(Agent):
         """The last rollout; None before the first."""
         return self.trainer.buffer
 
-    def reconfigure(self, **changes: Any) -> None:
-        """Change hyper-parameters, from the next rollout on; see ``OnPolicyTrainer``."""
-        self.trainer.reconfigure(**changes)
-
     def rows_of(self, env: VectorEnv[Any, Any, Any]) -> GymRows:
         """See a Gymnasium vector environment as rows.
 

@@ -27,7 +27,6 @@ from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.distributions import GeneralizedSDE
 from recurrent_rl.networks.encoder import Encoder
-from recurrent_rl.networks.flat_parameters import split_adam_state
 from recurrent_rl.networks.layers import Cnn, ResidualBlock
 from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.recurrent.cells import Match
@@ -68,8 +67,7 @@ def morph(
     policy = trainer.group.build_policy(net_config, generator)
     transfer = Transfer.between(old, policy)
     transfer.copy_weights()
-    moments = split_adam_state(trainer.optimizer.state_dict(), old.trained_parameters())
-    trainer.replace_policy(net_config, policy, transfer.moments(moments))
+    trainer.replace_policy(net_config, policy, transfer.moments(trainer.moments()))
     return transfer
 
 
@@ -114,23 +112,24 @@ class Transfer:
         self.new.preprocessor.load_state_dict(self.old.preprocessor.state_dict())
 
     def moments(self, old: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Adam's moments for each new parameter, from those for each old one.
+        """Adam's moments for each new parameter, from those for each old one ({}: none).
 
         Weights without a past get the mean second moment of their parameter (in a new layer: of
         all). With none they would take steps several times too long until theirs has built up, as
         the step count that corrects for it is that of the others.
         """
-        if not old:
+        had = [m for m in old if m]
+        if not had:
             return []
         by_parameter: dict[Tensor, dict[str, Tensor]]
         by_parameter = dict(zip(self.old.trained_parameters(), old, strict=True))
-        mean = torch.cat([m["exp_avg_sq"].flatten() for m in old]).mean()
+        mean = torch.cat([m["exp_avg_sq"].flatten() for m in had]).mean()
         found = []
         for new in self.new.trained_parameters():
             known = self.origin.get(new)
             square = torch.full_like(new, float(mean), requires_grad=False)
-            step, average = old[0]["step"].clone(), torch.zeros_like(square)
-            if known is not None:
+            step, average = had[0]["step"].clone(), torch.zeros_like(square)
+            if known is not None and by_parameter[known[0]]:
                 past, origin = by_parameter[known[0]], known[1].to(new.device)
                 kept = origin >= 0
                 average = torch.where(kept, take(origin, past["exp_avg"], average), 0)

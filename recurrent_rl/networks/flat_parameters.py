@@ -1,6 +1,6 @@
 """All parameters of a network as views of one vector, and Adam's state over it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -30,7 +30,7 @@ def flatten_parameters(parameters: Sequence[nn.Parameter]) -> nn.Parameter:
 
 
 def split_adam_state(
-    state: dict[str, Any], parameters: Sequence[Tensor]
+    state: Mapping[str, Any], parameters: Sequence[Tensor]
 ) -> list[dict[str, Tensor]]:
     """Return Adam's moments and step count for each parameter; none before its first step.
 
@@ -38,16 +38,22 @@ def split_adam_state(
         state: from ``state_dict``, over one vector of all parameters or over each.
         parameters: all, in the vector's order.
 
+    Returns:
+        an empty dictionary for a parameter that has not taken a step; [] if none has.
+
     """
-    moments = state["state"]
-    if not moments or len(moments) == len(parameters):
-        return [dict(moments[i]) for i in range(len(moments))]
-    sizes = [p.numel() for p in parameters]
+    moments, sizes = state["state"], [p.numel() for p in parameters]
+    if not moments:
+        return []
+    if len(moments) != 1 or moments.get(0, {"exp_avg": torch.empty(0)})["exp_avg"].shape != (
+        sum(sizes),
+    ):
+        return [dict(moments.get(i, {})) for i in range(len(parameters))]
     split = {name: x.split(sizes) for name, x in moments[0].items() if name != "step"}
     return [
         {
             "step": moments[0]["step"].clone(),
-            **{name: split[name][i].view_as(p).clone() for name in split},
+            **{name: split[name][i].view(p.shape).clone() for name in split},
         }
         for i, p in enumerate(parameters)
     ]

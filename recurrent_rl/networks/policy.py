@@ -126,6 +126,7 @@ class ActorCritic(nn.Module):
         self.state_shapes = shapes
         if self.extra.action:
             self.state_shapes = [*shapes, (1, self.extra.action)]
+        self._built = {(name, x.shape) for name, x in self.state_dict().items()}
 
     def _build_trunks(
         self, net: NetConfig, config: PolicyConfig, networks: CustomNetworks
@@ -187,6 +188,19 @@ class ActorCritic(nn.Module):
             self.value_head,
         )
         return [parameter for part in parts for parameter in part.parameters()]
+
+    def check_trunks(self) -> None:
+        """Raise RuntimeError if a trunk was replaced: acting would go on with the old one."""
+        if self.trunks[0] is not self._ends[0] or self.trunks[-1] is not self._ends[-1]:
+            raise RuntimeError(
+                "policy.trunks: expected the trunks that the policy was built with, got another "
+                "module (of torch.compile?); build the agent with actor_network=... instead"
+            )
+
+    def changed_parts(self) -> list[str]:
+        """Names of weights and statistics that were added, removed or reshaped since building."""
+        now = {(name, x.shape) for name, x in self.state_dict().items()}
+        return sorted({name for name, _ in now ^ self._built})
 
     def initial_state(self, rows: int) -> HiddenState:
         """Zeros for N rows."""

@@ -449,8 +449,11 @@ class TestLearn:
         env = scripted(["30t"] * 2)
         agent = make_agent(env, lr=0.01, lr_schedule="linear", total_steps=80)
         rates = []
-        for _ in range(5):  # 20 steps each
+        for _ in range(4):  # 20 steps each
             collect_rollouts_recurrent(agent, env)
+            rates.append(agent.learn().lr)
+        collect_rollouts_recurrent(agent, env)
+        with pytest.warns(UserWarning, match=r"^learn: total_steps = 80 .* reconfigure\(total"):
             rates.append(agent.learn().lr)
         assert rates == pytest.approx([0.01, 0.0075, 0.005, 0.0025, 0])
         assert agent.env_steps == 100

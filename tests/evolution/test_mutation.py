@@ -534,7 +534,7 @@ def test_channels_count_double(size: int) -> None:
 def test_frozen_weights_of_an_own_network_stay() -> None:
     growth = case("vector", {}, {}, own={"actor_network": (0, 3)})
     agent = growth.agent()
-    agent.group.custom_networks.actor.last.requires_grad_(False)  # type: ignore[union-attr]
+    agent.policy.encoders[0].network.last.requires_grad_(False)  # type: ignore[union-attr]
     agent = agent.clone()
     (child,) = mutations("parameters").mutation([agent])
     before, after = parameters(agent), parameters(child)
