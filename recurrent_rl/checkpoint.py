@@ -1,18 +1,24 @@
-"""Saving and loading: atomically, and in torch's weights-only mode.
+"""Saving and loading: atomically, and without running code.
 
-A file holds tensors and plain values only, so loading one runs no code of its author's.
+A file holds tensors and plain values only, and a checksum over them.
 """
 
+import io
 import os
-import tempfile
-import zipfile
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from recurrent_rl import archive
+from recurrent_rl.files import replacing
+from recurrent_rl.plain import digest, plain
+
 FORMAT = "recurrent_rl checkpoint"
 VERSION = 2
+
+# Values that a file may have for each byte that describes its structure: some are written once and
+# used again, but nowhere as often as this.
+_REUSE = 16
 
 
 class CheckpointError(ValueError):
@@ -22,38 +28,42 @@ class CheckpointError(ValueError):
 def save(data: dict[str, Any], path: str | os.PathLike[str]) -> None:
     """Write a checkpoint so that ``path`` holds the old file or the whole new one, never a part.
 
+    What was written is read back before it replaces anything. A symbolic link is written through,
+    and a file that is replaced keeps its mode.
+
     Args:
-        data: tensors and plain values, nested in dictionaries, lists and tuples.
+        data: tensors and values, nested in dictionaries, lists and tuples; those of NumPy and
+            subclasses of Python's own are written as Python's own.
         path: its directory must exist.
 
     Raises:
+        TypeError: data of other kinds.
         FileNotFoundError: the directory does not exist.
         PermissionError: the directory cannot be written.
+        OSError: it could not be written, as the disk is full, for example; the message says what
+            is at ``path`` now.
+        CheckpointError: what was written cannot be read.
 
     """
-    target = Path(path)
-    folder = target.parent
-    if not folder.is_dir():
-        raise FileNotFoundError(f"save: expected the directory {folder} to exist; create it first")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=folder)
-    except OSError as error:
-        raise PermissionError(
-            f"save: expected to write into {folder}, got {error.strerror}; choose another directory"
-        ) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            torch.save({"format": FORMAT, "version": VERSION, **data}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        # mkstemp makes private files; give this one the mode that open() would have.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    given = {key: value for key, value in data.items() if key != "checksum"}
+    whole = plain({"format": FORMAT, "version": VERSION, **given}, "checkpoint")
+    whole["checksum"] = digest(whole)
+    content = io.BytesIO()  # torch would turn errors of the disk into others
+    torch.save(whole, content)
+    with replacing(path, f"a checkpoint of {len(content.getbuffer()):,} bytes") as file:
+        file.write(content.getbuffer())
+        file.flush()
+        try:
+            record = archive.read(file)
+            intact = record.content["checksum"] == whole["checksum"]
+            _checked(record, path)
+        except Exception as error:
+            raise CheckpointError(
+                f"{path}: expected to read what was just written, got {error}; what was there "
+                f"before is untouched"
+            ) from error
+        if not intact:
+            raise CheckpointError(f"{path}: what was just written reads back differently")
 
 
 def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> dict[str, Any]:
@@ -68,27 +78,39 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> di
 
     Raises:
         FileNotFoundError: no such file.
-        CheckpointError: truncated, not a checkpoint, or of a newer version.
+        CheckpointError: truncated, damaged, not a checkpoint, or of a newer version.
 
     """
     with open(path, "rb") as file:
         try:
-            with zipfile.ZipFile(file) as archive:
-                damaged = archive.testzip()  # torch itself does not look at the checksums
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-            file.seek(0)
-            data = torch.load(file, map_location=device, weights_only=True)
+            record = archive.read(file, device)
         except Exception as error:  # parsers fail in many ways on foreign data
-            raise CheckpointError(
-                f"{path}: expected a whole {FORMAT}, got a truncated or foreign file "
-                f"({str(error).partition(chr(10))[0] or type(error).__name__})"
-            ) from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise _foreign(path, error) from error
+    return _checked(record, path)
+
+
+def _checked(record: archive.Record, path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a checkpoint's data, if it is one and its checksum is right."""
+    data = record.content
+    if type(data) is not dict or data.get("format") != FORMAT:
         raise CheckpointError(f"{path}: expected a {FORMAT}, got another torch file")
     version = data.get("version")
-    if not isinstance(version, int) or version > VERSION:
+    if type(version) is not int or version > VERSION:
         raise CheckpointError(
             f"{path}: expected version {VERSION} or less, got {version}; update recurrent_rl"
         )
+    expected = data.pop("checksum", None)  # the first files had none
+    try:
+        found = digest(data, _REUSE * record.size)
+    except Exception as error:
+        raise _foreign(path, error) from error
+    if expected not in (None, found):
+        raise CheckpointError(f"{path}: expected the checksum {expected}, got {found}; damaged")
     return data
+
+
+def _foreign(path: str | os.PathLike[str], error: Exception) -> CheckpointError:
+    return CheckpointError(
+        f"{path}: expected a whole {FORMAT}, got a truncated or foreign file "
+        f"({str(error).partition(chr(10))[0] or type(error).__name__})"
+    )

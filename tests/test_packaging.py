@@ -128,6 +128,7 @@ LAYERS = (
         "validation",
         "wrappers",
     },
+    {"archive", "files", "plain"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}
 

@@ -7,8 +7,8 @@ import os
 import pickle
 import signal
 import stat
-import tempfile
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -295,8 +295,9 @@ def test_directory_that_cannot_be_written(agent: PPO, path: Path, monkeypatch: A
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    with pytest.raises(PermissionError, match=r"^save: expected to write into .*Permission denied"):
+    monkeypatch.setattr(os, "open", refuse)
+    message = r"^save: Permission denied, while writing a checkpoint of .* to .*; what was there"
+    with pytest.raises(PermissionError, match=message):
         agent.save_checkpoint(path)
 
 
@@ -465,3 +466,118 @@ def test_no_file(tmp_path: Path, other: PPO) -> None:
             load(tmp_path / "nothing.pt")
     with pytest.raises(IsADirectoryError):
         PPO.load(tmp_path)
+
+
+# --- what was written can be read ---------------------------------------------------------------
+
+
+def test_what_no_file_can_hold_is_refused_before_anything_is_written(
+    agent: PPO, path: Path
+) -> None:
+    content = path.read_bytes()
+    agent.scores = [1.0, object()]  # type: ignore[list-item]
+    with pytest.raises(TypeError, match=r"scores\[1\]: expected a number, text, .*object"):
+        agent.save_checkpoint(path)
+    assert os.listdir(path.parent) == ["agent.pt"]
+    assert path.read_bytes() == content
+
+
+def test_is_read_back_before_it_replaces_anything(agent: PPO, path: Path, monkeypatch: Any) -> None:
+    content, write = path.read_bytes(), torch.save
+
+    def damaged(data: Any, file: Any) -> None:
+        write({**data, "seed": 99}, file)  # a value that is not what the checksum was made of
+
+    monkeypatch.setattr(torch, "save", damaged)
+    with pytest.raises(CheckpointError, match=r"expected to read what was just written, got .*"):
+        agent.save_checkpoint(path)
+    assert os.listdir(path.parent) == ["agent.pt"]
+    assert path.read_bytes() == content
+
+
+def test_files_without_a_checksum_load(path: Path, agent: PPO) -> None:
+    data = torch.load(path, weights_only=True)
+    assert len(data.pop("checksum")) == 64
+    torch.save(data, path)
+    assert_same_weights(weights(agent), weights(PPO.load(path)))
+
+
+def test_numbers_that_are_not_those_of_the_checksum(path: Path, other: PPO) -> None:
+    data = torch.load(path, weights_only=True)
+    next(iter(data["groups"][""]["policy"].values())).view(-1)[0] += 1
+    torch.save(data, path)  # a whole archive
+    assert_refused(other, path, r"expected the checksum .*, got .*; damaged")
+
+
+def test_every_bit_of_the_directory(tmp_path: Path) -> None:
+    """Flips in the archive's directory and headers: refused, or nothing has changed."""
+    data, path = {"x": torch.arange(40.0), "y": [1, 2.5, "text"]}, tmp_path / "data.pt"
+    checkpoint.save(data, path)
+    content, refused, harmless = path.read_bytes(), 0, 0
+    directory = content.index(b"PK\x01\x02")
+    for bit in range(8 * directory, 8 * len(content), 5):
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            loaded = checkpoint.load(path)
+        except CheckpointError:
+            refused += 1
+        else:
+            harmless += 1
+            assert torch.equal(loaded["x"], data["x"])  # type: ignore[arg-type]
+            assert loaded["y"] == data["y"]
+    assert refused > 200
+    assert harmless > 200  # dates, rights and the like
+
+
+# --- files that somebody has made up ------------------------------------------------------------
+
+
+def parts_of(path: Path) -> dict[str, bytes]:
+    """The parts of an archive."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_torchscript_is_refused_by_ourselves(path: Path, other: PPO, monkeypatch: Any) -> None:
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("torch was to load it")
+
+    with zipfile.ZipFile(path, "a") as archive:  # as torch tells them from others
+        archive.writestr("archive/constants.pkl", pickle.dumps(()))
+    monkeypatch.setattr(torch, "load", never)
+    assert_refused(other, path, r"it is a TorchScript archive, which has code in it")
+
+
+def test_compressed_parts_are_refused(path: Path, other: PPO) -> None:
+    parts = parts_of(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content + b"\0" * 1_000_000)
+    assert_refused(other, path, r"is compressed, which torch.save never does")
+
+
+def test_tensor_that_claims_more_numbers_than_there_are(path: Path, other: PPO) -> None:
+    for shape, strides in (((10**9,), (0,)), ((2**31, 2**31), (0, 0)), ((2,), (10**9,))):
+        data = {"format": checkpoint.FORMAT, "version": 2, "x": torch.zeros(113)}
+        torch.save(data, path)
+        parts = parts_of(path)
+        (name,) = (name for name in parts if name.endswith("data.pkl"))
+        before, after, code = b"Kq\x85q", pickle.dumps(shape, 2)[2:-3], parts[name]
+        assert code.count(before) == 1  # the shape (113,), to be memoised
+        code = code.replace(before, after + b"q")
+        at = code.index(b"K\x01\x85q", code.index(after))  # its strides, (1,)
+        parts[name] = code[:at] + pickle.dumps(strides, 2)[2:-3] + code[at + 3 :]
+        with zipfile.ZipFile(path, "w") as archive:
+            for part, content in parts.items():
+                archive.writestr(part, content)
+        assert_refused(other, path, r"a tensor of shape .* claims more numbers than there are")
+
+
+def test_lists_of_the_same_list(path: Path, other: PPO) -> None:
+    bomb: Any = [1]
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    torch.save({"format": checkpoint.FORMAT, "version": 2, "x": bomb}, path)
+    assert_refused(other, path, r"expected at most \d+ values, got more")
