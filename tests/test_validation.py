@@ -177,7 +177,7 @@ def test_numpy_scalars_become_python_numbers() -> None:
     assert config.recurrent is False
 
 
-class Cell(str, enum.Enum):
+class Cell(str, enum.Enum):  # noqa: UP042 - as much code still has it
     """As users write the names of choices."""
 
     GRU = "gru"
