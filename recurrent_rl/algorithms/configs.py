@@ -44,7 +44,11 @@ class PPOConfig(SequenceConfig, PolicyConfig):
         total_steps: environment steps (summed over environments) of the whole training; the
             schedule's horizon.
         adam_eps: Adam's epsilon.
-        gamma: discount factor.
+        gamma: discount factor, of each environment step or each decision of an agent's own.
+        discount_by: "step", or "decision": gamma counts an agent's own decisions. In a turn-based
+            (AEC) game every turn is a step, so that by steps gamma=0.9 becomes 0.9**10 a round of
+            ten players; by decisions it means what it means in the game's parallel form. The same
+            where every agent decides at every step.
         gae_lambda: lambda of generalised advantage estimation.
         clip_coef: PPO's clipping range of the probability ratio.
         clip_vf_coef: range for clipping the value's change; None, the default, does not clip.
@@ -68,6 +72,7 @@ class PPOConfig(SequenceConfig, PolicyConfig):
     total_steps: Annotated[int | None, COUNT] = None
     adam_eps: Annotated[float, POSITIVE] = 1e-5
     gamma: Annotated[float, UNIT] = 0.99
+    discount_by: Literal["step", "decision"] = "step"
     gae_lambda: Annotated[float, UNIT] = 0.95
     clip_coef: Annotated[float, POSITIVE] = 0.2
     clip_vf_coef: Annotated[float | None, POSITIVE] = None
@@ -163,6 +168,7 @@ class PPOOptions(PolicyOptions, SequenceOptions, total=False):
     total_steps: int | None
     adam_eps: float
     gamma: float
+    discount_by: Literal["step", "decision"]
     gae_lambda: float
     clip_coef: float
     clip_vf_coef: float | None

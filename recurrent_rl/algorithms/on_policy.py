@@ -19,6 +19,7 @@ from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
 from recurrent_rl.algorithms.search_space import MUTABLE
 from recurrent_rl.algorithms.settings import HasSettings
+from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
 from recurrent_rl.networks.configs import NetConfig
@@ -29,6 +30,7 @@ from recurrent_rl.networks.policy import ActorCritic
 # rollout or the optimiser.
 CHANGEABLE = (
     *MUTABLE,
+    "discount_by",
     "lr_schedule",
     "total_steps",
     "normalize_advantage",
@@ -61,6 +63,7 @@ class OnPolicyTrainer(HasSettings):
         self._prepared = True
         self._discounted: Tensor | None = None  # discounted return so far, [N]
         self._said: set[str] = set()  # warnings given
+        self._open: OpenDecisions | None = None  # what the last rollout has left open
 
     @property
     def policy(self) -> ActorCritic:
@@ -127,7 +130,7 @@ class OnPolicyTrainer(HasSettings):
         self.group.net_config, self.group.policy = net_config, policy
         self._optimizer.replace(policy, moments)
         self._prepare()
-        self.buffer, self.collected, self._discounted = None, False, None
+        self.buffer, self.collected, self._discounted, self._open = None, False, None, None
 
     # --- collecting -------------------------------------------------------------------------
 
@@ -154,17 +157,22 @@ class OnPolicyTrainer(HasSettings):
         """
         self._optimizer.check(self.policy)
         self._prepare()  # a rollout that nobody has learned from still counts in the statistics
-        buffer = self._fitting_buffer(steps, player.state.rows, masked)
+        earlier = self._open if continued else None
+        self._open = None
+        lead = int(earlier is not None)
+        buffer = self._fitting_buffer(steps, player.state.rows, masked, lead)
         buffer.continued, self.collected = continued, False
-        return OnPolicyRecorder(buffer, player, final_is_next, name)
+        return OnPolicyRecorder(buffer, player, final_is_next, name, earlier)
 
-    def _fitting_buffer(self, steps: int, rows: int, masked: bool) -> SequenceRolloutBuffer:
+    def _fitting_buffer(
+        self, steps: int, rows: int, masked: bool, lead: int
+    ) -> SequenceRolloutBuffer:
         """Return a buffer for T steps of N rows: the last one if it fits."""
         policy, config, buffer = self.policy, self.config, self.buffer
         mask_size = policy.actions.mask_size if masked else 0
         if (
             buffer is not None
-            and (buffer.steps, buffer.rows) == (steps, rows)
+            and (buffer.steps, buffer.rows, buffer.lead) == (steps, rows, lead)
             and (buffer.action_mask is not None) == (mask_size > 0)
         ):
             return buffer
@@ -180,6 +188,7 @@ class OnPolicyTrainer(HasSettings):
             burn_in=config.burn_in if config.recurrent else 0,
             extra=policy.extra.width,
             mask_size=mask_size,
+            lead=lead,
         )
         return self.buffer
 
@@ -187,6 +196,8 @@ class OnPolicyTrainer(HasSettings):
         """Note that the rollout is whole, after so many environment steps."""
         self.env_steps += steps
         self.collected, self._prepared = True, False
+        assert self.buffer is not None
+        self._open = self.buffer.open_decisions(self.config.gamma, self.config.discount_by)
 
     # --- learning ---------------------------------------------------------------------------
 
@@ -233,7 +244,8 @@ class OnPolicyTrainer(HasSettings):
         )
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
-        self.policy.preprocessor.update(self.buffer.obs, self.buffer.exists)
+        new = self.buffer.behind_lead()
+        self.policy.preprocessor.update(new.obs, new.exists)
         return result
 
     def _warn_once(self, message: str) -> None:
@@ -249,14 +261,21 @@ class OnPolicyTrainer(HasSettings):
         buffer, config = self.buffer, self.config
         scale, clip = config.reward_scale, math.inf
         if self.reward_norm is not None:
-            total, after = discounted_returns(buffer, config.gamma, self._discounted)
+            total, after = discounted_returns(
+                buffer, config.gamma, self._discounted, config.discount_by
+            )
             greatest = self.reward_norm.greatest  # or an outlier would count for many rollouts
             self._discounted = after.clamp(-greatest, greatest)
-            self.reward_norm.update(total[buffer.active & buffer.exists][:, None])
+            self.reward_norm.update(total[buffer.decided()[buffer.lead :]][:, None])
             scale *= self.reward_norm.factor(config.gamma)
             clip = REWARD_CLIP * config.reward_scale
         buffer.compute_returns(
-            buffer.last_value, config.gamma, config.gae_lambda, scale, reward_clip=clip
+            buffer.last_value,
+            config.gamma,
+            config.gae_lambda,
+            scale,
+            reward_clip=clip,
+            discount_by=config.discount_by,
         )
 
     def _lr(self) -> float:
@@ -287,6 +306,7 @@ class OnPolicyTrainer(HasSettings):
             "optimizer": self._optimizer.state_dict(self.policy),
             "reward_norm": None if self.reward_norm is None else self.reward_norm.state_dict(),
             "discounted": self._discounted,
+            "open": None if self._open is None else self._open.to_data(),
             "env_steps": self.env_steps,
         }
 
@@ -309,6 +329,7 @@ class OnPolicyTrainer(HasSettings):
             trainer.reward_norm.load_state_dict(data["reward_norm"])
         if data["discounted"] is not None:
             trainer._discounted = data["discounted"].to("cpu", copy=True)
+        trainer._open = OpenDecisions.from_data(data.get("open"))
         trainer.env_steps = data["env_steps"]
         return trainer
 

@@ -15,9 +15,11 @@ from torch import Tensor
 
 from recurrent_rl.acting.agent import Recorder
 from recurrent_rl.acting.player import Player, Turn
+from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.envs.rows import Observed, Outcome
 from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
+from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
 
@@ -34,6 +36,7 @@ class OnPolicyRecorder(Recorder):
         player: Player,
         final_is_next: bool,
         name: Callable[[int], str],
+        earlier: OpenDecisions | None = None,
     ) -> None:
         """Begin a rollout.
 
@@ -42,18 +45,49 @@ class OnPolicyRecorder(Recorder):
             player: who acts.
             final_is_next: see ``RowSource``.
             name: says what a row is.
+            earlier: decisions that the rollout before has left open, if the buffer has a lead.
 
         """
-        self.buffer, self.player, self.policy = buffer, player, player.policy
+        self.rollout, self.player, self.policy = buffer, player, player.policy
         self.device, self.name, self.final_is_next = player.device, name, final_is_next
         # Steps, and rows that were truncated there without being shown a final observation.
         self._unshown: list[tuple[int, Tensor]] = []
         buffer.clear()
+        self.buffer = buffer = buffer.behind_lead()
         # Views: NumPy writes a row of a small array in a tenth of the time torch takes.
         self._obs, self._reward = buffer.obs.numpy(), buffer.reward.numpy()
         self._obs_rows = buffer.obs.unbind()
         self._dist_params: list[Tensor] = []
         self._features: list[Tensor] = []
+        # State before each row's last decision, or the decision before this rollout.
+        self._before = player.state
+        if earlier is not None:
+            self._recall(earlier)
+
+    def _recall(self, earlier: OpenDecisions) -> None:
+        """Put decisions first, with the values and probabilities that they have by now.
+
+        They count as the present policy's, which is a few gradient steps from the one that chose:
+        so ratios are one, as everywhere, and targets and values are of one and the same network.
+        """
+        rollout, policy = self.rollout, self.policy
+        rollout.put_first(earlier)
+        with torch.inference_mode():
+            params, value = policy.unroll(
+                earlier.obs[None].to(self.device),
+                None if earlier.extra is None else earlier.extra[None].to(self.device),
+                [state.transpose(0, 1).to(self.device) for state in earlier.hidden],
+                None,
+                None if earlier.action_mask is None else earlier.action_mask.to(self.device),
+            )
+            distribution = policy.action_head.distribution
+            log_prob = distribution.log_prob(params, earlier.action.to(self.device))
+            rollout.log_prob[0, earlier.row] = log_prob.cpu()
+            rollout.value[0, earlier.row] = value.cpu()
+            tensors = [state.clone() for state in self._before.tensors]
+            for state, then in zip(tensors, earlier.hidden, strict=False):
+                state[:, earlier.row] = then.transpose(0, 1).to(self.device)
+            self._before = HiddenState(tensors, self._before.rows)
 
     def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
         with np.errstate(over="ignore"):  # what float32 does not hold is found at the end
@@ -96,7 +130,11 @@ class OnPolicyRecorder(Recorder):
         if seen.exists is not None:
             buffer.exists[t] = torch.from_numpy(seen.exists)
         if seen.active is not None:
-            buffer.active[t] = torch.from_numpy(seen.active)
+            active = torch.from_numpy(seen.active)
+            buffer.active[t] = active
+            self._before = turn.before.where(active.to(self.device), self._before)
+        else:
+            self._before = turn.before
         self._dist_params.append(acted.dist_params)
         self._features.append(acted.critic_features)
         if len(self._features) == BLOCK or t == buffer.steps - 1:
@@ -140,7 +178,7 @@ class OnPolicyRecorder(Recorder):
         self.buffer.bootstrap[t, torch.from_numpy(final_rows)] = value
 
     def finish(self, seen: Observed) -> None:
-        buffer = self.buffer
+        buffer, rollout = self.buffer, self.rollout
         observation = self.policy.codec.layout.tensor(seen.observation)
         self._check(buffer.steps, observation)
         self.player.begin(seen.start)
@@ -150,17 +188,20 @@ class OnPolicyRecorder(Recorder):
             torch.where(buffer.truncated, following, torch.zeros(()), out=buffer.bootstrap)
         for t, rows in self._unshown:
             buffer.bootstrap[t] = torch.where(rows, self._latest_value(t + 1), buffer.bootstrap[t])
-        if seen.exists is not None:
-            # Who sees nothing now expects what it expected when it last saw something.
-            there = torch.from_numpy(seen.exists)
-            last_value = torch.where(there, last_value, self._latest_value(buffer.steps))
-        buffer.last_value = last_value
+        if seen.exists is not None:  # nothing is expected of what is blank
+            last_value = last_value.where(torch.from_numpy(seen.exists), torch.zeros(()))
+        rollout.last_value = last_value
+        if seen.active is not None:
+            asked, before = torch.from_numpy(seen.active), self._before.tensors
+            rollout.hold_back(asked, before[: self.policy.memory])
 
     def _latest_value(self, end: int) -> Tensor:
         """V of what each row saw last before step ``end`` of this rollout, [N]; 0 if nothing."""
-        exists = self.buffer.exists[:end]
+        rollout = self.rollout
+        end += rollout.lead
+        exists = rollout.exists[:end]
         latest = torch.where(exists, torch.arange(end)[:, None], -1).amax(0)
-        value = self.buffer.value[latest.clamp_min(0), torch.arange(self.buffer.rows)]
+        value = rollout.value[latest.clamp_min(0), torch.arange(rollout.rows)]
         return torch.where(latest >= 0, value, torch.zeros(()))
 
     def check(self, steps: int) -> None:

@@ -46,9 +46,10 @@ def refresh_hidden_state(policy: ActorCritic, buffer: Steps) -> None:
     if not buffer.hidden:  # a feed-forward policy
         return
     device = policy.device
-    times = buffer.state_at
-    state = [h[0].transpose(0, 1).to(device) for h in buffer.hidden]  # [N, K, H] -> [K, N, H]
-    for chunk, (begin, end) in enumerate(itertools.pairwise(times), start=1):
+    lead = buffer.lead  # what earlier steps have left open keeps the state that it was left with
+    times = buffer.state_at[lead:]
+    state = [h[lead].transpose(0, 1).to(device) for h in buffer.hidden]  # [N, K, H] -> [K, N, H]
+    for chunk, (begin, end) in enumerate(itertools.pairwise(times), start=lead + 1):
         part = slice(begin, end)
         start, exists = buffer.start[part], buffer.exists[part]
         time = torch.arange(end - begin)[:, None]
@@ -83,11 +84,11 @@ def replay(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> tuple[Tensor, 
         buffer: a collected rollout.
 
     Returns:
-        log_prob, value: [T, N]; NaN where the step is not active.
+        log_prob, value: [lead + T, N]; NaN where the step is not active.
 
     """
     cuts = buffer.sequences()
-    log_prob, value = (torch.full((buffer.steps * buffer.rows,), torch.nan) for _ in range(2))
+    log_prob, value = (torch.full((buffer.active.numel(),), torch.nan) for _ in range(2))
     device = policy.device
     if len(cuts):
         batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
@@ -95,5 +96,5 @@ def replay(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> tuple[Tensor, 
         distribution = policy.action_head.distribution
         log_prob[batch.step] = distribution.log_prob(dist_params, batch.action.to(device)).cpu()
         value[batch.step] = values.cpu()
-    shape = (buffer.steps, buffer.rows)
+    shape = buffer.active.shape
     return log_prob.view(shape), value.view(shape)

@@ -4,6 +4,7 @@ Letters: T steps, N rows (environment, agent), S sequences, L longest sequence (
 K layers, H units, M active steps of a minibatch, B longest burn-in. Time comes first.
 """
 
+import copy
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from recurrent_rl.buffers.open_decisions import OpenDecisions, last_decision
 from recurrent_rl.buffers.steps import Steps, StepShapes
 from recurrent_rl.functional.returns import gae, reverse_scan
 from recurrent_rl.functional.statistics import normalize
@@ -81,6 +83,8 @@ class SequenceRolloutBuffer(Steps):
         value: at collection, [T, N].
         bootstrap: V(final observation, state after t) where truncated, [T, N].
         last_value: V of what follows the last step, [N].
+        held: rows and places of decisions that are left open and not trained on here, int64 [M]
+            each; None if there are none.
         advantage: set by ``compute_returns``, [T, N].
         returns: likewise.
 
@@ -100,6 +104,7 @@ class SequenceRolloutBuffer(Steps):
         burn_in: int = 0,
         extra: int = 0,
         mask_size: int = 0,
+        lead: int = 0,
     ) -> None:
         """Allocate.
 
@@ -115,6 +120,7 @@ class SequenceRolloutBuffer(Steps):
             burn_in: in [0, L).
             extra: F; 0 for no extra inputs.
             mask_size: width of an action mask; 0 for none.
+            lead: 1 for a rollout that begins with what the one before has left open, else 0.
 
         Raises:
             ValueError: a size out of range.
@@ -123,16 +129,134 @@ class SequenceRolloutBuffer(Steps):
         shapes = StepShapes(
             obs_shape, action_shape, obs_dtype, action_dtype, state_shapes, extra, mask_size
         )
-        super().__init__(steps, rows, shapes, max_seq_len=max_seq_len, burn_in=burn_in)
+        super().__init__(steps, rows, shapes, max_seq_len=max_seq_len, burn_in=burn_in, lead=lead)
         self.log_prob, self.value, self.bootstrap, self.advantage, self.returns = (
-            torch.zeros(steps, rows) for _ in range(5)
+            torch.zeros(lead + steps, rows) for _ in range(5)
         )
         self.last_value = torch.zeros(rows)
+        self.held: tuple[Tensor, Tensor] | None = None
+        self._held_state: list[Tensor] = []
+        self._first: OpenDecisions | None = None
 
     def clear(self) -> None:
         """Put what recorders write only where it differs back to its default."""
         super().clear()
         self.bootstrap.zero_()
+        self.held = None
+
+    def behind_lead(self) -> "SequenceRolloutBuffer":
+        """Return the T steps without the lead: views, for recorders to write into."""
+        if not self.lead:
+            return self
+        part = copy.copy(self)
+        part.lead, part.state_at = 0, [t - self.lead for t in self.state_at[self.lead :]]
+        part.chunk_at = {t: i for i, t in enumerate(part.state_at)}
+        for name, field in vars(self).items():
+            if isinstance(field, Tensor) and field.shape[0] == self.lead + self.steps:
+                setattr(part, name, field[self.lead :])
+        part.hidden = [field[self.lead :] for field in self.hidden]
+        return part
+
+    # --- decisions that are still open ------------------------------------------------------
+
+    def put_first(self, decisions: OpenDecisions) -> None:
+        """Begin with the decisions that the rollout before has left open.
+
+        Their log-probabilities and values are for the recorder to write. ``lead`` is 1.
+        """
+        row = decisions.row
+        for flag in (self.exists, self.active):
+            flag[0] = False
+            flag[0, row] = True
+        self._first = decisions
+        self.reward[0] = 0
+        self.reward[0, row] = decisions.reward
+        self.obs[0, row], self.action[0, row] = decisions.obs, decisions.action
+        for field, part in (
+            (self.extra, decisions.extra),
+            (self.action_mask, decisions.action_mask),
+        ):
+            if field is not None and part is not None:
+                field[0, row] = part
+        for stored, part in zip(self.hidden, decisions.hidden, strict=True):
+            stored[0, row] = part
+
+    def hold_back(self, asked: Tensor, before: Sequence[Tensor]) -> None:
+        """Leave decisions open whose rows have not been asked again: the next rollout trains them.
+
+        Args:
+            asked: rows that the policy chooses for next, bool [N].
+            before: state before each row's last decision, [K, N, H] each.
+
+        """
+        ended = self.terminated | self.truncated
+        row, time = last_decision(self.active & self.exists, ended, asked)
+        if len(row):
+            self.held = row, time
+            self._held_state = [state[:, row].transpose(0, 1).cpu() for state in before]
+            self.active[time, row] = False
+
+    def open_decisions(self, gamma: float, discount_by: str = "step") -> OpenDecisions | None:
+        """Return the decisions that were held back, with what they have earned so far."""
+        if self.held is None:
+            return None
+        row, time = self.held
+        discount = self.discounts(gamma, discount_by)[:, row]  # [T, M]
+        if discount_by == "decision":
+            discount[-1] = 1  # they have not been asked again
+        place = torch.arange(len(discount))[:, None]
+        reward = torch.where(place >= time, self.reward[:, row], torch.zeros(()))
+        # Earlier steps have neither reward nor discount, so that the sum ends at the decision.
+        discount = torch.where(place >= time, discount, torch.ones(()))
+        earned = reverse_scan(reward, discount, torch.zeros(len(row)))[0]
+        at = (time, row)
+        return OpenDecisions(
+            row=row,
+            obs=self.obs[at],
+            extra=None if self.extra is None else self.extra[at],
+            action=self.action[at],
+            action_mask=None if self.action_mask is None else self.action_mask[at],
+            hidden=self._held_state,
+            reward=earned,
+            discount=discount.prod(0),
+        )
+
+    def decided(self) -> Tensor:
+        """Where the policy chose the action, whether it is trained on here or not, bool [T, N]."""
+        decided, held = self.active & self.exists, self._open()
+        return decided if held is None else decided | held
+
+    def _open(self) -> Tensor | None:
+        """Where decisions are held back, bool [lead + T, N]; None: nowhere."""
+        if self.held is None:
+            return None
+        row, time = self.held
+        held = torch.zeros_like(self.active)
+        held[time, row] = True
+        return held
+
+    # --- returns ----------------------------------------------------------------------------
+
+    def discounts(self, gamma: float, discount_by: str = "step") -> Tensor:
+        """Return the discount of what follows each step, [lead + T, N].
+
+        Args:
+            gamma: in [0, 1].
+            discount_by: "step", or "decision": only where the policy chooses next, or the row's
+                life ends, so that in turn-based games gamma counts its own turns.
+
+        """
+        discount = torch.full_like(self.reward, gamma)
+        if discount_by == "decision":
+            last = self.terminated | self.truncated
+            last[-1] = True
+            last[:-1] |= self.decided()[1:]
+            discount = torch.where(last, discount, torch.ones(()))
+        if self._first is not None:  # by steps its discount has come as far as the next one
+            since = self._first.discount
+            row = self._first.row
+            discount[0, row] = since if discount_by == "step" else since * discount[0, row]
+        return discount
 
     def compute_returns(
         self,
@@ -142,6 +266,7 @@ class SequenceRolloutBuffer(Steps):
         reward_scale: float = 1.0,
         *,
         reward_clip: float = math.inf,
+        discount_by: str = "step",
     ) -> None:
         """Fill ``advantage`` and ``returns``; see ``functional.gae``.
 
@@ -151,8 +276,10 @@ class SequenceRolloutBuffer(Steps):
             gae_lambda: in [0, 1].
             reward_scale: multiplies rewards, which stay as they are in the buffer.
             reward_clip: then they are clipped to +- this.
+            discount_by: see ``discounts``.
 
         """
+        alike = not self.lead and discount_by == "step"
         self.advantage, self.returns = gae(
             (self.reward * reward_scale).clamp_(-reward_clip, reward_clip),
             self.value,
@@ -160,9 +287,10 @@ class SequenceRolloutBuffer(Steps):
             self.bootstrap,
             self.terminated,
             self.truncated,
-            self.active & self.exists,
-            gamma,
+            self.decided(),
+            gamma if alike else self.discounts(gamma, discount_by),
             gae_lambda,
+            self._open(),
         )
 
     def targets(self, normalize_advantage: bool) -> Tensor:
@@ -242,29 +370,42 @@ def _take(field: Tensor, index: Tensor) -> Tensor:
     return field.flatten(0, 1)[index]
 
 
-def discounted_returns(steps: Steps, gamma: float, before: Tensor | None) -> tuple[Tensor, Tensor]:
+def discounted_returns(
+    rollout: SequenceRolloutBuffer,
+    gamma: float,
+    before: Tensor | None,
+    discount_by: str = "step",
+) -> tuple[Tensor, Tensor]:
     """Discounted return of each episode from its beginning to each step, for reward scaling.
 
     ``G[t] = reward[t] + gamma G[t - 1]``, anew after each end (Engstrom et al. 2020,
     "Implementation Matters in Deep RL", algorithm 1).
 
     Args:
-        steps: T steps of N rows.
+        rollout: T steps of N rows; what an earlier one has left open is counted already.
         gamma: in [0, 1].
         before: what the steps before have left, [N]; of no account unless these continue them.
+        discount_by: see ``SequenceRolloutBuffer.discounts``.
 
     Returns:
         returns: [T, N].
         after: what these leave, [N].
 
     """
-    if before is None or not steps.continued:
-        before = torch.zeros(steps.rows)
-    factor = gamma * (~(steps.terminated | steps.truncated)).float()
-    factors = torch.cat((torch.full_like(factor[:1], gamma), factor[:-1]))
+    if before is None or not rollout.continued:
+        before = torch.zeros(rollout.rows)
+    lead = rollout.lead
+    ended = (rollout.terminated | rollout.truncated)[lead:]
+    factor = torch.full_like(rollout.reward[lead:], gamma)
+    first = factor[:1]
+    if discount_by == "decision":
+        factor = rollout.discounts(gamma, discount_by)[lead:]
+        first = torch.where(rollout.decided()[lead : lead + 1], first, torch.ones(()))
+    factor = factor * (~ended).float()
+    factors = torch.cat((first, factor[:-1]))
     # Forwards in time is backwards on the flipped axis.
-    total = reverse_scan(steps.reward.flip(0), factors.flip(0), before).flip(0)
-    return total, total[-1] * (factor[-1] > 0)
+    total = reverse_scan(rollout.reward[lead:].flip(0), factors.flip(0), before).flip(0)
+    return total, total[-1] * (~ended[-1]).float()
 
 
 def minibatches(

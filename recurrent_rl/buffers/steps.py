@@ -56,13 +56,23 @@ class Steps:
         active: the policy chose this action and it is trained on, bool [T, N].
         terminated: outcome of the transition at t, bool [T, N].
         truncated: likewise.
-        hidden: states at multiples of L (less the burn-in), [ceil(T / L), N, K, H] each.
-        continued: the first step follows on the last one of the steps recorded before.
+        hidden: states at multiples of L (less the burn-in), [lead + ceil(T / L), N, K, H] each.
+        chunk_at: which of these is before a place; only those that are kept.
+        lead: 1 if a step that earlier ones have left open stands in front of the T steps, else 0;
+            all fields are that much longer, and multiples of L count from behind it.
+        continued: the T steps follow on the last one of the steps recorded before.
 
     """
 
     def __init__(
-        self, steps: int, rows: int, shapes: StepShapes, *, max_seq_len: int = 1, burn_in: int = 0
+        self,
+        steps: int,
+        rows: int,
+        shapes: StepShapes,
+        *,
+        max_seq_len: int = 1,
+        burn_in: int = 0,
+        lead: int = 0,
     ) -> None:
         """Allocate.
 
@@ -72,6 +82,7 @@ class Steps:
             shapes: of one step.
             max_seq_len: L >= 1.
             burn_in: in [0, L).
+            lead: 0 or 1, see the class.
 
         Raises:
             ValueError: a size out of range.
@@ -85,9 +96,11 @@ class Steps:
                 f"burn_in: expected at least 0 and less than max_seq_len = {max_seq_len}, "
                 f"got {burn_in}"
             )
-        self.steps, self.rows = steps, rows
+        self.steps, self.rows, self.lead = steps, rows, lead
         self.max_seq_len, self.burn_in = max_seq_len, burn_in
         extra, mask_size = shapes.extra, shapes.mask_size
+        self.state_at = state_times(steps, max_seq_len, burn_in, lead)
+        steps += lead
         self.obs = torch.zeros(steps, rows, *shapes.obs_shape, dtype=shapes.obs_dtype)
         self.extra = torch.zeros(steps, rows, extra) if extra else None
         self.action = torch.zeros(steps, rows, *shapes.action_shape, dtype=shapes.action_dtype)
@@ -97,9 +110,8 @@ class Steps:
             torch.zeros(steps, rows, dtype=torch.bool) for _ in range(3)
         )
         self.exists, self.active = (torch.ones(steps, rows, dtype=torch.bool) for _ in range(2))
-        self.state_at = state_times(steps, max_seq_len, burn_in)
         self.hidden = [torch.zeros(len(self.state_at), rows, k, h) for k, h in shapes.state_shapes]
-        self._chunk_at = {t: i for i, t in enumerate(self.state_at)}
+        self.chunk_at = {t: i for i, t in enumerate(self.state_at)}
         self.continued = False
 
     def nbytes(self) -> int:
@@ -115,8 +127,8 @@ class Steps:
             flag.fill_(True)
 
     def store_state(self, t: int, state: HiddenState) -> None:
-        """Keep the state before step t (after any reset), if it is one of those to be kept."""
-        chunk = self._chunk_at.get(t)
+        """Keep the state before place t (after any reset), if it is one of those to be kept."""
+        chunk = self.chunk_at.get(t)
         if chunk is not None:
             # A state may end on the previous action, which is stored in `extra` already.
             for stored, tensor in zip(self.hidden, state.tensors, strict=False):
@@ -125,4 +137,6 @@ class Steps:
     def sequences(self) -> Sequences:
         """Return the training sequences: each active step is in exactly one."""
         active = self.active & self.exists
-        return cut_sequences(self.start, self.exists, active, self.max_seq_len, self.burn_in)
+        return cut_sequences(
+            self.start, self.exists, active, self.max_seq_len, self.burn_in, self.lead
+        )

@@ -35,8 +35,9 @@ def gae(
     terminated: Tensor,
     truncated: Tensor,
     active: Tensor,
-    gamma: float,
+    gamma: float | Tensor,
     gae_lambda: float,
+    unknown: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Generalised advantage estimation, exact at time limits and over steps without a decision.
 
@@ -63,11 +64,13 @@ def gae(
         terminated: the transition ended in a terminal state, bool [T, N]; wins over truncated.
         truncated: the transition was cut by a limit, bool [T, N].
         active: the policy chose this step's action, bool [T, N].
-        gamma: discount factor, in [0, 1].
+        gamma: discount factor, in [0, 1]; of what follows each step, if they differ, [T, N].
         gae_lambda: in [0, 1].
+        unknown: active steps of which nobody knows yet what they lead to, bool [T, N], or None.
+            Earlier steps expect their values, as they do of what follows the last step.
 
     Returns:
-        advantage: [T, N]; 0 where inactive.
+        advantage: [T, N]; 0 where inactive or unknown.
         returns: advantage + value, [T, N]; 0 where inactive.
 
     """
@@ -83,6 +86,8 @@ def gae(
     )
     following = torch.cat((carried[1:], last_value[None]))
     delta = reward + gamma * cut + cont * following - value
+    if unknown is not None:
+        delta = delta.where(~unknown, zero)
     advantage = reverse_scan(
         torch.where(active, delta, zero),
         torch.where(active, gae_lambda * cont, cont),

@@ -79,23 +79,30 @@ class Sequences:
         return index, None if real is None else real.flatten().nonzero().squeeze(1)
 
 
-def state_times(steps: int, max_seq_len: int, burn_in: int = 0) -> list[int]:
+def state_times(steps: int, max_seq_len: int, burn_in: int = 0, lead: int = 0) -> list[int]:
     """Times whose states a rollout must store: each multiple of L, or the burn-in before it.
 
     Args:
         steps: T.
         max_seq_len: L.
         burn_in: in [0, L).
+        lead: steps in front of these, each a sequence of its own.
 
     Returns:
-        ceil(T / L) times, the first is 0.
+        lead + ceil(T / L) times, the first is 0.
 
     """
-    return [max(t - burn_in, 0) for t in range(0, steps, max_seq_len)]
+    times = (lead + max(t - burn_in, 0) for t in range(0, steps, max_seq_len))
+    return [*range(lead), *times]
 
 
 def cut_sequences(
-    start: Tensor, exists: Tensor, active: Tensor, max_seq_len: int, burn_in: int = 0
+    start: Tensor,
+    exists: Tensor,
+    active: Tensor,
+    max_seq_len: int,
+    burn_in: int = 0,
+    lead: int = 0,
 ) -> Sequences:
     """Cut a rollout at every episode start and at multiples of L; nothing lost, nothing twice.
 
@@ -105,6 +112,7 @@ def cut_sequences(
         active: the step is trained on, bool [T, N]; only existing steps can be.
         max_seq_len: L >= 1.
         burn_in: in [0, L).
+        lead: the first steps that are each a sequence of its own; multiples of L count from there.
 
     Returns:
         the sequences with at least one active step. Each active step is in exactly one of them.
@@ -112,7 +120,7 @@ def cut_sequences(
     """
     steps, rows = start.shape
     time = torch.arange(steps)[:, None]
-    chunk_begins = (time % max_seq_len == 0).expand(steps, rows)
+    chunk_begins = ((time < lead) | ((time - lead) % max_seq_len == 0)).expand(steps, rows)
     by_row = "t n -> (n t)"
     cut = rearrange(start | chunk_begins, by_row)
     segment = cut.cumsum(0) - 1  # number of the segment that a step belongs to
@@ -133,11 +141,11 @@ def cut_sequences(
 
     # Burn-in: from the stored state's time, or from the episode's start if that came later.
     latest = torch.where(start, time, -1).cummax(0).values  # [T, N], -1: before the rollout
-    stored = (t - burn_in).clamp_min(0)
+    stored = (t - burn_in).clamp_min(lead)
     since = latest[(t - 1).clamp_min(0), row]  # the start that governs the step before t
     before = torch.cat((exists.new_zeros(1, rows, dtype=torch.int64), exists.cumsum(0)))  # [T+1, N]
     warm_up = before[t, row] - before[torch.maximum(stored, since), row]
-    warm_up = torch.where(fresh | (t == 0), 0, warm_up)
+    warm_up = torch.where(fresh | (t <= lead), 0, warm_up)
 
     keep = length > 0
     return Sequences(
@@ -146,7 +154,7 @@ def cut_sequences(
         length=length[keep],
         active=torch.bincount(owner[is_active], minlength=segments)[keep],
         row=row[keep],
-        chunk=(t // max_seq_len)[keep],
+        chunk=torch.where(t < lead, t, lead + (t - lead) // max_seq_len)[keep],
         fresh=fresh[keep],
         burn_in=warm_up[keep],
         burn_in_fresh=(since >= stored)[keep],

@@ -2,15 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pettingzoo import AECEnv
 from support.agents import (
     assert_ratio_one,
     assert_same_rollout,
@@ -34,6 +37,7 @@ from support.multi_envs import (
 from torch import Tensor
 
 from recurrent_rl import IPPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
+from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
@@ -91,6 +95,7 @@ class Moment:
     terminated: bool = False
     truncated: bool = False
     bootstrap: float = 0.0
+    stored: Any = None
 
 
 @dataclass
@@ -105,6 +110,9 @@ class Mind:
     total: float = 0.0
     latest: float = 0.0
     moments: list[Moment] = field(default_factory=list)
+    # The last decision and what followed, if it was still open when the last rollout ended.
+    earlier: list[Moment] = field(default_factory=list)
+    held: bool = False  # and if the last decision of this one is
 
 
 class TeamByHand:
@@ -193,6 +201,7 @@ class TeamByHand:
         with torch.no_grad():
             acted = policy.act(x, extra, mind.state, noise, allowed)
             moment.value = mind.latest = float(policy.value_of(acted.critic_features))
+            moment.stored = acted.action
             moment.log_prob = float(
                 policy.action_head.distribution.log_prob(acted.dist_params, acted.action)
             )
@@ -250,17 +259,49 @@ class TeamByHand:
     def rollout(self, steps: int) -> tuple[dict[str, list[Moment]], dict[str, float]]:
         """T steps of everybody, and the values of what each sees next."""
         for mind in self.minds.values():
+            mind.earlier = self._open(mind) if mind.held else []
             mind.moments, mind.latest = [], 0.0
+            if mind.earlier:
+                self._recall(mind)
         self.ended = []
         for _ in range(steps):
             self.step()
+        for agent, mind in self.minds.items():
+            mind.held = bool(self._open(mind)) and not self._asked(agent)
         values = {agent: self._next_value(agent) for agent in self.minds}
         return {agent: mind.moments for agent, mind in self.minds.items()}, values
+
+    def _asked(self, agent: str) -> bool:
+        """Whether the policy is to choose next."""
+        there = self._life(agent) is not None and self._shown(agent, self.time)
+        return there and self._at(self.env.defined, agent, self.time) is None
+
+    def _open(self, mind: Mind) -> list[Moment]:
+        """The last decision of a life that has not ended, and what has followed."""
+        moments = [*mind.earlier, *mind.moments]
+        for i in reversed(range(len(moments))):
+            if moments[i].terminated or moments[i].truncated:
+                break
+            if moments[i].active:
+                return moments[i:]
+        return []
+
+    def _recall(self, mind: Mind) -> None:
+        """An earlier decision counts as the present policy's."""
+        moment, policy = mind.earlier[0], mind.trainer.policy
+        x = torch.as_tensor(moment.observation, dtype=policy.codec.dtype)[None]
+        extra = torch.tensor(moment.extra, dtype=torch.float32)[None]
+        allowed = None if moment.mask is None else torch.from_numpy(moment.mask.astype(bool))[None]
+        with torch.no_grad():
+            acted = policy.act(x, extra if extra.numel() else None, moment.state, None, allowed)
+            moment.value = mind.latest = float(policy.value_of(acted.critic_features))
+            distribution = policy.action_head.distribution
+            moment.log_prob = float(distribution.log_prob(acted.dist_params, moment.stored))
 
     def _next_value(self, agent: str) -> float:
         mind = self.minds[agent]
         if self._life(agent) is None or not self._shown(agent, self.time):
-            return mind.latest
+            return np.nan  # whatever is still open waits for the next rollout
         before = mind.alive, mind.reward, mind.state
         self._enter(agent)
         value = self._value(agent, self._observation(agent, self.time))
@@ -269,32 +310,81 @@ class TeamByHand:
 
 
 def advantages_by_hand(
-    row: list[Moment], last_value: float, gamma: float, lam: float, scale: float
+    row: list[Moment], last_value: float, config: PPOConfig, held: bool
 ) -> list[float]:
-    """Of the active steps, by the definition: from each decision to the next of the same life."""
+    """Of the active steps, by the definition: from each decision to the next of the same life.
+
+    The last is 0 if it is ``held``: what follows it is not known yet.
+    """
+    by_steps, lam = config.discount_by == "step", config.gae_lambda
     active = [t for t, moment in enumerate(row) if moment.active]
     advantages: list[float] = []
     for t in reversed(active):
+        if held and t == active[-1]:
+            advantages.append(0.0)
+            continue
         total, then, later = 0.0, None, 0.0
         for s in range(t, len(row)):
-            total += gamma ** (s - t) * row[s].reward * scale
+            total += config.gamma ** ((s - t) * by_steps) * row[s].reward * config.reward_scale
+            following = config.gamma ** (s + 1 - t if by_steps else 1)
             if row[s].terminated or row[s].truncated:
-                then = 0.0 if row[s].terminated else gamma ** (s + 1 - t) * row[s].bootstrap
+                then = 0.0 if row[s].terminated else following * row[s].bootstrap
                 break
             if s + 1 < len(row) and row[s + 1].active:
-                then = gamma ** (s + 1 - t) * row[s + 1].value
-                later = gamma ** (s + 1 - t) * lam * advantages[-1]
+                then = following * row[s + 1].value
+                later = following * lam * advantages[-1]
                 break
         if then is None:
-            then = gamma ** (len(row) - t) * last_value
+            then = following * last_value
         advantages.append(total + then - row[t].value + later)
     return advantages[::-1]
 
 
-def assert_row(trainer: OnPolicyTrainer, n: int, row: list[Moment], last_value: float) -> None:
+def assert_row(trainer: OnPolicyTrainer, n: int, mind: Mind, last_value: float) -> None:
     """Everything the buffer holds of row n is what was found by hand."""
-    buffer, config = buffer_of(trainer), trainer.config
-    for name in ("exists", "start", "active", "terminated", "truncated"):
+    whole, config, row = buffer_of(trainer), trainer.config, mind.moments
+    buffer, lead = whole.behind_lead(), whole.lead
+    moments = [*mind.earlier, *row]
+    decided = [t - len(mind.earlier) for t, moment in enumerate(moments) if moment.active]
+    advantage = advantages_by_hand(moments, last_value, config, mind.held)
+    active = [moment.active for moment in row]
+    if mind.held:
+        advantage.pop()
+        last = decided.pop()
+        if last >= 0:
+            active[last] = False
+    if mind.earlier:
+        moment = mind.earlier[0]
+        assert lead == 1
+        assert bool(whole.exists[0, n])
+        assert bool(whole.active[0, n]) == (decided[:1] == [-len(mind.earlier)])
+        close(whole.value[0, n], moment.value, "value of the earlier decision")
+        close(whole.log_prob[0, n], moment.log_prob, "log_prob of the earlier decision")
+        close(whole.obs[0, n], moment.observation, "its observation")
+        for stored, state in zip(whole.hidden, moment.state.tensors, strict=False):
+            close(stored[0, n], state[:, 0], "state before the earlier decision")
+        if decided[:1] == [-len(mind.earlier)]:
+            close(whole.advantage[0, n], advantage[0], "advantage of the earlier decision")
+            close(whole.returns[0, n], advantage[0] + moment.value, "its return")
+            del advantage[0], decided[0]
+    elif lead:
+        assert not whole.exists[0, n]
+    _assert_steps(trainer, buffer, n, row, active)
+    close(whole.advantage[lead:][decided, n], advantage, "advantage")
+    returns = np.add(advantage, [row[t].value for t in decided])
+    close(whole.returns[lead:][decided, n], returns, "returns")
+
+
+def _assert_steps(
+    trainer: OnPolicyTrainer,
+    buffer: SequenceRolloutBuffer,
+    n: int,
+    row: list[Moment],
+    trained: list[bool],
+) -> None:
+    """What the buffer holds of row n's steps is what was found by hand."""
+    assert buffer.active[:, n].tolist() == trained
+    for name in ("exists", "start", "terminated", "truncated"):
         ours = getattr(buffer, name)[:, n].tolist()
         assert ours == [getattr(moment, name) for moment in row], name
     space = trainer.group.observation_space
@@ -321,11 +411,6 @@ def assert_row(trainer: OnPolicyTrainer, n: int, row: list[Moment], last_value: 
     for i, t in enumerate(buffer.state_at):
         for stored, state in zip(buffer.hidden, row[t].state.tensors, strict=False):
             close(stored[i, n], state[:, 0], f"state before step {t}")
-    advantage = advantages_by_hand(
-        row, last_value, config.gamma, config.gae_lambda, config.reward_scale
-    )
-    close(buffer.advantage[active, n], advantage, "advantage")
-    close(buffer.returns[active, n], np.add(advantage, [row[t].value for t in active]), "returns")
 
 
 class Played:
@@ -341,12 +426,12 @@ class Played:
         prepare(self.team)
         assert stats.steps == steps * len(self.hands)
         for e, hand in enumerate(self.hands):
-            rows, last_values = hand.rollout(steps)
+            _, last_values = hand.rollout(steps)
             for trainer in trainers_of(self.team):
                 agents = trainer.agents
                 for a, agent in enumerate(agents):
                     row = e * len(agents) + a
-                    assert_row(trainer, row, rows[agent], last_values[agent])
+                    assert_row(trainer, row, hand.minds[agent], last_values[agent])
         for trainer in trainers_of(self.team):
             assert_ratio_one(trainer)
         self._compare_stats(stats)
@@ -433,6 +518,7 @@ class Case:
                 "burn_in": int(rng.integers(longest)),
                 "learn_step": int(rng.integers(1, 14)),
                 "reward_scale": one_of(1.0, 0.5),
+                "discount_by": one_of("step", "decision"),
                 **{flag: one_of(True, False) for flag in flags},
             },
         )
@@ -557,25 +643,129 @@ def test_truncated_without_a_final_observation_keeps_the_latest_value() -> None:
     close(buffer.advantage[3, 2], buffer.reward[3, 2] - buffer.value[3, 2])  # nothing follows
 
 
-def test_absent_at_the_rollouts_end_keeps_the_latest_value() -> None:
+@pytest.mark.parametrize("options", [{}, {"recurrent": False}, {"discount_by": "decision"}])
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_decision_waits_for_what_it_earns_in_later_rollouts(
+    options: dict[str, Any], saved: bool, tmp_path: Path
+) -> None:
     play = {"bob_0": [(0, 9, "l")], "bob_1": [(0, 9, "l")]}
-    env = team_on([[play]], absent={("bob_1", 4), ("bob_1", 5)})
-    (buffer,) = collected(make_team(env, gamma=GAMMA, gae_lambda=LAMBDA), env, 5)
-    assert buffer.exists[:, 1].tolist() == [True] * 4 + [False]
-    r, v = buffer.reward[:, 1].tolist(), buffer.value[:, 1].tolist()
-    close(buffer.advantage[3, 1], r[3] + GAMMA * r[4] + GAMMA**2 * v[3] - v[3])
+    # bob_1 decides at step 3, is told what to do at step 5, and decides again at step 7 only.
+    unasked: dict[str, Any] = {
+        "absent": {("bob_1", 4), ("bob_1", 6)},
+        "defined": {("bob_1", 5): 1},
+        "masks": "info",
+    }
+    options = {"gamma": GAMMA, "gae_lambda": LAMBDA, "max_seq_len": 2, "burn_in": 1, **options}
+    options |= {"previous_action": True, "previous_reward": True}
+    env = team_on([[play]], **unasked)
+    (whole,) = collected(fixed(make_team(env, **options)), env, 9)
+    env = team_on([[play]], **unasked)
+    team = fixed(make_team(env, **options))
+    (buffer,) = collected(team, env, 5)
+    assert buffer.lead == 0
+    assert buffer.active[:, 1].tolist() == [True] * 3 + [False] * 2
+    assert buffer.active[:, 0].all()
+    r, v = whole.reward[:, 1].tolist(), whole.value[:, 1].tolist()
+    # Earlier decisions expect its value, and no more.
+    close(buffer.advantage[2, 1], r[2] + GAMMA * v[3] - v[2])
+    for steps in (1, 3):
+        if saved:
+            team.save_checkpoint(tmp_path / "team.pt")
+            team = fixed(IPPO.load(tmp_path / "team.pt"))
+        collect_rollouts_recurrent(team, env, steps, reset=False)
+        assert_ratio_one(trainers_of(team)[0])
+        (buffer,) = (buffer_of(trainer) for trainer in trainers_of(team))
+        assert buffer.exists[0].tolist() == [False, True]
+        if steps == 1:  # it is not known yet what the decision leads to
+            assert buffer.active[:, 1].tolist() == [False, False]
+    prepare(team)
+    assert buffer.active[:, 1].tolist() == [True, False, True, True]
+    assert buffer.active[:, 0].tolist() == [False, True, True, True]
+    for name in ("obs", "action", "log_prob", "value", "extra", "action_mask", "advantage"):
+        ours, theirs = getattr(buffer, name), getattr(whole, name)
+        close(ours[[0, 2, 3], 1], theirs[[3, 7, 8], 1], name)
 
 
-def test_latest_value_may_be_of_a_step_that_was_not_the_policys_own() -> None:
-    play = {"bob_0": [(0, 9, "l")], "bob_1": [(0, 9, "l")], "bob_2": [(0, 4, "l")]}
-    absent = {("bob_1", 4), ("bob_1", 5), ("bob_2", 4)}
-    env = team_on([[play]], absent=absent, defined={("bob_1", 3): 2, ("bob_2", 3): 2})
-    (buffer,) = collected(make_team(env, gamma=GAMMA, gae_lambda=LAMBDA), env, 5)
-    r, v = buffer.reward[:, 1].tolist(), buffer.value[:, 1].tolist()
-    following = GAMMA * r[3] + GAMMA**2 * r[4] + GAMMA**3 * v[3]
-    close(buffer.advantage[2, 1], r[2] + following - v[2])
-    assert float(buffer.bootstrap[3, 2]) == float(buffer.value[3, 2])
-    assert not buffer.active[3, 1:].any()
+def test_what_is_open_is_forgotten_with_the_environment() -> None:
+    play = {"bob_0": [(0, 9, "l")], "bob_1": [(0, 9, "l")]}
+    env = team_on([[play]], absent={("bob_1", 4)})
+    team = make_team(env)
+    for continued in (True, False):
+        collect_rollouts_recurrent(team, env, 4, reset=True)
+        assert not buffer_of(trainers_of(team)[0]).active[3, 1]
+        collect_rollouts_recurrent(team, env, 4, reset=not continued)
+        assert buffer_of(trainers_of(team)[0]).lead == int(continued)
+
+
+class Duel(AECEnv):  # type: ignore[misc]
+    """One moves (0 is right), then the other, whereupon the first is paid and the game ends."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "duel"}
+    render_mode = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.possible_agents = ["first_0", "second_0"]
+
+    def observation_space(self, agent: str) -> Any:
+        return spaces.Box(-1, 1, (1,))
+
+    def action_space(self, agent: str) -> Any:
+        return spaces.Discrete(2)
+
+    def observe(self, agent: str) -> np.ndarray:
+        return np.zeros(1, np.float32)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> None:
+        self.agents = list(self.possible_agents)
+        self.rewards = dict.fromkeys(self.agents, 0.0)
+        self._cumulative_rewards = dict(self.rewards)
+        self.terminations = dict.fromkeys(self.agents, False)
+        self.truncations = dict(self.terminations)
+        self.infos: dict[str, Any] = {agent: {} for agent in self.agents}
+        self.agent_selection = "first_0"
+
+    def step(self, action: Any) -> None:
+        if self.terminations[self.agent_selection]:
+            self._was_dead_step(action)
+            return
+        self._cumulative_rewards[self.agent_selection] = 0
+        self._clear_rewards()
+        if self.agent_selection == "first_0":
+            self.move, self.agent_selection = action, "second_0"
+        else:
+            self.rewards["first_0"] = 1.0 if self.move == 0 else -1.0
+            self.terminations = dict.fromkeys(self.agents, True)
+            self.agent_selection = "first_0"
+        self._accumulate_rewards()
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_rewards_behind_a_rollouts_end_are_learned_from(steps: int) -> None:
+    env = SyncMultiAgentVectorEnv([Duel] * 8)
+    team = IPPO(
+        env.observation_spaces,
+        env.action_spaces,
+        env.possible_agents,
+        **{"seed": 0, "learn_step": steps, "lr": 3e-3, "batch_size": 64, "recurrent": False},
+    )
+    while team.env_steps < 8 * 600:
+        collect_rollouts_recurrent(team, env)
+        team.learn()
+    # Always right is 1, a random player 0; in rollouts of one step no pay came in time before.
+    assert team.evaluate(env, 20)["first_0"].mean() == 1
+
+
+def test_discount_by_decisions_is_the_parallel_games() -> None:
+    """Three players in turn, paid at the end of a round: gamma counts rounds."""
+    env = SyncMultiAgentVectorEnv([lambda: TurnTaking("9l", players=3)])
+    team = make_team(env, gamma=GAMMA, gae_lambda=1.0, discount_by="decision")
+    (buffer,) = collected(team, env, 9)
+    r, v = buffer.reward[:, 0], buffer.value[:, 0]
+    rounds = r.reshape(3, 3).sum(1)
+    expected = rounds[0] + GAMMA * rounds[1] + GAMMA**2 * rounds[2]
+    close(buffer.returns[0, 0], expected + GAMMA**3 * buffer.bootstrap[8, 0])
+    assert float(v[0]) != 0
 
 
 def test_defined_action_is_taken_seen_and_not_learned_from() -> None:
@@ -813,6 +1003,12 @@ def test_calls_in_pieces_equal_one_call(parts: tuple[int, ...]) -> None:
         for steps in parts:
             stats.append(collect_rollouts_recurrent(team, env, steps))
             pieces.append(of_environments(team, [0, 1, 2]))
+            for name, trainer in team.trainers.items():  # what waits for the next rollout
+                piece, buffer = pieces[-1], buffer_of(trainer)
+                piece[f"{name} active"] = buffer.decided()
+                for key in piece:
+                    if key.startswith(f"{name} ") and "carried" not in key:
+                        piece[key] = piece[key][buffer.lead * ("last_value" not in key) :]
         names = {k for k in pieces[0] if not k.endswith(("advantage", "returns", "last_value"))}
         joined = {k: torch.cat([p[k] for p in pieces]) for k in names if "carried" not in k}
         joined |= {k: pieces[-1][k] for k in names if "carried" in k}
