@@ -32,7 +32,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         collection: where it stopped.
         steps: environment steps trained for, a list for training loops of one's own to append to;
             the package's own clock is ``env_steps``.
-        fitness: results of ``test``, in order.
+        fitness: results of ``test``, in order, ancestors' included; see ``own_fitness``.
         scores: returns of training episodes, for training loops to fill.
 
     """
@@ -131,6 +131,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         latest = plain(self.fitness[-1]) if self.fitness else None
         child.lineage.append(Birth(index, self.index, self.env_steps, latest))
         child.individual.elite = False
+        child.individual.inherited = len(child.fitness)
         return child
 
     def clone(self) -> Self:

@@ -42,12 +42,15 @@ class Individual:
         lineage: its ancestors' births, from the first generation on, and its own at the end.
         elite: kept from the last generation for its fitness; mutations leave it alone.
         hp_config: which hyper-parameters mutations may change; None for none.
+        inherited: so many results at the beginning of ``fitness`` are ancestors', or its own from
+            before a mutation.
 
     """
 
     lineage: list[Birth] = field(default_factory=lambda: [Birth(0)])
     elite: bool = False
     hp_config: HyperparameterConfig | None = None
+    inherited: int = 0
 
     def to_data(self) -> dict[str, Any]:
         """Plain values, for a checkpoint."""
@@ -55,6 +58,7 @@ class Individual:
             "lineage": [asdict(birth) for birth in self.lineage],
             "elite": self.elite,
             "hp_config": None if self.hp_config is None else self.hp_config.to_dict(),
+            "inherited": self.inherited,
         }
 
     @classmethod
@@ -65,6 +69,7 @@ class Individual:
             [Birth(**birth) for birth in data["lineage"]],
             data["elite"],
             None if hp is None else HyperparameterConfig.from_dict(hp),
+            data.get("inherited", 0),
         )
 
 
@@ -73,10 +78,12 @@ class InPopulation:
 
     Attributes:
         individual: that part.
+        fitness: results of all tests, ancestors' included, in order.
 
     """
 
     individual: Individual
+    fitness: list[float]
 
     @property
     def index(self) -> int:
@@ -87,6 +94,11 @@ class InPopulation:
     def mut(self) -> str:
         """What the last mutation changed."""
         return self.lineage[-1].mutation or "none"
+
+    @property
+    def own_fitness(self) -> list[float]:
+        """Results of its own tests: since its birth, or since it was mutated."""
+        return self.fitness[self.individual.inherited :]
 
     @property
     def lineage(self) -> list[Birth]:

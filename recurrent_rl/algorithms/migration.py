@@ -33,8 +33,20 @@ def upgraded(data: Mapping[str, Any]) -> dict[str, Any]:
         "collection": None
         if any(carry is None for carry in carries)
         else [_without(carry, ("discounted",)) for carry in carries],
-        "individual": {name: data[name] for name in ("lineage", "elite", "hp_config")},
+        "individual": {
+            **{name: data[name] for name in ("lineage", "elite", "hp_config")},
+            "inherited": _inherited(data, env_steps=next(iter(groups.values()))["env_steps"]),
+        },
     }
+
+
+def _inherited(data: Mapping[str, Any], env_steps: int) -> int:
+    """Return how many results are not its own: nobody wrote it down, so as many as there may be."""
+    birth, results = data["lineage"][-1], len(data["fitness"])
+    if len(data["lineage"]) == 1:
+        return 0
+    # Who has trained since its birth was tested then.
+    return max(results - int(env_steps > birth["steps"]), 0)
 
 
 def _without(data: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:

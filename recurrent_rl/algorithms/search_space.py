@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from recurrent_rl.algorithms.configs import PPOConfig
-from recurrent_rl.validation import unknown_name
+from recurrent_rl.validation import checked, shown, unknown_name
 
 # Those that act from one rollout to the next. The others are built into a policy.
 MUTABLE = (
@@ -33,38 +33,51 @@ MUTABLE = (
 class RLParameter:
     """The range of one hyper-parameter, and how far a mutation moves it.
 
+    The factors are each other's reciprocals unless both are given, so that mutations that select
+    nothing do not drift: growing and shrinking undo each other, and the expected logarithm stays.
+    A pair such as 0.8 and 1.2 does drift, by a factor of 0.98 in each mutation.
+
     >>> RLParameter(min=1e-4, max=1e-2).between(0.5)
     0.001
+    >>> RLParameter(min=1e-4, max=1e-2, shrink_factor=0.5).grow_factor
+    2.0
 
     Attributes:
         min: its least value.
         max: its greatest.
-        shrink_factor: a shrinking mutation multiplies by this, in (0, 1), within the bounds.
-        grow_factor: a growing mutation multiplies by this, > 1, within the bounds.
+        shrink_factor: a shrinking mutation multiplies by this, in (0, 1), within the bounds. None:
+            1 / grow_factor, or 0.8.
+        grow_factor: a growing mutation multiplies by this, > 1, within the bounds. None:
+            1 / shrink_factor, or 1.25.
         dtype: float or int.
 
     """
 
     min: float
     max: float
-    shrink_factor: float = 0.8
-    grow_factor: float = 1.2
+    shrink_factor: float = None  # type: ignore[assignment]  # until it follows from the other
+    grow_factor: float = None  # type: ignore[assignment]
     dtype: type[float] | type[int] = float
 
     def __post_init__(self) -> None:
         """Check that all fits together."""
+        if self.shrink_factor is None:
+            grow = 1.25 if self.grow_factor is None else self._plain("grow_factor")
+            object.__setattr__(self, "shrink_factor", 1 / grow if grow > 1 else 0.8)
+        if self.grow_factor is None:
+            shrink = self._plain("shrink_factor")
+            # Of a shrinking factor that makes no sense, the check below speaks.
+            object.__setattr__(self, "grow_factor", 1 / shrink if 0 < shrink < 1 else 1.25)
         for name in ("min", "max", "shrink_factor", "grow_factor"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, numbers.Real):
-                raise TypeError(f"RLParameter.{name}: expected a number, got {value!r}")
-            # Python's own numbers: checkpoints hold no others.
-            plain = int(value) if isinstance(value, numbers.Integral) else float(value)
-            object.__setattr__(self, name, plain)
-        if self.dtype not in (float, int):
-            raise ValueError(f"RLParameter.dtype: expected float or int, got {self.dtype!r}")
-        if not (math.isfinite(self.min) and math.isfinite(self.max) and 0 <= self.min < self.max):
+            object.__setattr__(self, name, self._plain(name))
+        if self.dtype is not float and self.dtype is not int:
             raise ValueError(
-                f"RLParameter: expected finite 0 <= min < max, got min={self.min}, max={self.max}"
+                f"RLParameter.dtype: expected float or int, got {shown(self.dtype)}; it is a type, "
+                f"without quotes"
+            )
+        if not 0 <= self.min < self.max:
+            raise ValueError(
+                f"RLParameter: expected 0 <= min < max, got min={self.min}, max={self.max}"
             )
         if self.dtype is int and (self.min % 1 or self.max % 1):
             raise ValueError(
@@ -77,6 +90,12 @@ class RLParameter:
                 f"{self.shrink_factor} and {self.grow_factor}"
             )
 
+    def _plain(self, name: str) -> float:
+        """Return a number as Python's own: checkpoints hold no others."""
+        value = getattr(self, name)
+        number: float = checked(f"RLParameter.{name}", value, float)
+        return int(value) if isinstance(value, numbers.Integral) else number
+
     def between(self, share: float) -> float | int:
         """Return the value at a share of the range in [0, 1]: of its logarithm, if min > 0."""
         if self.min > 0:
@@ -84,24 +103,41 @@ class RLParameter:
         return self._fit(self.min + share * (self.max - self.min))
 
     def mutated(self, value: float, generator: torch.Generator) -> float | int:
-        """Return a value grown or shrunk, with equal chance; from a bound, the way that is open.
+        """Return a value grown or shrunk; from a bound, the way that is open.
+
+        Either has an equal chance, except for integers, of which the nearest are taken: there the
+        chances make up for the rounding, so that the expected logarithm is that of the factors.
 
         Args:
             value: present one; one outside of the bounds returns to the nearer.
             generator: on the CPU.
 
         """
-        grow = bool(torch.rand((), generator=generator) < 0.5)
+        grow = float(torch.rand((), generator=generator)) < self._growing(value)
         if not self.min <= value <= self.max:
             return self._fit(value)
         if value in (self.min, self.max):
             grow = value == self.min
-        factor = self.grow_factor if grow else self.shrink_factor
+        return self._fit(self._moved(value, grow))
+
+    def _moved(self, value: float, grow: bool) -> float:
+        """Return a value grown or shrunk, whatever the bounds."""
         # Zero has no multiples: a hundredth of the range is the first step up.
-        moved = value * factor or 0.01 * self.max
-        if self.dtype is int and round(moved) == value:
-            moved = value + (1 if grow else -1)
-        return self._fit(moved)
+        moved = value * (self.grow_factor if grow else self.shrink_factor) or 0.01 * self.max
+        if self.dtype is int:
+            moved = round(moved)
+            if moved == value:
+                moved += 1 if grow else -1
+        return moved
+
+    def _growing(self, value: float) -> float:
+        """Return the probability of growth."""
+        less, more = self._moved(value, False), self._moved(value, True)
+        if self.dtype is float or not 0 < less < value < more:
+            return 0.5
+        expected = value * math.sqrt(self.shrink_factor * self.grow_factor)
+        share = math.log(expected / less) / math.log(more / less)
+        return min(max(share, 0.1), 0.9)  # either way stays possible, also with odd factors
 
     def _fit(self, value: float) -> float | int:
         # Rounded first: 12 digits hide what powers and logarithms do to the last ones.
@@ -127,7 +163,7 @@ class HyperparameterConfig:
             if name not in MUTABLE:
                 raise ValueError(unknown_name("HyperparameterConfig", name, list(MUTABLE)))
             if not isinstance(parameter, RLParameter):
-                raise TypeError(f"{name}: expected an RLParameter, got {parameter!r}")
+                raise TypeError(f"{name}: expected an RLParameter, got {shown(parameter)}")
             for bound in (0.0, 1.0):
                 # A refusal names the field and its range.
                 PPOConfig.from_dict({name: parameter.between(bound)})

@@ -138,7 +138,10 @@ class Mutations(RandomStream):
             else:  # it has been trained already, so the mutant is a new individual
                 number += 1
                 child = agent.offspring(number)
-            child.lineage[-1] = replace(child.lineage[-1], **self._kinds[kind](child))
+            change = self._kinds[kind](child)
+            child.lineage[-1] = replace(child.lineage[-1], **change)
+            if not change["mutation"].startswith("none"):
+                child.individual.inherited = len(child.fitness)  # tests of what it was before
             mutated.append(child)
         return mutated
 

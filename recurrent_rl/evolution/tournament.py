@@ -1,13 +1,16 @@
 """Tournament selection: which individuals of a population are the parents of the next one."""
 
+import math
+import warnings
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 import torch
 
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.randomness import RandomStream
+from recurrent_rl.validation import COUNT, SEED, checked
 
 AnyAgent = TypeVar("AnyAgent", bound=Agent)
 
@@ -23,7 +26,7 @@ class TournamentSelection(RandomStream):
         tournament_size: individuals that compete for each place.
         elitism: whether the best individual goes on as it is.
         population_size: size of the next generation.
-        eval_loop: number of latest evaluations whose mean is the fitness.
+        eval_loop: number of latest evaluations whose mean is the fitness; an individual's own only.
 
     """
 
@@ -43,38 +46,26 @@ class TournamentSelection(RandomStream):
                 the more there are, the rarer are weak individuals among the parents.
             elitism: the best individual goes on as it is.
             population_size: size of the next generation, at least 1.
-            eval_loop: fitness is the mean of this many latest evaluations, at least 1.
+            eval_loop: fitness is the mean of this many latest evaluations, at least 1. Those of
+                its ancestors do not count: of an individual that was tested once since its birth
+                it is that one result.
             rand_seed: None takes fresh entropy.
 
         Raises:
+            TypeError: a value of the wrong type.
             ValueError: a number out of range.
 
         """
-        for name, value in (
-            ("tournament_size", tournament_size),
-            ("population_size", population_size),
-            ("eval_loop", eval_loop),
-        ):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
-        self.tournament_size, self.elitism = tournament_size, elitism
-        self.population_size, self.eval_loop = population_size, eval_loop
-        super().__init__(rand_seed)
+        count = Annotated[int, COUNT]
+        self.tournament_size: int = checked("tournament_size", tournament_size, count)
+        self.elitism: bool = checked("elitism", elitism, bool)
+        self.population_size: int = checked("population_size", population_size, count)
+        self.eval_loop: int = checked("eval_loop", eval_loop, count)
+        super().__init__(checked("rand_seed", rand_seed, Annotated[int | None, SEED]))
 
     def fitness(self, agent: Agent) -> float:
-        """Return the mean of the latest evaluations; minus infinity if that is not a number.
-
-        Raises:
-            ValueError: it has not been evaluated.
-
-        """
-        if not agent.fitness:
-            raise ValueError(
-                f"select: expected evaluated agents, got individual {agent.index} without any "
-                f"fitness; call agent.test(env) first"
-            )
-        mean = float(np.mean(agent.fitness[-self.eval_loop :]))
-        return -np.inf if np.isnan(mean) else mean
+        """Return the mean of an individual's latest evaluations; see ``fitness_of``."""
+        return fitness_of(agent, self.eval_loop)
 
     def select(self, population: Sequence[AnyAgent]) -> tuple[AnyAgent, list[AnyAgent]]:
         """Return the fittest individual and the next generation.
@@ -90,7 +81,8 @@ class TournamentSelection(RandomStream):
             population: the next generation; the elite's copy comes first, if there is elitism.
 
         Raises:
-            ValueError: fewer individuals than a tournament needs, or one that was not evaluated.
+            ValueError: fewer individuals than a tournament needs, one that was not evaluated, or
+                none whose fitness is a number.
 
         """
         if len(population) < self.tournament_size:
@@ -99,6 +91,12 @@ class TournamentSelection(RandomStream):
                 f"got {len(population)}"
             )
         fitness = [self.fitness(agent) for agent in population]
+        if max(fitness) == -math.inf:
+            raise ValueError(
+                f"select: expected an individual whose fitness is a number, got "
+                f"{[agent.own_fitness for agent in population]}; look for what gives NaN in the "
+                f"environment's rewards, or lower the learning rates"
+            )
         elite = population[int(np.argmax(fitness))]
         chosen: list[AnyAgent] = []
         if self.elitism:
@@ -111,3 +109,35 @@ class TournamentSelection(RandomStream):
             number += 1
             chosen.append(population[best].offspring(number))
         return elite, chosen
+
+
+def fitness_of(agent: Agent, latest: int = 1) -> float:
+    """Return the mean of the latest of an individual's own evaluations.
+
+    What is not a number ranks last, as minus infinity: NaN and infinity with a warning, minus
+    infinity without, as that stands for a training that failed.
+
+    Args:
+        agent: the individual.
+        latest: how many evaluations, at most: those of its ancestors do not count.
+
+    Raises:
+        ValueError: it has not been evaluated since its birth.
+
+    """
+    own = agent.own_fitness[-latest:]
+    if not own:
+        raise ValueError(
+            f"select: expected evaluated agents, got individual {agent.index} without any fitness "
+            f"of its own; call agent.test(env) first"
+        )
+    mean = float(np.mean(own))
+    if math.isfinite(mean):
+        return mean
+    if not all(math.isfinite(value) or value == -math.inf for value in own):
+        warnings.warn(
+            f"fitness: expected a number, got {own} of individual {agent.index}; it ranks last, "
+            f"and is not saved as the best",
+            stacklevel=2,
+        )
+    return -math.inf

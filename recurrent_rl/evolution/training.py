@@ -7,6 +7,7 @@ checkpoint gives the results that it would have given without the interruption.
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -20,7 +21,7 @@ from recurrent_rl.evolution.process_pool import Job, Pool, pool_opener
 from recurrent_rl.evolution.run_log import RunLog
 from recurrent_rl.evolution.run_settings import SavingSettings, Schedule, check_population
 from recurrent_rl.evolution.run_state import RunSaver, RunState, load_state
-from recurrent_rl.evolution.tournament import TournamentSelection
+from recurrent_rl.evolution.tournament import TournamentSelection, fitness_of
 from recurrent_rl.randomness import derived_seed, peek
 
 FilePath = str | os.PathLike[str]
@@ -300,12 +301,13 @@ class TrainingRun:
     def _fitness(self, agent: Agent) -> float:
         if self.tournament is not None:
             return self.tournament.fitness(agent)
-        return agent.fitness[-1]
+        return fitness_of(agent)
 
     def _best(self) -> Agent | None:
-        """Return the best individual that has been tested; None if none has."""
-        tested: list[Agent] = [agent for agent in self.state.population if agent.fitness]
-        return max(tested, key=self._fitness, default=None)
+        """Return the best individual whose fitness is known and a number; None if there is none."""
+        tested: list[Agent] = [agent for agent in self.state.population if agent.own_fitness]
+        best = max(tested, key=self._fitness, default=None)
+        return None if best is None or self._fitness(best) == -math.inf else best
 
     def _is_over(self) -> bool:
         """Whether the generation, in which all are tested, is the last one."""

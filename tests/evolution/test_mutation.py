@@ -792,3 +792,12 @@ def test_wrong_settings(change: dict[str, Any], message: str) -> None:
 
 def test_empty_population_and_scripts_that_name_a_device() -> None:
     assert mutations("parameters", device="cpu").mutation([]) == []
+
+
+def test_results_from_before_a_mutation_are_not_the_mutants_own() -> None:
+    agent = individual()
+    agent.fitness = [500.0]
+    nothing = Mutations(0, 0, 0, 0, 0, 1, rand_seed=0)  # there is no hp_config
+    assert nothing.mutation([agent])[0].own_fitness == [500.0]
+    (mutant,) = Mutations(0, 0, 0, 1, 0, 0, rand_seed=0).mutation([agent])
+    assert (mutant.fitness, mutant.own_fitness, agent.own_fitness) == ([500.0], [], [500.0])

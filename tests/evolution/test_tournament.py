@@ -1,8 +1,10 @@
 """Tests of `recurrent_rl.evolution.tournament`: who is selected, and that children stand alone."""
 
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.agents import make_team
@@ -16,6 +18,9 @@ from recurrent_rl import (
     TournamentSelection,
     collect_rollouts_recurrent,
 )
+from recurrent_rl.algorithms.migration import upgraded
+
+ENCODER = {"max_seq_len": 4}
 
 
 def population(*fitness: float) -> list[Any]:
@@ -89,7 +94,8 @@ def test_fitness_is_the_mean_of_the_latest_evaluations(eval_loop: int, best: int
     assert selection.fitness(agents[1]) == pytest.approx({1: 8, 2: 8}.get(eval_loop, 16 / 3))
 
 
-@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.filterwarnings("ignore:fitness. expected a number:UserWarning")
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_fitness_that_is_no_number_never_wins(bad: float, place: int) -> None:
     values = [-5.0, -5.0]
@@ -104,8 +110,59 @@ def test_fitness_that_is_no_number_never_wins(bad: float, place: int) -> None:
 def test_one_bad_evaluation_of_several_counts() -> None:
     agents = population(1.0, 2.0)
     agents[1].fitness = [math.nan, 100.0]
-    assert TournamentSelection(2, True, 2, 2).select(agents)[0] is agents[0]
+    with pytest.warns(UserWarning, match=r"got \[nan, 100\.0\] of individual 1; it ranks last"):
+        assert TournamentSelection(2, True, 2, 2).select(agents)[0] is agents[0]
     assert TournamentSelection(2, True, 2, 1).select(agents)[0] is agents[1]
+
+
+@pytest.mark.filterwarnings("ignore:fitness. expected a number:UserWarning")
+def test_nobody_is_selected_where_no_fitness_is_a_number() -> None:
+    agents = population(math.nan, -math.inf)
+    with pytest.raises(ValueError, match=r"whose fitness is a number, got \[\[nan\], \[-inf\]\]"):
+        TournamentSelection(1, False, 2).select(agents)
+
+
+def test_what_is_inherited_is_not_a_childs_own() -> None:
+    agents = population(500.0, 0.0)
+    selection = TournamentSelection(2, True, 2, 2, rand_seed=0)
+    elite, child = selection.select(agents)[1]
+    # The elite that goes on unchanged keeps its own results; all can be seen.
+    assert (elite.own_fitness, child.own_fitness) == ([500.0], [])
+    assert child.fitness == [500.0]
+    with pytest.raises(ValueError, match="individual 2 without any fitness of its own"):
+        selection.fitness(child)
+    elite.fitness.append(400.0)
+    child.fitness.append(10.0)
+    # With its parent's it would be 255.
+    assert (selection.fitness(elite), selection.fitness(child)) == (450.0, 10.0)
+    child.fitness += [20.0, 30.0]
+    assert selection.fitness(child) == 25.0
+    grandchild = selection.select([child, agents[1]])[1][1]
+    assert (grandchild.own_fitness, grandchild.fitness) == ([], [500.0, 10.0, 20.0, 30.0])
+
+
+def test_whose_results_they_are_is_copied_saved_and_loaded(tmp_path: Path) -> None:
+    _, child = TournamentSelection(2, True, 2, rand_seed=0).select(population(5.0, 0.0))[1]
+    child.fitness.append(1.0)
+    child.save_checkpoint(tmp_path / "child.pt")
+    for other in (child.clone(), type(child).load(tmp_path / "child.pt")):
+        assert (other.own_fitness, other.fitness) == ([1.0], [5.0, 1.0])
+
+
+@pytest.mark.parametrize(("trained", "own"), [(0, []), (8, [2.0])])
+def test_a_child_of_the_older_format_has_the_latest_result_at_most(
+    trained: int, own: list[float]
+) -> None:
+    data: dict[str, Any] = {
+        "lineage": [{"steps": 0}, {"steps": 40}],
+        "fitness": [1.0, 2.0],
+        "elite": False,
+        "hp_config": None,
+    }
+    group = {"carry": None, "env_steps": 40 + trained, "policy": {}, "networks": (None, None)}
+    shapes = {"config": {"share_encoders": True}, "net_config": {"encoder_config": ENCODER}}
+    new = upgraded({**data, "groups": {"": {**group, **shapes}}})
+    assert new["fitness"][new["individual"]["inherited"] :] == own
 
 
 # --- tournaments --------------------------------------------------------------------------------
@@ -259,8 +316,34 @@ def test_teams() -> None:
 @pytest.mark.parametrize("name", ["tournament_size", "population_size", "eval_loop"])
 def test_numbers_below_one(name: str) -> None:
     numbers = {"tournament_size": 1, "population_size": 1, "eval_loop": 1, name: 0}
-    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=rf"^{name}: expected a number in \[1, 1e\+15\], got 0"):
         TournamentSelection(elitism=True, **numbers)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("elitism", "banana"),
+        ("elitism", 14),
+        ("elitism", None),
+        ("eval_loop", math.nan),
+        ("eval_loop", 1.0),
+        ("tournament_size", True),
+        ("population_size", "4"),
+        ("rand_seed", math.nan),
+        ("rand_seed", "seed"),
+    ],
+)
+def test_values_of_the_wrong_type(name: str, value: Any) -> None:
+    options: dict[str, Any] = {"tournament_size": 1, "elitism": True, "population_size": 1}
+    with pytest.raises(TypeError, match=f"^{name}: expected .*, got "):
+        TournamentSelection(**{**options, name: value})
+
+
+def test_numpys_values_become_pythons() -> None:
+    selection = TournamentSelection(np.int64(2), np.True_, np.int32(3), rand_seed=np.int64(4))  # type: ignore[arg-type]
+    values = (selection.tournament_size, selection.elitism, selection.population_size)
+    assert [type(value) for value in values] == [int, bool, int]
 
 
 @pytest.mark.parametrize("count", [0, 2])
@@ -272,5 +355,7 @@ def test_too_few_for_a_tournament(count: int) -> None:
 def test_not_evaluated() -> None:
     agents = population(1.0, 2.0)
     agents[1].fitness = []
-    with pytest.raises(ValueError, match=r"individual 1 without any fitness; call agent\.test"):
+    with pytest.raises(
+        ValueError, match=r"individual 1 without any fitness of its own; call agent\.test"
+    ):
         TournamentSelection(1, True, 2).select(agents)
