@@ -16,7 +16,7 @@ from recurrent_rl.acting.carry import Carry
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Player
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
-from recurrent_rl.envs.usage import mark
+from recurrent_rl.envs.usage import mark, note_seeded, was_seeded
 from recurrent_rl.spaces.array import Array
 
 
@@ -159,7 +159,12 @@ def _reset(agent: ActingAgent, rows: RowSource) -> list[Carry]:
     # Whatever comes of it, the reset ends what anyone could have continued.
     agent.collection.forget()
     mark(rows.env, None)
-    observed = rows.reset(agent.groups[0].next_seed())
+    seed = agent.groups[0].next_seed()
+    if seed is None and was_seeded(rows.env):
+        # Otherwise each collection after a seeded test would begin with the same episodes.
+        seed = int(np.random.SeedSequence().generate_state(1)[0]) >> 1
+    note_seeded(rows.env, seeded=False)
+    observed = rows.reset(seed)
     for i, (group, seen) in enumerate(zip(agent.groups, observed, strict=True)):
         _check_first(group, seen, functools.partial(rows.name, i))
     return [Carry.fresh(*pair) for pair in zip(agent.groups, observed, strict=True)]

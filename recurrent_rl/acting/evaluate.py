@@ -14,7 +14,7 @@ from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import as_tensor
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
-from recurrent_rl.envs.usage import mark
+from recurrent_rl.envs.usage import mark, note_seeded
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
@@ -39,6 +39,8 @@ def play_episodes(
             raise ValueError(f"{name}: expected at least 1, got {count}")
     rows = agent.rows_of(env)
     mark(rows.env, None)
+    if seed is not None:
+        note_seeded(rows.env, seeded=True)
     returns: list[list[Array]] = []
     for i in range(-(-episodes // rows.num_envs)):
         observed = rows.reset(_seed_of_round(seed, i))
@@ -58,6 +60,7 @@ class _Part:
         rows = len(seen.observation)
         self.group, self.seen, self.deterministic = group, seen, deterministic
         self.player, self.total = group.player(rows), np.zeros(rows)
+        self.last_score = self.total
 
     def act(self, playing: Array, name: Callable[[int], str]) -> Array:
         """Choose the rows' actions; ``playing`` says whose episode goes on, bool [N]."""
@@ -79,6 +82,7 @@ class _Part:
     def take(self, outcome: Outcome, observed: Observed, playing: Array) -> None:
         """Take in what a step led to, and what is seen next."""
         score = outcome.reward if outcome.score is None else outcome.score
+        self.last_score = score
         self.total += np.where(playing, score, 0)
         self.player.hear(outcome.reward, self.seen.exists)
         self.seen = observed
@@ -94,9 +98,19 @@ def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> Non
             part.act(going, functools.partial(_name, rows, i, steps))
             for i, (part, going) in enumerate(zip(parts, of_rows, strict=True))
         ]
-        stepped = rows.step(actions, [part.seen for part in parts])
+        try:
+            stepped = rows.step(actions, [part.seen for part in parts])
+        except Exception as error:
+            error.add_note(f"at step {steps} of the episode")
+            raise
         for part, going, (outcome, observed) in zip(parts, of_rows, stepped, strict=True):
             part.take(outcome, observed, going)
+            if not np.isfinite(part.total).all():
+                row = int(np.flatnonzero(~np.isfinite(part.total))[0])
+                raise ValueError(
+                    f"reward: expected finite numbers, got {part.last_score[row]} from "
+                    f"{rows.name(parts.index(part), row)} at step {steps} of the episode"
+                )
         ended = outcome.terminated | outcome.truncated if outcome.ended is None else outcome.ended
         playing &= ~ended[:: parts[-1].group.size]
         steps += 1

@@ -231,4 +231,11 @@ class SingleAgent(Agent):
 
 def one_environment(env: gym.Env[Any, Any]) -> VectorEnv[Any, Any, Any]:
     """See a single environment as a vector of one."""
-    return SyncVectorEnv([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+    return _OneEnvironment([lambda: env], autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+class _OneEnvironment(SyncVectorEnv):
+    """Somebody's environment, which stays open when the vector around it goes."""
+
+    def close_extras(self, **kwargs: Any) -> None:
+        pass

@@ -4,14 +4,18 @@ Letters: E environments, N = E rows.
 """
 
 import functools
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
 import numpy as np
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
+from recurrent_rl.envs import vector_outputs
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
+from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
@@ -69,7 +73,7 @@ class GymRows(RowSource):
 
         Raises:
             TypeError: it is something else, or its observations are not supported.
-            ValueError: its autoreset mode is not declared.
+            ValueError: its autoreset mode is not declared, or some of its environments are one.
 
         """
         space = getattr(env, "single_observation_space", None)
@@ -79,6 +83,7 @@ class GymRows(RowSource):
                 f"one with make_vect_envs, or SyncVectorEnv([lambda: env]); for PettingZoo's there "
                 f"is IPPO"
             )
+        check_distinct(innermost(env))
         self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
         self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
         self._action_space = env.single_action_space
@@ -92,14 +97,24 @@ class GymRows(RowSource):
 
     def reset(self, seed: int | None = None) -> list[Observed]:
         """Start all episodes afresh."""
-        observation, mask = self._seen(*self.env.reset(seed=seed))
+        observation, mask = self._seen(*self._reset(seed=seed))
         return [Observed(observation, start=np.ones(self.num_envs, dtype=bool), action_mask=mask)]
 
     def step(
         self, actions: Sequence[Array], before: Sequence[Observed]
     ) -> list[tuple[Outcome, Observed]]:
         """Take a step from ``before``; what it led to, and what is seen next."""
-        observation, reward, terminated, truncated, info = self.env.step(actions[0])
+        try:
+            returned = self.env.step(actions[0])
+        except Exception as error:
+            self._say_where(error, "step")
+            raise
+        observation, reward, terminated, truncated, info = vector_outputs.parts(
+            "step", returned, ("observations", "rewards", "terminated", "truncated", "info")
+        )
+        reward = vector_outputs.rewards(reward, self.num_envs)
+        terminated = vector_outputs.flags("terminated", terminated, self.num_envs)
+        truncated = vector_outputs.flags("truncated", truncated, self.num_envs)
         ended = terminated | truncated
         observation, mask = self._seen(observation, info)
         if mask is None and ended.all() and before[0].action_mask is not None:
@@ -114,7 +129,10 @@ class GymRows(RowSource):
             if self.mode == AutoresetMode.DISABLED:
                 if len(final_rows):
                     final = np.array(observation[final_rows])
-                observation, first = self._seen(*self.env.reset(options={"reset_mask": ended}))
+                # Copies: the reset may write over the vector's arrays.
+                reward, terminated, truncated = map(np.array, (reward, terminated, truncated))
+                mask = None if mask is None else np.array(mask)
+                observation, first = self._seen(*self._reset(options={"reset_mask": ended.copy()}))
                 if mask is not None and first is not None:
                     # A partial reset's info has nothing of the rows that go on.
                     mask = np.where(ended[:, None], first, mask)
@@ -122,6 +140,27 @@ class GymRows(RowSource):
                 final = self._final(info, final_rows)
         outcome = Outcome(reward, terminated, truncated, final_rows, final)
         return [(outcome, Observed(observation, start, action_mask=mask))]
+
+    def _reset(self, **options: Any) -> tuple[Any, ...]:
+        try:
+            returned = self.env.reset(**options)
+        except Exception as error:
+            self._say_where(error, "reset")
+            raise
+        return vector_outputs.parts("reset", returned, ("observations", "info"))
+
+    def _say_where(self, error: Exception, command: str) -> None:
+        """Note which environment an error came from, if its traceback tells."""
+        members = getattr(getattr(self.env, "unwrapped", self.env), "envs", None) or ()
+        objects = [id(x) for x in members] + [id(x) for x in innermost(self.env)]
+        trace = error.__traceback__
+        while trace is not None and members:
+            place = id(trace.tb_frame.f_locals.get("self"))
+            if place in objects:
+                number = objects.index(place) % len(members)
+                error.add_note(f"in {command} of environment {number}")
+                return
+            trace = trace.tb_next
 
     def _next_step(
         self,
@@ -151,18 +190,32 @@ class GymRows(RowSource):
                 f"the declared mode right?"
             )
         finals = info["final_obs"]
+        expected = (self.num_envs, *self._layout.shape)
         if isinstance(finals, Mapping | tuple):  # of arrays, as observations are
             whole = part_mask(finals)[0] if self._mask_inside else finals
-            return self._layout.pack(whole, (self.num_envs,))[rows]
+            stored = self._layout.pack(whole, (self.num_envs,))
+            vector_outputs.observation_shape(stored, expected, "info['final_obs']")
+            return stored[rows]
+        if len(finals) != self.num_envs or any(finals[i] is None for i in rows):
+            raise ValueError(
+                f"info['final_obs']: expected the final observations of environments {rows} at "
+                f"these places of {self.num_envs}, got {len(finals)} places: {finals}"
+            )
         each = [part_mask(finals[i])[0] if self._mask_inside else finals[i] for i in rows]
-        return np.stack([self._layout.pack(final) for final in each])
+        packed = [self._layout.pack(final) for final in each]
+        for final in packed:
+            vector_outputs.observation_shape(final[None], (1, *expected[1:]), "info['final_obs']")
+        return np.stack(packed)
 
     def _seen(self, observation: Any, info: dict[str, Any]) -> tuple[Array, Array | None]:
         """Return what is seen and what is allowed, [N, *shape] and bool [N, n] or None."""
         inside = None
         if self._mask_inside:
             observation, inside = part_mask(observation)
+        if not self._layout.nested:
+            observation = vector_outputs.as_array("observation", observation)
         stored = self._layout.pack(observation, (self.num_envs,))
+        vector_outputs.observation_shape(stored, (self.num_envs, *self._layout.shape))
         return stored, self._mask(info, inside)
 
     def _mask(self, info: dict[str, Any], inside: Any) -> Array | None:
@@ -262,12 +315,51 @@ def make_vect_envs(
         )
     if num_envs < 1:
         raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+    _check_maker(env_name, make_env)
+    token = f"_recurrent_rl_built_{uuid.uuid4().hex}"
 
     def build() -> gym.Env[Any, Any]:
-        if make_env is not None:
-            return make_env()
-        assert env_name is not None
-        return gym.make(env_name, **env_kwargs)
+        made = gym.make(env_name, **env_kwargs) if make_env is None else make_env()  # type: ignore[arg-type]
+        if not isinstance(made, gym.Env):
+            raise TypeError(
+                f"make_env: expected a function that returns a Gymnasium environment, got "
+                f"{type(made).__name__} ; for PettingZoo's there is make_multi_agent_vect_envs"
+            )
+        own = getattr(made.unwrapped, "__dict__", {})
+        if token in own and num_envs > 1:
+            raise _one_for_all()
+        own[token] = True
+        return made
 
     kind = AsyncVectorEnv if should_async_vector else SyncVectorEnv
     return cast(TypedVectorEnv, kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP))
+
+
+def _check_maker(env_name: Any, make_env: Any) -> None:
+    """Raise TypeError if something else stands where a name or a function should."""
+    if env_name is not None and not isinstance(env_name, str | EnvSpec):
+        hint = "pass it as make_env=" if callable(env_name) else "write make_env=lambda: ..."
+        raise TypeError(
+            f"env_name: expected a registered Gymnasium id, got {type(env_name).__name__}; for a "
+            f"function that builds an environment {hint}"
+        )
+    if make_env is not None and (not callable(make_env) or isinstance(make_env, gym.Env)):
+        hint = "pass it as env_name" if isinstance(make_env, str) else "write make_env=lambda: ..."
+        raise TypeError(
+            f"make_env: expected a function that builds one environment each time, got "
+            f"{type(make_env).__name__} {make_env!r}; {hint}"
+        )
+
+
+def check_distinct(envs: Sequence[Any]) -> None:
+    """Raise ValueError if two of a vector's innermost environments are one object."""
+    if len({id(env) for env in envs}) < len(envs):
+        raise _one_for_all()
+
+
+def _one_for_all() -> ValueError:
+    return ValueError(
+        "env: expected an environment of its own for each place of the vector, got one object for "
+        "several, whose episodes would run into each other; let the function build a new one each "
+        "time: make_env=lambda: MyEnv(), not make_env=lambda: env"
+    )

@@ -654,7 +654,7 @@ def test_another_vector_of_the_same_environments_starts_afresh(mode: AutoresetMo
         assert_ratio_one(agent)
 
 
-@pytest.mark.parametrize("order", [[1, 0], [0], [1], [0, 0], [0, 1, 2]], ids=str)
+@pytest.mark.parametrize("order", [[1, 0], [0], [1], [0, 1, 2]], ids=str)
 def test_a_vector_of_some_of_the_environments_starts_afresh(order: list[int]) -> None:
     env, other = long_episodes(), scripted(["300t"])
     agent = make_agent(env)

@@ -234,3 +234,28 @@ class TestMakeVectEnvs:
     def test_unknown_name(self) -> None:
         with pytest.raises(gym.error.NameNotFound, match="CartPool"):
             make_vect_envs("CartPool-v1", 2, should_async_vector=False)
+
+
+class TestMakers:
+    def test_one_object_for_all(self) -> None:
+        one = Scripted("3t")
+        for make in (lambda: one, lambda: gym.wrappers.TimeLimit(one, 9)):
+            with pytest.raises(ValueError, match="one object for several"):
+                make_vect_envs(make_env=make, num_envs=2, should_async_vector=False)
+            make_vect_envs(make_env=make, num_envs=1, should_async_vector=False).close()
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"make_env": Scripted("3t")}, "make_env: expected a function .* got Scripted"),
+            ({"make_env": gym}, "make_env: expected a function .* got module"),
+            ({"make_env": "CartPole-v1"}, "make_env: expected a function .* pass it as env_name"),
+            ({"env_name": Scripted}, "env_name: expected a registered .* pass it as make_env="),
+            ({"env_name": Scripted("3t")}, "env_name: expected a registered Gymnasium id, got S"),
+            ({"make_env": lambda: Scripted}, "returns a Gymnasium environment, got ABCMeta|type"),
+            ({"make_env": lambda: None}, "returns a Gymnasium environment, got NoneType"),
+        ],
+    )
+    def test_something_else_than_a_maker(self, options: dict[str, Any], message: str) -> None:
+        with pytest.raises(TypeError, match=message):
+            make_vect_envs(**options, num_envs=2, should_async_vector=False)
