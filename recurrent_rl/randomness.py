@@ -1,5 +1,6 @@
 """Random streams: seeded, derived from each other, and saved."""
 
+import operator
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +13,7 @@ def seeded(seed: int | None) -> torch.Generator:
     if seed is None:
         generator.seed()
     else:
-        generator.manual_seed(seed)
+        generator.manual_seed(operator.index(seed))  # which may be NumPy's
     return generator
 
 

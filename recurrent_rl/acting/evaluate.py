@@ -4,6 +4,7 @@ Letters: E environments, A agents in a group, N = E * A rows.
 """
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -122,6 +123,8 @@ def _name(rows: RowSource, group: int, step: int, row: int) -> str:
 
 def _seed_of_round(seed: int | None, number: int) -> int | None:
     """Each round has its own: how often environments reset in the last depends on the policy."""
-    if seed is None or number == 0:
-        return seed
+    if seed is None:
+        return None
+    if number == 0:
+        return operator.index(seed)  # environments want Python's own
     return derived_seed(seed, number, bits=31)

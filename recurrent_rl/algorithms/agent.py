@@ -20,6 +20,7 @@ from recurrent_rl.algorithms.recorder import OnPolicyRecorder
 from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.envs.rows import Observed, RowSource
+from recurrent_rl.plain import plain
 
 
 class Agent(HasSettings, InPopulation, ActingAgent):
@@ -128,7 +129,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         child = self.clone()
         for group in child.groups:
             group.reseed(index)
-        latest = plain(self.fitness[-1]) if self.fitness else None
+        latest = _history(self.fitness[-1]) if self.fitness else None
         child.lineage.append(Birth(index, self.index, self.env_steps, latest))
         child.individual.elite = False
         child.individual.inherited = len(child.fitness)
@@ -155,7 +156,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
             "groups": {name: trainer.to_data() for name, trainer in self.trainers.items()},
             "collection": self.collection.to_data(self.groups),
             **{
-                name: [plain(value) for value in getattr(self, name)]
+                name: [_history(value) for value in getattr(self, name)]
                 for name in ("steps", "fitness", "scores")
             },
             "individual": self.individual.to_data(),
@@ -263,6 +264,6 @@ class Agent(HasSettings, InPopulation, ActingAgent):
             raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
 
 
-def plain(value: Any) -> Any:
-    """Return Python's own number for NumPy's, which loops may have appended."""
-    return value.item() if hasattr(value, "item") else value
+def _history(value: Any) -> Any:
+    """Return what loops may have appended, numbers of NumPy or torch, in Python's own types."""
+    return plain(value.tolist() if isinstance(value, torch.Tensor) else value, "a history")

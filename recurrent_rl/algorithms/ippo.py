@@ -1,7 +1,7 @@
 """Independent PPO for several agents, one policy for each group of alike agents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import torch
 
@@ -12,6 +12,7 @@ from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.validation import SEED, checked
 
 
 class IPPO(MultiAgent):
@@ -84,6 +85,8 @@ class IPPO(MultiAgent):
                 spaces; the message has what is known.
 
         """
+        seed = checked("seed", seed, Annotated[int | None, SEED])
+        agent_id_input = checked("agent_id_input", agent_id_input, bool)
         team = Team.resolve(observation_spaces, action_spaces, agent_ids, groups, team_reward)
         networks = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
         trainers = {}

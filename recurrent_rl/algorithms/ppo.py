@@ -1,7 +1,7 @@
 """PPO for one agent."""
 
 from collections.abc import Mapping
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import gymnasium as gym
 import torch
@@ -14,6 +14,7 @@ from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.single_agent import SingleAgent
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.policy import CustomNetworks
+from recurrent_rl.validation import SEED, checked
 
 
 class PPO(SingleAgent):
@@ -62,6 +63,7 @@ class PPO(SingleAgent):
             ValueError: an unknown name or a value out of range; the message has what is known.
 
         """
+        seed = checked("seed", seed, Annotated[int | None, SEED])
         shapes, options = sorted_options(net_config, hyperparameters)
         config = PPOConfig.from_dict(options)
         group = AgentGroup(

@@ -12,6 +12,7 @@ from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.policy import CustomNetworks
+from recurrent_rl.plain import plain
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.masks import without_mask
 from recurrent_rl.spaces.serialization import same_space
@@ -100,17 +101,21 @@ class Team:
                     "got None; pass env.possible_agents"
                 )
             agent_ids = list(observation_spaces)
-        ids = list(agent_ids)
+        ids = plain(list(agent_ids), "agent_ids")
+        groups = _plain_groups(groups)
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f"agent_ids: expected different names, got {ids}")
-        if team_reward not in (None, "sum", "mean"):
+        if team_reward is not None and str(plain(team_reward, "team_reward")) not in (
+            "sum",
+            "mean",
+        ):
             raise ValueError(f"team_reward: expected 'sum', 'mean' or None, got {team_reward!r}")
         actions = _by_agent("action_spaces", action_spaces, ids)
         observations = {
             agent: without_mask(space, actions[agent])[0]
             for agent, space in _by_agent("observation_spaces", observation_spaces, ids).items()
         }
-        team = cls(ids, observations, actions, group_agents(ids, groups), team_reward)
+        team = cls(ids, observations, actions, group_agents(ids, groups), plain(team_reward))
         for name, agents in team.grouped_agents.items():
             team._check_group(name, agents)
         return team
@@ -167,6 +172,12 @@ class Team:
             options = sorted_options(net_config, hyperparameters)
             return dict.fromkeys(self.grouped_agents, options)
         parts = NetConfig().to_dict().keys()
+        taken = sorted(parts & {*self.grouped_agents, *self.agent_ids})
+        if taken:
+            raise ValueError(
+                f"groups: expected names that net_config does not use itself, got {taken}; choose "
+                f"another name with groups="
+            )
         common = {k: v for k, v in (net_config or {}).items() if k in parts}
         special: dict[str, tuple[str, Any]] = {}
         for key, value in (net_config or {}).items():
@@ -222,6 +233,18 @@ class Team:
         for name, agents in self.grouped_agents.items():
             _check_alike(name, agents, env)
         return GroupRows(env, list(self.grouped_agents.values()), self.team_reward)
+
+
+def _plain_groups(
+    groups: Mapping[str, Sequence[str]] | None,
+) -> dict[str, Sequence[str]] | None:
+    """Return groups in Python's own types, with the names that NumPy may have given."""
+    if groups is None or not isinstance(groups, Mapping):
+        return groups
+    return {
+        plain(name, "a name in groups"): plain(list(members), f"groups[{name!r}]")
+        for name, members in groups.items()
+    }
 
 
 def _by_agent(name: str, spaces: Spaces, ids: Sequence[str]) -> dict[str, gym.Space[Any]]:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ from recurrent_rl.algorithms.ppo import PPO
 from recurrent_rl.algorithms.search_space import HyperparameterConfig
 from recurrent_rl.algorithms.team import Spaces
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.validation import unknown_name
+from recurrent_rl.validation import SEED, checked, unknown_name
 
 ALGORITHMS: dict[str, type[PPO] | type[IPPO]] = {"PPO": PPO, "IPPO": IPPO}
 
@@ -109,6 +109,7 @@ def create_population(
         if count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
     options = _options(algo, INIT_HP or {})
+    seed = checked("seed", seed, Annotated[int | None, SEED])
     for_agents, for_spread = np.random.SeedSequence(seed).spawn(2)
     seeds = [int(s >> np.uint64(1)) for s in for_agents.generate_state(population_size, np.uint64)]
     population: list[Any] = []

@@ -476,7 +476,7 @@ def test_what_no_file_can_hold_is_refused_before_anything_is_written(
 ) -> None:
     content = path.read_bytes()
     agent.scores = [1.0, object()]  # type: ignore[list-item]
-    with pytest.raises(TypeError, match=r"scores\[1\]: expected a number, text, .*object"):
+    with pytest.raises(TypeError, match=r"a history: expected a number, text, .*object"):
         agent.save_checkpoint(path)
     assert os.listdir(path.parent) == ["agent.pt"]
     assert path.read_bytes() == content
