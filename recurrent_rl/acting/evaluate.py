@@ -43,14 +43,15 @@ def play_episodes(
     if seed is not None:
         note_seeded(rows.env, seeded=True)
     returns: list[list[Array]] = []
-    for i in range(-(-episodes // rows.num_envs)):
-        observed = rows.reset(_seed_of_round(seed, i))
-        parts = [
-            _Part(group, seen, deterministic)
-            for group, seen in zip(agent.groups, observed, strict=True)
-        ]
-        _play(rows, parts, max_steps)
-        returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
+    with rows.waiting():
+        for i in range(-(-episodes // rows.num_envs)):
+            observed = rows.reset(_seed_of_round(seed, i))
+            parts = [
+                _Part(group, seen, deterministic)
+                for group, seen in zip(agent.groups, observed, strict=True)
+            ]
+            _play(rows, parts, max_steps)
+            returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
     return [np.concatenate(each) for each in zip(*returns, strict=True)]
 
 

@@ -178,6 +178,8 @@ class MultiAgent(Agent):
     ) -> dict[str, Array]:
         """Run episodes without learning.
 
+        Environments are reset once for each episode, and left at the end of the last one.
+
         Args:
             env: a PettingZoo environment or a vector of E; left open, and its next collection
                 starts afresh.

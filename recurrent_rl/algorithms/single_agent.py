@@ -171,7 +171,9 @@ class SingleAgent(Agent):
         """Run episodes without learning.
 
         Every environment of a vector plays the same number of episodes from fresh resets, so that
-        short episodes are not favoured.
+        short episodes are not favoured. One environment, and those of a ``SyncVectorEnv``, are
+        reset once for each episode and left at the end of the last one; other vectors reset
+        themselves as their autoreset mode says.
 
         Args:
             env: one environment or a vector of E; left open, and its next collection starts

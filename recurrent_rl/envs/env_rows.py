@@ -25,6 +25,7 @@ class EnvRows(ABC):
         table: the arrays, of all E environments.
         index: of the environment in the table.
         alive: the agents that are alive.
+        waits: an episode that ends is followed by nothing until the next reset.
 
     """
 
@@ -32,6 +33,7 @@ class EnvRows(ABC):
         """See ``env`` as environment number ``index`` of a table."""
         self.env, self.table, self.index = env, table, index
         self.alive: set[str] = set()
+        self.waits = self._over = False
         method = getattr(env, "action_masks", None)
         self._mask_method = method if callable(method) else None
         for block in table.blocks:
@@ -59,6 +61,7 @@ class EnvRows(ABC):
                 f"self.agents in reset()"
             )
         self.alive.clear()
+        self._over = False
         for block in self.table.blocks:
             # Agents that come later may have masks: the policy must expect them from the start.
             block.masked[self.index] |= block.mask_size > 0 and (
@@ -71,6 +74,9 @@ class EnvRows(ABC):
 
     def step(self) -> None:
         """Take the table's actions; an episode that ends is followed by the next at once."""
+        if self._over:
+            self._write_nothing()
+            return
         observations, rewards, terminations, truncations, infos, finals = self._step()
         flagged = {a for flags in (terminations, truncations) for a, flag in flags.items() if flag}
         ended = self._has_ended(flagged)
@@ -82,10 +88,33 @@ class EnvRows(ABC):
         if flagged or ended:
             self._write_ends(terminations, truncations, finals, ended)
         self.table.ended[self.index] = ended
-        if ended:
+        if ended and self.waits:
+            self._over = True
+            self._write_nobody()
+        elif ended:
             self.reset()
         else:
             self._write_observations(observations, infos, flagged)
+
+    def wait(self, waits: bool) -> None:
+        """Let nothing follow upon episodes that end until the next reset, or the next again."""
+        self.waits, self._over = waits, False
+
+    def _write_nothing(self) -> None:
+        """Write a step in which nobody is there, as the episode is over."""
+        e = self.index
+        for block in self.table.blocks:
+            block.reward[e] = 0
+            block.lived[e] = block.terminated[e] = block.truncated[e] = block.shown[e] = False
+        self.table.ended[e] = False
+
+    def _write_nobody(self) -> None:
+        """Write that nobody sees anything."""
+        e = self.index
+        for block in self.table.blocks:
+            block.start[e] = block.exists[e] = block.forced[e] = False
+            block.observation[e] = block.layout.blank
+            block.mask[e] = True
 
     def _write_ends(
         self, terminations: ByAgent, truncations: ByAgent, finals: ByAgent, ended: bool

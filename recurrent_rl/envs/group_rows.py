@@ -3,7 +3,8 @@
 Letters: E environments, A agents in a group, N = E * A rows, row e * A + a.
 """
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -45,6 +46,16 @@ class GroupRows(RowSource):
         """Say which agent and environment a row is."""
         agents = self._views[group].agents
         return f"agent {agents[row % len(agents)]!r} in environment {row // len(agents)}"
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let environments wait for a reset after their episodes."""
+        self.env.wait_after_episodes(True)
+        try:
+            yield
+        finally:
+            if not self.env.closed:
+                self.env.wait_after_episodes(False)
 
     def reset(self, seed: int | None = None) -> list[Observed]:
         """Start all episodes afresh."""

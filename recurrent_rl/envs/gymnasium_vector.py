@@ -3,9 +3,10 @@
 Letters: E environments, N = E rows.
 """
 
+import contextlib
 import functools
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import gymnasium as gym
@@ -13,7 +14,7 @@ import numpy as np
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-from recurrent_rl.envs import vector_outputs
+from recurrent_rl.envs import parking, vector_outputs
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
@@ -84,6 +85,7 @@ class GymRows(RowSource):
                 f"is IPPO"
             )
         check_distinct(innermost(env))
+        self._waiting: list[parking.Waiting] = []
         self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
         self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
         self._action_space = env.single_action_space
@@ -95,8 +97,17 @@ class GymRows(RowSource):
         """Say which environment a row is."""
         return f"environment {row}"
 
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Let environments of a ``SyncVectorEnv`` wait for a reset after their episodes."""
+        with parking.waiting(getattr(self.env, "unwrapped", self.env)) as self._waiting:
+            yield
+        self._waiting = []
+
     def reset(self, seed: int | None = None) -> list[Observed]:
         """Start all episodes afresh."""
+        for member in self._waiting:
+            member.release()
         observation, mask = self._seen(*self._reset(seed=seed))
         return [Observed(observation, start=np.ones(self.num_envs, dtype=bool), action_mask=mask)]
 

@@ -78,6 +78,10 @@ class MultiAgentVectorEnv(ABC):
         """Take the actions in the table; what they led to is in the table."""
 
     @abstractmethod
+    def wait_after_episodes(self, waits: bool) -> None:
+        """Let nothing follow upon episodes that end until the next reset; False: the next one."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close the environments; safe to call twice."""
 
@@ -245,6 +249,10 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self._check_open()
         _execute(("step",), self._rows)
 
+    def wait_after_episodes(self, waits: bool) -> None:
+        self._check_open()
+        _execute(("wait", waits), self._rows)
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
@@ -392,6 +400,9 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
     def step_rows(self) -> None:
         self._execute_in_all(("step",), [("step",)] * len(self._parts))
 
+    def wait_after_episodes(self, waits: bool) -> None:
+        self._execute_in_all(("wait", waits), [("wait", waits)] * len(self._parts))
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
@@ -477,7 +488,7 @@ def _execute(
     """Reset or step some environments, one after the other.
 
     Args:
-        command: ("reset", the environments' seeds, options) or ("step",).
+        command: ("reset", the environments' seeds, options), ("step",) or ("wait", whether to).
         rows: the environments.
         note: called with the index of each environment before its turn.
 
@@ -489,6 +500,8 @@ def _execute(
             if command[0] == "reset":
                 _, seeds, options = command
                 row.reset(seeds[k], options)
+            elif command[0] == "wait":
+                row.wait(command[1])
             else:
                 row.step()
         except Exception as error:

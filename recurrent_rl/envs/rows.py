@@ -6,6 +6,7 @@ environment is one group of one agent: N = E.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,6 +87,13 @@ class RowSource(ABC):
         self, actions: Sequence[Array], before: Sequence[Observed]
     ) -> list[tuple[Outcome, Observed]]:
         """Take a step from ``before``; for each group what it led to, and what is seen next."""
+
+    def waiting(self) -> AbstractContextManager[Any]:
+        """Let environments wait for a reset after their episodes, where they can, while it is open.
+
+        Otherwise a vector resets them at once, to begin an episode that nobody may want.
+        """
+        return nullcontext()
 
     @abstractmethod
     def name(self, group: int, row: int) -> str:

@@ -11,7 +11,13 @@ from support.agents import make_agent
 from support.envs import NAN_REWARD, Scripted, scripted
 from support.multi_envs import OneAgent
 
-from recurrent_rl import IPPO, PPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
+from recurrent_rl import (
+    IPPO,
+    PPO,
+    AsyncMultiAgentVectorEnv,
+    SyncMultiAgentVectorEnv,
+    collect_rollouts_recurrent,
+)
 
 SAME = AutoresetMode.SAME_STEP
 
@@ -137,3 +143,95 @@ def test_a_single_environment_stays_open() -> None:
     env = Closing("3t")
     make_agent(scripted(["3t"])).test(env)
     assert not env.closed
+
+
+class Levels(gym.Env):
+    """One level after the other, of one to three steps; the return is the level's number."""
+
+    observation_space = gym.spaces.Box(-1, 1, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, first: int = 0, masked: bool = False) -> None:
+        self.level, self.resets, self.masked = first - 1, 0, masked
+        self.seeds: list[int | None] = []
+        if masked:
+            self.action_masks = lambda: np.array([1, 1 - self.over])
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.level, self.resets, self.time, self.over = self.level + 1, self.resets + 1, 0, False
+        self.seeds.append(seed)
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        assert not self.over, "stepped behind the end"
+        self.time += 1
+        self.over = self.time > self.level % 3
+        # In a final state some show what is outside their space.
+        seen = np.full(1, np.nan if self.over else 0, np.float32)
+        return seen, self.level * float(self.over), self.over, False, {}
+
+
+class TestOneResetForEachEpisode:
+    @pytest.mark.parametrize("seed", [None, 3])
+    @pytest.mark.parametrize("masked", [False, True])
+    def test_a_single_environment(self, seed: int | None, masked: bool) -> None:
+        env = Levels(masked=masked)
+        agent = PPO(env.observation_space, env.action_space, seed=0)
+        assert agent.evaluate(env, 10, seed=seed).tolist() == list(range(10))
+        assert env.resets == 10
+        assert (len(set(env.seeds)) == 10) == (seed is not None)
+        agent.test(env, loop=3)
+        assert env.resets == 13
+
+    @pytest.mark.parametrize("seed", [None, 3])
+    @pytest.mark.parametrize("wrapped", [False, True])
+    @pytest.mark.parametrize("mode", list(AutoresetMode))
+    def test_vectors(self, mode: AutoresetMode, wrapped: bool, seed: int | None) -> None:
+        # What a NEXT_STEP vector shows at an episode's end, the policy sees.
+        kind = FiniteLevels if mode is AutoresetMode.NEXT_STEP else Levels
+        members = [kind(10 * i, masked=True) for i in range(3)]
+        env: Any = SyncVectorEnv([lambda e=e: e for e in members], autoreset_mode=mode)  # type: ignore[misc]
+        agent = PPO(env.single_observation_space, env.single_action_space, seed=0)
+        played = agent.evaluate(
+            gym.wrappers.vector.RecordEpisodeStatistics(env) if wrapped else env, 8, seed=seed
+        )
+        assert played.tolist() == [0, 10, 20, 1, 11, 21, 2, 12, 22]
+        assert [member.resets for member in members] == [3, 3, 3]
+        assert env.envs == members
+
+    def test_cut_off(self) -> None:
+        env = Levels(2)
+        agent = PPO(env.observation_space, env.action_space, seed=0)
+        assert agent.evaluate(env, 3, max_steps=1).tolist() == [0, 3, 0]
+        assert env.resets == 3
+
+    @pytest.mark.parametrize("workers", [False, True])
+    def test_teams(self, workers: bool) -> None:
+        kind: Any = AsyncMultiAgentVectorEnv if workers else SyncMultiAgentVectorEnv
+        env = kind([lambda: OneAgent(FiniteLevels()), lambda: OneAgent(FiniteLevels(10))])
+        try:
+            agent = ippo_for(env)
+            (returns,) = agent.evaluate(env, 6).values()
+            assert returns.tolist() == [0, 10, 1, 11, 2, 12]
+            # Collecting begins the next levels, and goes from one to the other by itself.
+            collect_rollouts_recurrent(agent, env, 40)
+            (trainer,) = agent.trainees.values()
+            assert trainer.buffer is not None
+            assert trainer.buffer.terminated.sum(0).min() > 10
+        finally:
+            env.close()
+
+    def test_a_single_team(self) -> None:
+        levels = FiniteLevels()
+        env = OneAgent(levels)
+        agent = ippo_for(SyncMultiAgentVectorEnv([lambda: OneAgent(FiniteLevels())]))
+        (returns,) = agent.evaluate(env, 5).values()
+        assert returns.tolist() == [0, 1, 2, 3, 4]
+        assert levels.resets == 5
+
+
+class FiniteLevels(Levels):
+    def step(self, action: Any) -> Any:
+        seen, *others = super().step(action)
+        return np.zeros_like(seen), *others
