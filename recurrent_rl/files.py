@@ -85,6 +85,15 @@ class Draft:
             self.file.close()
         os.replace(self._path, self.target)
 
+    def unbuffered(self) -> BinaryIO:
+        """Return the file that is in place now, to read and append, as locked as before."""
+        if self.file.closed:
+            return open_locked(self.target)
+        handle = os.dup(self.file.fileno())  # a lock belongs to both
+        file = cast(BinaryIO, os.fdopen(handle, "r+b", 0))
+        self.file.close()
+        return file
+
     def discard(self) -> None:
         """Remove the draft; the target is as before."""
         # Before it is closed: what is still buffered may find no room, which closing would tell.

@@ -1,16 +1,25 @@
 """TensorBoard and CSV logs behind one ``log(step, values)``."""
 
 import csv
-from collections.abc import Mapping
+import io
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TextIO
+from typing import Any, BinaryIO, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from recurrent_rl.files import Draft, explained, open_locked, unlock
+
 
 class CsvTable:
-    """A CSV file that grows by rows, and by columns when a row brings new ones."""
+    """A CSV file that grows by rows, and by columns when a row brings new ones.
+
+    It is locked: two writers would lose each other's rows. Rows are on the disk only, not in
+    memory.
+    """
 
     def __init__(self, path: Path, key: str, keep_until: float | None = None) -> None:
         """Begin the file.
@@ -20,43 +29,103 @@ class CsvTable:
             key: the first column.
             keep_until: keep the rows there whose ``key`` is at most this; None begins anew.
 
+        Raises:
+            BlockingIOError: somebody else is writing it.
+            OSError: it cannot be written.
+
         """
         self.path = path
+        self._file = open_locked(path)
         self.columns = [key]
-        self.rows: list[dict[str, Any]] = []
-        if keep_until is not None and path.exists():
-            with path.open(newline="") as file:
-                # A writer that was killed may have left a line behind that does not end.
-                table = csv.DictReader(line for line in file if line.endswith("\n"))
+        try:
+            kept: Iterator[Mapping[str, Any]] = iter(())
+            if keep_until is not None:
+                table = self._stored()
                 self.columns = list(table.fieldnames or [key])
-                self.rows = [row for row in table if float(row[key]) <= keep_until]
-        self._file = self._written()
+                kept = (row for row in table if float(row[key]) <= keep_until)
+            self._rewrite(kept)
+        except BaseException:
+            self.close()
+            raise
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write a row; it is on disk when this returns."""
-        self.rows.append(dict(row))
+        """Write a row; it is on disk when this returns.
+
+        Raises:
+            OSError: it could not be written; the file is as before.
+
+        """
         new = [name for name in row if name not in self.columns]
         if new:
-            self.columns += new
-            self._file.close()
-            self._file = self._written()
-        else:
-            csv.DictWriter(self._file, self.columns).writerow(row)
-            self._file.flush()
+            before = self.columns
+            self.columns = [*before, *new]
+            try:
+                self._rewrite(itertools.chain(self._stored(), [row]))
+            except BaseException:
+                self.columns = before
+                raise
+            return
+        content = _as_line(self.columns, row)
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            written = self._file.write(
+                content
+            )  # without a buffer: all, or as much as there is room
+            if written != len(content):
+                self._file.write(content[written:])  # which says why
+        except OSError:
+            self._file.truncate(end)
+            raise
 
-    def _written(self) -> TextIO:
-        """Write all anew, and open the file to go on; a kill leaves the old one or the new one."""
-        draft = self.path.with_name(f".{self.path.name}.tmp")
-        with draft.open("w", newline="") as file:
-            table = csv.DictWriter(file, self.columns)
-            table.writeheader()
-            table.writerows(self.rows)
-        draft.replace(self.path)
-        return self.path.open("a", newline="")
+    def _stored(self) -> "csv.DictReader[str]":
+        """Return the rows in the file, one after the other."""
+        self._file.seek(0)
+        lines = io.TextIOWrapper(io.BufferedReader(_Unclosed(self._file)), "utf-8", newline="")
+        # A writer that was killed may have left a line behind that does not end.
+        return csv.DictReader(line for line in lines if line.endswith("\n"))
+
+    def _rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write all anew, and go on with that; a kill leaves the old file or the new one."""
+        with explained(self.path, "a table"):
+            draft = Draft(self.path)
+            try:
+                draft.file.write(
+                    _as_line(self.columns, dict(zip(*[self.columns] * 2, strict=True)))
+                )
+                draft.file.writelines(_as_line(self.columns, row) for row in rows)
+                draft.put_in_place()
+            except BaseException:
+                draft.discard()
+                raise
+        self._file.close()
+        self._file = draft.unbuffered()
 
     def close(self) -> None:
         """Close the file; safe to call twice."""
-        self._file.close()
+        if not self._file.closed:
+            unlock(self._file)
+            self._file.close()
+
+
+class _Unclosed(io.RawIOBase):
+    """A file that its reader leaves open."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._file.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
+
+
+def _as_line(columns: Sequence[str], row: Mapping[str, Any]) -> bytes:
+    line = io.StringIO()
+    csv.DictWriter(line, columns).writerow(row)
+    return line.getvalue().encode()
 
 
 class MetricsLogger:
@@ -81,6 +150,7 @@ class MetricsLogger:
                 ``metrics.csv`` anew.
 
         Raises:
+            BlockingIOError: another logger writes into the same directory.
             OSError: they cannot be created.
 
         """
@@ -92,7 +162,11 @@ class MetricsLogger:
         if tensorboard:
             # What an earlier run has left in the same directory is not shown.
             purge = 0 if resume_at is None else resume_at + 1
-            self._writer = SummaryWriter(str(self.directory), purge_step=purge)
+            try:
+                self._writer = SummaryWriter(str(self.directory), purge_step=purge)
+            except BaseException:
+                self._table.close()
+                raise
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
         """Record values at an environment step; a name that is new widens the table.
@@ -100,6 +174,9 @@ class MetricsLogger:
         Args:
             step: environment steps so far.
             values: names ("train/return") and numbers.
+
+        Raises:
+            OSError: they could not be written, as the disk is full, for example.
 
         """
         self._table.append({"step": step, **values})
@@ -109,9 +186,11 @@ class MetricsLogger:
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""
-        self._table.close()
-        if self._writer is not None:
-            self._writer.close()
+        try:
+            self._table.close()
+        finally:
+            if self._writer is not None:
+                self._writer.close()
 
     def __enter__(self) -> Self:
         """Return the logger itself."""

@@ -1,6 +1,12 @@
 """Tests of `recurrent_rl.metrics`: the same numbers in a table and in TensorBoard's files."""
 
 import csv
+import errno
+import os
+import stat
+import subprocess
+import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +248,91 @@ def test_table_keeps_rows_of_its_own(tmp_path: Path) -> None:
 def test_table_without_a_directory(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         CsvTable(tmp_path / "none" / "births.csv", "index")
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def test_two_loggers_in_one_directory(tmp_path: Path) -> None:
+    logger = MetricsLogger(tmp_path, tensorboard=False)
+    logger.log(1, {"a": 1.0})
+    code = f"from recurrent_rl import MetricsLogger; MetricsLogger({str(tmp_path)!r})"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "BlockingIOError" in other.stderr
+    for resume_at in (None, 1):
+        with pytest.raises(BlockingIOError, match=r"metrics\.csv: expected a file that nobody"):
+            MetricsLogger(tmp_path, resume_at=resume_at)
+    logger.log(2, {"b": 2.0})  # written anew, and still locked
+    with pytest.raises(BlockingIOError):
+        MetricsLogger(tmp_path, tensorboard=False)
+    logger.close()
+    assert [row["step"] for row in table(tmp_path)] == ["1", "2"]
+    assert os.listdir(tmp_path) == ["metrics.csv"]
+    MetricsLogger(tmp_path, tensorboard=False).close()
+
+
+def test_foreseeable_names_are_not_written(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_text("precious")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    (folder / ".metrics.csv.tmp").symlink_to(tmp_path / "victim")
+    logged(folder, range(3), tensorboard=False)
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
+def test_link_and_mode_are_kept(tmp_path: Path) -> None:
+    real = tmp_path / "real.csv"
+    real.write_text("")
+    real.chmod(0o600)
+    (tmp_path / "metrics.csv").symlink_to(real)
+    with MetricsLogger(tmp_path, tensorboard=False) as logger:
+        logger.log(1, {"a": 1.0})
+        logger.log(2, {"b": 1.0})
+    assert (tmp_path / "metrics.csv").is_symlink()
+    assert len(real.read_text().splitlines()) == 3
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+
+
+def test_rows_are_not_kept_in_memory(tmp_path: Path) -> None:
+    births = CsvTable(tmp_path / "births.csv", "index")
+    births.append({"index": 0, "a": 1})
+    tracemalloc.start()
+    try:
+        for index in range(2000):
+            births.append({"index": index, "a": "x" * 100})
+        births.append({"index": 2000, "b": 1})  # which writes all anew
+        assert tracemalloc.get_traced_memory()[0] < 100_000
+    finally:
+        tracemalloc.stop()
+    births.close()
+    assert len((tmp_path / "births.csv").read_text().splitlines()) == 2003
+
+
+@pytest.mark.parametrize("room", [0, 4])
+def test_no_room_for_a_row(room: int, tmp_path: Path, monkeypatch: Any) -> None:
+    births = CsvTable(tmp_path / "births.csv", "index")
+    births.append({"index": 1, "a": 1})
+    file = births._file
+
+    class Full:
+        """A disk with so much room."""
+
+        left = room
+
+        def write(self, content: bytes) -> int:
+            part = content[: self.left]
+            self.left -= len(part)
+            if not part:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return int(file.write(part))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(file, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(births, "_file", Full())
+        with pytest.raises(OSError, match="No space left"):
+            births.append({"index": 22222, "a": 2})
+    births.append({"index": 3, "a": 3})
+    births.close()
+    assert births.path.read_text().split() == ["index,a", "1,1", "3,3"]

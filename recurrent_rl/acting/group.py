@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from recurrent_rl.acting.player import Player, as_tensor
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
+from recurrent_rl.networks.parameter_limit import parameter_limit
 from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
 from recurrent_rl.networks.summary import parameter_count, summary
 from recurrent_rl.randomness import derived_seed, peek, seeded
@@ -312,21 +313,23 @@ class AgentGroup:
         """Rebuild what ``to_data`` described, around modules like those it was built with.
 
         Raises:
-            ValueError: modules where the saved group had none, or the other way round.
+            ValueError: modules where the saved group had none, or the other way round; networks
+                that are larger than their weights.
 
         """
         _check_networks(data["networks"], custom_networks)
-        group = cls(
-            space_from_dict(data["observation_space"]),
-            space_from_dict(data["action_space"]),
-            NetConfig.from_dict(data["net_config"]),
-            config,
-            device=device,
-            seed=data["seed"],
-            agents=data["agents"],
-            identify=data["identify"],
-            custom_networks=custom_networks,
-        )
+        with parameter_limit(sum(x.numel() for x in data["policy"].values())):
+            group = cls(
+                space_from_dict(data["observation_space"]),
+                space_from_dict(data["action_space"]),
+                NetConfig.from_dict(data["net_config"]),
+                config,
+                device=device,
+                seed=data["seed"],
+                agents=data["agents"],
+                identify=data["identify"],
+                custom_networks=custom_networks,
+            )
         group.policy.load_state_dict(data["policy"])
         if (frozen := data.get("frozen")) is not None:  # older checkpoints do not know
             for name, parameter in group.policy.named_parameters():

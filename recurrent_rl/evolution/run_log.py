@@ -3,6 +3,7 @@
 import json
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tqdm import tqdm
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.run_state import RunState
+from recurrent_rl.files import replacing
 from recurrent_rl.metrics import CsvTable, MetricsLogger
 
 
@@ -57,9 +59,14 @@ class RunLog:
         if directory is not None:
             last, steps = (None, None) if resume_at is None else resume_at
             self._metrics = MetricsLogger(Path(directory), resume_at=steps)
-            self._table = CsvTable(Path(directory) / "population.csv", "generation", last)
+            try:
+                self._table = CsvTable(Path(directory) / "population.csv", "generation", last)
+            except BaseException:
+                self._metrics.close()
+                raise
             text = json.dumps(config, indent=2, default=str)
-            (Path(directory) / "config.json").write_text(text + "\n")
+            with replacing(Path(directory) / "config.json", "the configuration") as file:
+                file.write(f"{text}\n".encode())
         self._bar: tqdm[Any] | None = None
         self._since = time.perf_counter()
 
@@ -105,9 +112,6 @@ class RunLog:
             _row(state.generation, place, agent, report, fitness(agent))
             for place, (agent, report) in enumerate(zip(state.population, reports, strict=True))
         ]
-        if self._table is not None:
-            for row in rows:
-                self._table.append(row)
         values = {
             "generation": float(state.generation),
             "fitness/best": max(latest),
@@ -116,8 +120,7 @@ class RunLog:
         }
         for place, (agent, report) in enumerate(zip(state.population, reports, strict=True)):
             values |= _metrics_of(f"member_{place}", agent, report)
-        if self._metrics is not None:
-            self._metrics.log(state.total_steps, values)
+        self._write_files(state, rows, values)
         if self._wandb is not None:
             self._wandb.log(values, step=state.total_steps)
         self._best = f"fitness {max(latest):.1f}"
@@ -125,14 +128,35 @@ class RunLog:
         if self.verbose:
             self.write(_as_text(state, rows, speed))
 
+    def _write_files(
+        self, state: RunState, rows: list[dict[str, Any]], values: dict[str, float]
+    ) -> None:
+        """Write a generation into the log files; a full disk is no reason to lose the run."""
+        try:
+            if self._table is not None:
+                for row in rows:
+                    self._table.append(row)
+            if self._metrics is not None:
+                self._metrics.log(state.total_steps, values)
+        except OSError as error:
+            warnings.warn(
+                f"log_dir: generation {state.generation} could not be logged in full: {error}; "
+                f"training goes on",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
     def close(self) -> None:
         """Close the progress bar and the logs."""
         if self._bar is not None:
             self._bar.close()
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._table is not None:
-            self._table.close()
+        for log in (self._metrics, self._table):
+            if log is not None:
+                try:
+                    log.close()
+                except OSError as error:  # what was still to be written finds no room
+                    message = f"log_dir: the end of the logs could not be written: {error}"
+                    warnings.warn(message, RuntimeWarning, stacklevel=2)
         if self._wandb is not None:
             self._wandb.finish()
 

@@ -1,7 +1,8 @@
 """The state of a training run between its beginning and its end, and how it is saved."""
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -134,15 +135,18 @@ class RunSaver:
         every = self.settings.checkpoint
         return every is None or state.finished or state.steps - state.saved_at >= every
 
-    def save(self, state: RunState) -> None:
-        """Save a checkpoint, if there is a path for it."""
-        if self.settings.checkpoint_path is not None:
-            checkpoint.save(state.to_data(), self.settings.checkpoint_path)
+    def save(self, state: RunState) -> bool:
+        """Save a checkpoint, if there is a path for it; whether that succeeded.
 
-    def save_elite(self, elite: Agent) -> None:
-        """Save the best individual, if there is a path for it."""
-        if self.settings.elite_path is not None:
-            elite.save_checkpoint(self.settings.elite_path)
+        A full disk is no reason to lose the population: there is a warning, and the run goes on.
+        """
+        path = self.settings.checkpoint_path
+        return path is None or _tried(lambda: checkpoint.save(state.to_data(), path))
+
+    def save_elite(self, elite: Agent) -> bool:
+        """Save the best individual, if there is a path for it; like ``save``."""
+        path = self.settings.elite_path
+        return path is None or _tried(lambda: elite.save_checkpoint(path))
 
     def save_interrupted(self, state: RunState, elite: Agent | None) -> str:
         """Save what there is after Ctrl-C or an error.
@@ -155,12 +159,29 @@ class RunSaver:
             what was saved, in words.
 
         """
-        self.save(state)
         messages = []
-        if self.settings.checkpoint_path is not None:
+        if not self.save(state):
+            messages.append("The run could not be saved.")
+        elif self.settings.checkpoint_path is not None:
             messages.append(f"To go on: resume={str(self.settings.checkpoint_path)!r}.")
         if self.settings.elite_path is not None and elite is not None:
-            if not state.fitnesses:  # else the last finished generation's elite is there already
-                self.save_elite(elite)
-            messages.append(f"The elite is in {self.settings.elite_path}.")
+            # Else the last finished generation's elite is there already.
+            saved = bool(state.fitnesses) or self.save_elite(elite)
+            where = f"is in {self.settings.elite_path}" if saved else "could not be saved"
+            messages.append(f"The elite {where}.")
         return " ".join(messages) or "Nothing was saved: there is no checkpoint_path."
+
+
+def _tried(save: Callable[[], None]) -> bool:
+    """Save; if that is impossible now, warn and say so: there is still the run in memory."""
+    try:
+        save()
+    except OSError as error:
+        warnings.warn(
+            f"{error}. Training goes on, and saving will be tried again after the next generation; "
+            f"what is not saved by then is in the population that is returned",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return False
+    return True

@@ -248,8 +248,10 @@ class TrainingRun:
             log.generation(self.state, self._fitness)
             self._finish_generation()
             if self.saver.is_due(self.state):
-                self.state = replace(self.state, saved_at=self.state.steps)
-                self.saver.save(self.state)
+                before = self.state
+                self.state = replace(before, saved_at=before.steps)
+                if not self.saver.save(self.state):
+                    self.state = before  # so that it is due again after the next generation
 
     def _train_generation(self, pool: Pool, log: RunLog) -> None:
         """Train and test the individuals that have not yet finished their part of it."""

@@ -581,3 +581,33 @@ def test_lists_of_the_same_list(path: Path, other: PPO) -> None:
         bomb = [bomb, bomb]
     torch.save({"format": checkpoint.FORMAT, "version": 2, "x": bomb}, path)
     assert_refused(other, path, r"expected at most \d+ values, got more")
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"encoder_config": {"hidden_size": [40_000, 40_000]}},  # 6.4 GB
+        {"encoder_config": {"hidden_state_size": 20_000}},
+        {"encoder_config": {"num_layers": 1000}},
+        {"encoder_config": {"residual_layers": 1000, "hidden_state_size": 1000}},
+        {"head_config": {"hidden_size": [40_000] * 5}},
+    ],
+    ids=str,
+)
+def test_networks_that_are_larger_than_their_weights(
+    shapes: Any, path: Path, other: PPO, monkeypatch: Any
+) -> None:
+    data = checkpoint.load(path)
+    net_config = data["groups"][""]["net_config"]
+    for part, options in shapes.items():
+        net_config[part].update(options)
+    checkpoint.save(data, path)
+    drawn, orthogonal = [], torch.nn.init.orthogonal_
+
+    def draw(weight: torch.Tensor, gain: float = 1.0) -> torch.Tensor:
+        drawn.append(weight.numel())
+        return orthogonal(weight, gain)
+
+    monkeypatch.setattr(torch.nn.init, "orthogonal_", draw)
+    assert_refused(other, path, r"net_config: expected networks of 1,\d+ numbers, as many as there")
+    assert sum(drawn) < 10_000

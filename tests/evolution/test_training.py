@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import functools
 import json
 import os
@@ -448,7 +449,7 @@ def test_an_error_costs_no_work(tmp_path: Path) -> None:
     agents, path = population(env, 2), tmp_path / "run.pt"
     with pytest.raises(ZeroDivisionError) as caught:
         train(env, agents, checkpoint_path=path)
-    assert f"resume={str(path)!r}" in caught.value.__notes__[0]
+    assert f"resume={str(path)!r}" in caught.value.__notes__[-1]
     assert sorted(agent.env_steps for agent in agents) == [128, 256]
     assert_same_agents(load_population(path), agents)
 
@@ -743,3 +744,61 @@ def test_an_environment_of_other_spaces_is_an_error() -> None:
     with pytest.raises(ValueError, match="expected the agent's observation space"):
         train(cartpole, population(env))
     assert isinstance(cartpole, gym.vector.VectorEnv)
+
+
+# --- no room ------------------------------------------------------------------------------------
+
+
+def full_disk(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("until", [1, 100])
+def test_full_disk_does_not_cost_the_population(
+    until: int, tmp_path: Path, monkeypatch: Any
+) -> None:
+    env, path, calls = recall_env(), tmp_path / "run.pt", []
+    options = {"save_elite": True, "elite_path": tmp_path / "elite.pt"}
+    train(env, population(env), checkpoint_path=path, **options, **evolution(), max_steps=128)
+    kept, replace = path.read_bytes(), os.replace
+
+    def full_for_a_while(*names: Any) -> None:
+        calls.append(names)
+        full_disk() if len(calls) <= until else replace(*names)
+
+    expected, _ = train(recall_env(), population(env), resume=path, **evolution())
+    monkeypatch.setattr(os, "replace", full_for_a_while)
+    message = r"No space left .* a checkpoint of .*; what was there before, of .*, is untouched"
+    with pytest.warns(RuntimeWarning, match=message):
+        trained, _ = train(
+            env, population(env), resume=path, checkpoint_path=path, **options, **evolution()
+        )
+    assert_same_agents(trained, expected)
+    if until == 1:
+        assert_same_agents(load_population(path), trained)
+    else:
+        assert path.read_bytes() == kept
+    assert sorted(os.listdir(tmp_path)) == ["elite.pt", "run.pt"]
+
+
+def test_full_disk_hides_no_error(tmp_path: Path, monkeypatch: Any) -> None:
+    env = StopAt(recall_env(), 160, ZeroDivisionError)
+    monkeypatch.setattr(os, "replace", full_disk)
+    with (
+        pytest.warns(RuntimeWarning, match="No space left"),
+        pytest.raises(ZeroDivisionError) as caught,
+    ):
+        train(env, population(env, 2), checkpoint_path=tmp_path / "run.pt")
+    assert caught.value.__notes__[-1] == "The run could not be saved."
+
+
+def test_full_disk_for_logs(tmp_path: Path, monkeypatch: Any) -> None:
+    from recurrent_rl.metrics import CsvTable
+
+    env = recall_env()
+    expected, _ = train(env, population(env))
+    monkeypatch.setattr(CsvTable, "append", full_disk)
+    with pytest.warns(RuntimeWarning, match=r"^log_dir: generation \d could not be logged in"):
+        trained, _ = train(recall_env(), population(env), log_dir=tmp_path)
+    assert_same_agents(trained, expected)
+    assert json.loads((tmp_path / "config.json").read_text())["settings"]["algo"] == "PPO"
