@@ -115,8 +115,10 @@ class GymRows(RowSource):
         self, actions: Sequence[Array], before: Sequence[Observed]
     ) -> list[tuple[Outcome, Observed]]:
         """Take a step from ``before``; what it led to, and what is seen next."""
+        # An agent that was trained elsewhere may have choices of fewer or more bits.
+        action = actions[0].astype(self._action_space.dtype, copy=False)
         try:
-            returned = self.env.step(actions[0])
+            returned = self.env.step(action)
         except Exception as error:
             self._say_where(error, "step")
             raise

@@ -172,9 +172,9 @@ class ObservationLayout:
     def unpack(self, stored: Array) -> Any:
         """Return stored observations [..., *shape] in the structure of the space."""
         if not self.nested:
-            return stored
+            return stored.astype(self.space.dtype, copy=False)  # choices may be of fewer bits
         parts = zip(self.leaves, self._parts(stored), strict=True)
-        by_path = {leaf.path: part.astype(leaf.dtype) for leaf, part in parts}
+        by_path = {leaf.path: part.astype(leaf.space.dtype) for leaf, part in parts}
         return nest(self.space, by_path)
 
     def check(self, observation: Any, rows: int) -> Array:

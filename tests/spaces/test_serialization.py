@@ -58,6 +58,42 @@ def test_spaces_survive_a_file(space: gym.Space[Any], tmp_path: Any) -> None:
     assert again.dtype == space.dtype
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.int64])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda dtype: Discrete(4, start=2, dtype=dtype),
+        lambda dtype: MultiDiscrete([2, 3], dtype=dtype),
+        lambda dtype: Box(0, 9, (2,), dtype),
+        lambda dtype: Dict(a=Discrete(3, dtype=dtype), b=Tuple([Discrete(2, dtype=dtype)])),
+    ],
+)
+def test_dtypes_survive_a_file(make: Any, dtype: Any, tmp_path: Any) -> None:
+    space = make(dtype)
+    checkpoint.save({"space": space_to_dict(space)}, tmp_path / "space.pt")
+    again = space_from_dict(checkpoint.load(tmp_path / "space.pt")["space"])
+    assert again == space  # of Discrete spaces the dtype counts
+    assert again.dtype == space.dtype
+
+
+def test_spaces_without_a_dtype_come_from_before_it_was_kept() -> None:
+    again = space_from_dict({"kind": "Discrete", "n": 3, "start": 1})
+    assert again == Discrete(3, start=1)
+    data = space_to_dict(Box(-1, 1, (2,)))
+    del data["bounded_below"], data["bounded_above"]
+    assert space_from_dict(data).is_bounded()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.int32, np.float32])
+def test_what_has_no_bounds_has_none_when_loaded(dtype: Any, tmp_path: Any) -> None:
+    space = Box(np.array([-np.inf, 0, 0]), np.array([np.inf, np.inf, 3]), dtype=dtype)
+    checkpoint.save({"space": space_to_dict(space)}, tmp_path / "space.pt")
+    again = space_from_dict(checkpoint.load(tmp_path / "space.pt")["space"])
+    assert isinstance(again, Box)
+    assert again.bounded_below.tolist() == [False, True, True]
+    assert again.bounded_above.tolist() == [False, False, True]
+
+
 @pytest.mark.parametrize("space", OTHERS)
 def test_spaces_that_cannot_be_saved_or_rebuilt_are_errors(space: gym.Space[Any]) -> None:
     expected = "Box, Discrete, MultiDiscrete, MultiBinary, and Dict and Tuple of these"
@@ -115,3 +151,17 @@ def test_bounds_count_for_actions_and_not_for_observations() -> None:
     assert same_space(ours, Box(-1, 1, (2,)), bounds=True)
     assert same_space(Box(-np.inf, 1, (2,)), Box(-np.inf, 1, (2,)), bounds=True)
     assert not same_space(ours, Box(-1, 1, (2,), dtype=np.int64))
+
+
+def test_bounds_of_whole_numbers_are_compared_exactly_and_small_ones_by_their_size() -> None:
+    ours = Box(0, 1_000_000, (1,), np.int32)
+    assert not same_space(ours, Box(0, 1_000_001, (1,), np.int32), bounds=True)
+    assert same_space(ours, Box(0, 1_000_000, (1,), np.int32), bounds=True)
+    assert not same_space(Box(-1e-9, 1e-9, (1,)), Box(-2e-9, 2e-9, (1,)), bounds=True)
+
+
+def test_choices_of_other_bits_are_the_same_choices() -> None:
+    for bounds in (False, True):
+        assert same_space(Discrete(4), Discrete(4, dtype=np.int32), bounds=bounds)
+        assert same_space(MultiDiscrete([2, 3]), MultiDiscrete([2, 3], np.int8), bounds=bounds)
+        assert not same_space(MultiDiscrete([2, 3]), MultiDiscrete([2, 4]), bounds=bounds)
