@@ -55,6 +55,7 @@ def _without(data: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 def _group(data: Mapping[str, Any]) -> dict[str, Any]:
     _check_seen_alike(data["observation_space"], data["config"]["normalize_images"])
+    _check_acts_alike(data["action_space"])
     carry, net_config = data["carry"], data["net_config"]
     encoder = net_config["encoder_config"]
     # The critic has an encoder of its own; one without weights does not show in the policy's state.
@@ -85,6 +86,16 @@ def _check_seen_alike(space: dict[str, Any], normalize_images: bool) -> None:
                 f"it, got {leaf.space}, whose values are scaled by their bounds now, or seen as a "
                 f"stack of images; the agent would act otherwise than it was trained: train anew"
             )
+
+
+def _check_acts_alike(space: dict[str, Any]) -> None:
+    """Refuse a policy whose outputs now mean other actions; format 1 cut fractions off."""
+    if space["kind"] == "Box" and np.dtype(space["dtype"]).kind != "f":
+        raise ValueError(
+            f"action_space: expected one whose actions are still played as agents of checkpoint "
+            f"format 1 played them, got {space_from_dict(space)}, of whose whole numbers each has "
+            f"an equal share now; the agent would act otherwise than it was trained: train anew"
+        )
 
 
 def _policy(state: Mapping[str, Any], trunks: int) -> dict[str, Any]:

@@ -12,16 +12,19 @@ Z what the actor's last layer reads.
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recurrent_rl.functional.gaussian import expected_log_cosh
 from recurrent_rl.networks.configs import PolicyConfig
 from recurrent_rl.spaces.actions import (
     ActionCodec,
     BoxCodec,
     DiscreteCodec,
+    IntegerBoxCodec,
     MultiBinaryCodec,
     MultiDiscreteCodec,
 )
@@ -196,6 +199,32 @@ class Bernoulli(ActionDistribution):
         return (F.softplus(-size) + size * torch.sigmoid(-size)).sum(dim=-1)
 
 
+def least_deviation(std_init: float) -> float:
+    """Return the least deviation that a policy may come down to.
+
+    A log-probability has the mean's error over the deviation. Means, of order 1 or of the initial
+    deviation, differ by some 1e-6 of that between acting and learning, which add up in another
+    order: below this, probability ratios would be off by more than a thousandth before the first
+    update. A policy that deviates by 1/200 of a half range is as good as deterministic.
+    """
+    return min(std_init, 5e-3 * max(std_init, 1.0))
+
+
+class _BoundedBelow(torch.autograd.Function):
+    """max(x, bound), of which an x below the bound can come back: a clamp's gradient is zero."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bound: float) -> Tensor:
+        ctx.save_for_backward(x < bound)
+        return x.clamp_min(bound)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (below,) = ctx.saved_tensors
+        # Descent raises x where the gradient is negative.
+        return grad.masked_fill(below & (grad > 0), 0), None
+
+
 class DiagonalGaussian(ActionDistribution):
     """Box actions of any shape: a diagonal Gaussian, wherever its deviation comes from.
 
@@ -207,16 +236,35 @@ class DiagonalGaussian(ActionDistribution):
     Attributes:
         size: A.
         half_range: [A]; None without squashing.
+        free: which of the numbers count, int [<= A]; None: all.
 
     """
 
     half_range: Tensor | None
+    free: Tensor | None
 
     def __init__(self, size: int, half_range: Tensor | None = None) -> None:
         """Args: A, and the half range [A] into which a tanh squashes; None: it does not."""
         super().__init__()
         self.size = self.outputs = size
         self.register_buffer("half_range", half_range, persistent=False)
+        self.register_buffer("free", None, persistent=False)
+
+    def leave_out(self, fixed: Tensor) -> None:
+        """Count only numbers that bounds leave a choice: ``fixed``, bool [A], says which do not.
+
+        The environment gets one value of the others whatever is sampled, so they have no part in a
+        probability, an entropy or a gradient.
+        """
+        if bool(fixed.any()):
+            self.free = (~fixed).nonzero().squeeze(-1)
+
+    def _counted(self, *tensors: Tensor | None) -> list[Any]:
+        """Return what there is of the numbers that count."""
+        free = self.free
+        if free is None:
+            return list(tensors)
+        return [None if x is None else x.index_select(-1, free) for x in tensors]
 
     def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
         """Mean [..., A] and logarithm of the deviation, [..., A] or one for all, [A]."""
@@ -233,27 +281,38 @@ class DiagonalGaussian(ActionDistribution):
         return self.moments(dist_params)[0]
 
     def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
-        mean, log_std = self.moments(dist_params)
+        mean, log_std, action, half = self._counted(
+            *self.moments(dist_params), action, self.half_range
+        )
         z = (action - mean) * (-log_std).exp()
-        norm = log_std.sum(dim=-1) + 0.5 * self.size * math.log(2 * math.pi)
+        norm = log_std.sum(dim=-1) + 0.5 * action.shape[-1] * math.log(2 * math.pi)
         log_prob: Tensor = -0.5 * torch.linalg.vecdot(z, z) - norm
-        if self.half_range is not None:
+        if half is not None:
             # log(1 - tanh(u)^2), written so that it does not underflow for large |u|.
             slope = 2 * (math.log(2) - action - F.softplus(-2 * action))
-            log_prob = log_prob - (slope + self.half_range.log()).sum(dim=-1)
+            log_prob = log_prob - (slope + half.log()).sum(dim=-1)
         return log_prob
 
     def entropy(self, dist_params: Tensor) -> Tensor:
-        """Entropy of the Gaussian itself; squashing has no closed form, so it is left out."""
-        each = self.moments(dist_params)[1] + 0.5 * math.log(2 * math.pi * math.e)
-        return each.sum(dim=-1).expand(dist_params.shape[:-1])
+        """Entropy [nats] of what ``log_prob`` is the density of: with squashing, of tanh's output.
+
+        With it a wide Gaussian piles up on both bounds, and the entropy falls again.
+        """
+        mean, log_std, half = self._counted(*self.moments(dist_params), self.half_range)
+        each = log_std + 0.5 * math.log(2 * math.pi * math.e)
+        if half is not None:
+            # E log |d tanh(u) / du| = -2 E log cosh u.
+            each = each + half.log() - 2 * expected_log_cosh(mean, log_std.exp())
+        entropy: Tensor = each.sum(dim=-1).expand(dist_params.shape[:-1])
+        return entropy
 
 
 class Gaussian(DiagonalGaussian):
     """Box actions whose deviation does not depend on the state. Parameters are the mean [..., A].
 
     Attributes:
-        log_std: logarithm of the deviation, [A].
+        log_std: logarithm of the deviation, [A]; what is below ``least`` counts as ``least``.
+        least: logarithm of ``least_deviation``.
 
     """
 
@@ -261,25 +320,29 @@ class Gaussian(DiagonalGaussian):
         """One output for each number of the action, all of which deviate by ``std_init``."""
         super().__init__(size, half_range)
         self.log_std = nn.Parameter(torch.full((self.size,), math.log(std_init)))
+        self.least = math.log(least_deviation(std_init))
 
     def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
         return outputs
 
     def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
-        return dist_params, self.log_std
+        if torch.is_grad_enabled():
+            bounded: Tensor = _BoundedBelow.apply(self.log_std, self.least)  # type: ignore[no-untyped-call]
+            return dist_params, bounded
+        return dist_params, self.log_std.clamp_min(self.least)
 
 
-# How far the network can move the logarithm of a deviation from its initial value: down to
-# 1 / 22,000 of it, where a policy is as good as deterministic, and up to 20 times as much.
-LOG_STD_RANGE = (-10.0, 3.0)
+# How far the network can raise the logarithm of a deviation above its initial value: to 20 times
+# the deviation.
+LOG_STD_RISE = 3.0
 
 
 class StateDependentGaussian(DiagonalGaussian):
     """Box actions whose deviation is an output of the network, as in Haarnoja et al. 2018.
 
     The first half of the outputs is the mean, the second the logarithm of the deviation over its
-    initial value, clamped to ``LOG_STD_RANGE``. Parameters are the mean and the logarithm of the
-    deviation, [..., 2 A].
+    initial value, clamped between ``least_deviation`` and ``LOG_STD_RISE``. Parameters are the mean
+    and the logarithm of the deviation, [..., 2 A].
     """
 
     def __init__(self, size: int, std_init: float, half_range: Tensor | None = None) -> None:
@@ -287,10 +350,11 @@ class StateDependentGaussian(DiagonalGaussian):
         super().__init__(size, half_range)
         self.outputs = 2 * self.size
         self.log_std_init = math.log(std_init)
+        self.log_ratios = (math.log(least_deviation(std_init) / std_init), LOG_STD_RISE)
 
     def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
         mean, log_ratio = outputs.chunk(2, dim=-1)
-        return torch.cat([mean, self.log_std_init + log_ratio.clamp(*LOG_STD_RANGE)], dim=-1)
+        return torch.cat([mean, self.log_std_init + log_ratio.clamp(*self.log_ratios)], dim=-1)
 
     def moments(self, dist_params: Tensor) -> tuple[Tensor, Tensor]:
         mean, log_std = dist_params.chunk(2, dim=-1)
@@ -322,6 +386,7 @@ class GeneralizedSDE(DiagonalGaussian):
         *,
         latents: int,
         sample_freq: int,
+        unit_latents: bool = False,
     ) -> None:
         """One output for each number of the action.
 
@@ -331,18 +396,25 @@ class GeneralizedSDE(DiagonalGaussian):
             half_range: see ``DiagonalGaussian``.
             latents: Z.
             sample_freq: steps for which eps is held.
+            unit_latents: scale each z to a mean square of 1, so that all states deviate by
+                ``std_init`` at first. A new network's z are far smaller, and deviations that never
+                leave the share of one whole number would explore nothing.
 
         """
         super().__init__(size, half_range)
-        self.latents, self.hold = latents, sample_freq
-        # Keeps the density finite where all of z is zero; it does not matter elsewhere.
-        self.least_variance = 1e-6 * std_init**2
+        self.latents, self.hold, self.unit_latents = latents, sample_freq, unit_latents
+        # Keeps the density finite where all of z is zero, and its errors small where z is, see
+        # ``least_deviation``; at most a hundredth of the variance at the start.
+        self.least_variance = min(0.1 * std_init, 1e-3 * max(std_init, 1.0)) ** 2
         log_std = math.log(std_init) - 0.5 * math.log(latents)
         self.log_std = nn.Parameter(torch.full((latents, self.size), log_std))
 
     def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
         mean, z = outputs.split([self.size, self.latents], dim=-1)
         z = z.detach()
+        if self.unit_latents:
+            size = z.square().mean(dim=-1, keepdim=True).sqrt()
+            z = torch.where(size > 0, z / size.clamp_min(torch.finfo(z.dtype).tiny), 1.0)
         variance = z.square() @ (2 * self.log_std).exp() + self.least_variance
         return torch.cat([mean, 0.5 * variance.log(), z], dim=-1)
 
@@ -379,15 +451,9 @@ def make_distribution(codec: ActionCodec, config: PolicyConfig, latents: int) ->
 
     """
     if isinstance(codec, BoxCodec):
-        size, std_init = codec.features, config.action_std_init
-        half_range = codec.half_range if codec.squash else None
-        if config.use_sde:
-            return GeneralizedSDE(
-                size, std_init, half_range, latents=latents, sample_freq=config.sde_sample_freq
-            )
-        if config.state_dependent_std:
-            return StateDependentGaussian(size, std_init, half_range)
-        return Gaussian(size, std_init, half_range)
+        gaussian = _gaussian(codec, config, latents)
+        gaussian.leave_out(codec.fixed)
+        return gaussian
     of_box = {"use_sde": config.use_sde, "state_dependent_std": config.state_dependent_std}
     for name, wanted in of_box.items():
         if wanted:
@@ -401,3 +467,20 @@ def make_distribution(codec: ActionCodec, config: PolicyConfig, latents: int) ->
         return MultiCategorical(codec.choices)
     assert isinstance(codec, MultiBinaryCodec)
     return Bernoulli(codec.features)
+
+
+def _gaussian(codec: BoxCodec, config: PolicyConfig, latents: int) -> DiagonalGaussian:
+    size, std_init = codec.features, config.action_std_init
+    half_range = codec.half_range if codec.squash else None
+    if config.use_sde:
+        return GeneralizedSDE(
+            size,
+            std_init,
+            half_range,
+            latents=latents,
+            sample_freq=config.sde_sample_freq,
+            unit_latents=isinstance(codec, IntegerBoxCodec),
+        )
+    if config.state_dependent_std:
+        return StateDependentGaussian(size, std_init, half_range)
+    return Gaussian(size, std_init, half_range)

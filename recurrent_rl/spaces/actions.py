@@ -22,6 +22,18 @@ from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import choices
 
 SUPPORTED_ACTIONS = "Discrete, MultiDiscrete, MultiBinary and Box"
+# Bounds beyond this stand for none, as the greatest number of float32 or float64 often does.
+LARGEST_BOUND = 1e18
+READABLE = 1e6  # half ranges up to here are shown to networks in the space's own units
+
+
+def has_bounds(space: spaces.Box) -> Array:
+    """Which numbers of a Box have two bounds to speak of, bool [A]."""
+    bounded = space.bounded_below & space.bounded_above
+    if space.dtype.kind == "f":
+        sizes = (np.abs(bound.astype(np.float64)) for bound in (space.low, space.high))
+        bounded = bounded & (np.maximum(*sizes) <= LARGEST_BOUND)
+    return np.asarray(bounded).flatten()
 
 
 class ActionCodec(nn.Module):
@@ -76,18 +88,27 @@ class ActionCodec(nn.Module):
         """Return an outside action as an array of the space, or say what is wrong with it.
 
         Raises:
-            ValueError: another shape, a fraction of a choice, or an action that is not in the
-                space.
+            ValueError: another shape, no numbers, a fraction of a choice, or an action that is not
+                in the space, or not finite as float32.
 
         """
-        array = np.asarray(action)
-        if array.shape != self.env_shape:
+        given = np.asarray(action)
+        if given.shape != self.env_shape:
             expected = f"shape {list(self.env_shape)}" if self.env_shape else "one value"
             raise ValueError(f"expected {expected} of {self.space}, got {action!r}")
-        if self.env_dtype.kind in "iu" and array.dtype.kind == "f" and (array % 1 != 0).any():
+        if given.dtype.kind not in "biuf":
+            raise ValueError(f"expected numbers of {self.space}, got {action!r}")
+        whole = self.env_dtype.kind in "iub"
+        if whole and given.dtype.kind == "f" and not np.equal(given, np.floor(given)).all():
             raise ValueError(f"expected whole numbers of {self.space}, got {action!r}")
-        array = array.astype(self.env_dtype, copy=False)
-        if not self.space.contains(array if self.env_shape else self.env_dtype.type(array)):
+        with np.errstate(over="ignore", invalid="ignore"):
+            array = given.astype(self.env_dtype, copy=False)
+            stored = given.astype(np.float32)
+        # What wraps around in a smaller dtype becomes another action, perhaps one of the space.
+        kept = not whole or bool((array == given).all())
+        is_array = self.env_shape or isinstance(self.space, spaces.Box)
+        inside = self.space.contains(array if is_array else self.env_dtype.type(array))
+        if not (kept and inside and np.isfinite(stored).all()):
             raise ValueError(f"expected an action in {self.space}, got {action!r}")
         return array
 
@@ -98,7 +119,7 @@ class DiscreteCodec(ActionCodec):
     def __init__(self, space: spaces.Discrete) -> None:
         """One feature for each choice."""
         start = int(space.start)
-        super().__init__(space, (), torch.int64, int(space.n), np.int64, start)
+        super().__init__(space, (), torch.int64, int(space.n), space.dtype, start)
         self.start = start
 
     def check(self, action: Any) -> Array:
@@ -106,7 +127,7 @@ class DiscreteCodec(ActionCodec):
         return super().check(action[0] if np.shape(action) == (1,) else action)
 
     def to_env(self, action: Tensor) -> Array:
-        return action.numpy(force=True) + self.start
+        return np.asarray(action.numpy(force=True) + self.start).astype(self.env_dtype, copy=False)
 
     def from_env(self, action: Array) -> Tensor:
         return torch.from_numpy(action.astype(np.int64) - self.start)
@@ -189,30 +210,44 @@ class BoxCodec(ActionCodec):
         low: least values, [A].
         high: greatest values, [A].
         half_range: half of what lies between, [A].
+        fixed: the bounds leave one value, or float32 cannot tell them apart; bool [A].
+        unit: of what networks are shown, [A].
 
     """
 
     low: Tensor
     high: Tensor
     half_range: Tensor
+    fixed: Tensor
+    unit: Tensor
 
     def __init__(self, space: spaces.Box, squash: bool | None = None) -> None:
         """Raise ValueError when asked to squash into bounds that do not exist; None: if they do."""
         size = math.prod(space.shape)
         super().__init__(space, (size,), torch.float32, size, space.dtype)
-        self.squash = space.is_bounded() if squash is None else squash
-        if self.squash and not space.is_bounded():
+        bounded = has_bounds(space)
+        self.squash = bool(bounded.all()) if squash is None else squash
+        if self.squash and not bounded.all():
             raise ValueError(
-                f"squash_output: expected an action space with finite bounds, got {space}; give "
-                f"it bounds (gymnasium.wrappers.RescaleAction) or leave squash_output=False"
+                f"squash_output: expected an action space with finite bounds, none of them beyond "
+                f"{LARGEST_BOUND:g}, got {space}; give it such bounds "
+                f"(gymnasium.wrappers.RescaleAction) or leave squash_output=False"
             )
         low, high = (
             torch.as_tensor(bound, dtype=torch.float32).flatten()
             for bound in (space.low, space.high)
         )
-        bounds = {"low": low, "high": high, "half_range": 0.5 * (high - low)}
-        for name, bound in bounds.items():
-            self.register_buffer(name, bound, persistent=False)
+        half_range = 0.5 * (high - low)
+        # A network is shown numbers of a size that it can read; those of usual spaces as they are.
+        unit = torch.where(torch.from_numpy(bounded) & (half_range > READABLE), half_range, 1.0)
+        self._has_unit = bool((unit != 1).any())
+        self._register(low=low, high=high, half_range=half_range, unit=unit)
+        self._register(fixed=half_range == 0)
+
+    def _register(self, **tensors: Tensor) -> None:
+        """Keep what follows from the space, and is no part of a checkpoint."""
+        for name, tensor in tensors.items():
+            self.register_buffer(name, tensor, persistent=False)
 
     def bounded(self, action: Tensor) -> Tensor:
         """Return stored actions within the space's bounds, [..., A]."""
@@ -233,14 +268,88 @@ class BoxCodec(ActionCodec):
         array = action.reshape(*action.shape[: action.ndim - len(self.env_shape)], self.features)
         stored = torch.as_tensor(array, dtype=torch.float32)
         if self.squash:
-            low, high = self.low.cpu(), self.high.cpu()
+            low, high, fixed = self.low.cpu(), self.high.cpu(), self.fixed.cpu()
+            part = 2 * (stored - low) / torch.where(fixed, 1.0, high - low) - 1
             # At the bounds themselves u would be infinite.
-            stored = (2 * (stored - low) / (high - low) - 1).clamp(-1 + 1e-6, 1 - 1e-6).atanh()
+            stored = part.clamp(-1 + 1e-6, 1 - 1e-6).atanh().masked_fill(fixed, 0)
         return stored
 
     def encode(self, action: Tensor) -> Tensor:
-        """Return numbers within the bounds, [..., A]."""
-        return self.bounded(action)
+        """Return numbers within the bounds, [..., A]; where these are very wide, in half ranges."""
+        bounded = self.bounded(action)
+        return bounded / self.unit if self._has_unit else bounded
+
+
+class IntegerBoxCodec(BoxCodec):
+    """Box actions of whole numbers; every value of a bounded dimension has an equal share.
+
+    Of a dimension with n values from ``low`` to ``high`` the one that is k steps up is played where
+    k is the whole part of n times a share in [0, 1). With squashing the share is (1 + tanh(u)) / 2
+    of a stored u, which cuts the range from low - 1/2 to high + 1/2 evenly, as rounding would.
+    Without, it is the standard normal distribution function of u: clipping would heap half of all
+    first actions on the bounds, or never reach them. A dimension without bounds is rounded.
+
+    Attributes:
+        half_range: half of the number of values, [A]: what squashed log-probabilities refer to.
+        even: which dimensions have bounds, bool [A].
+        count: values of each, [A].
+
+    """
+
+    even: Tensor
+    count: Tensor
+
+    def __init__(self, space: spaces.Box, squash: bool | None = None) -> None:
+        """See ``BoxCodec``."""
+        super().__init__(space, squash)
+        self._even = has_bounds(space)
+        # Unsigned numbers of 64 bits wrap around, so differences and sums are right for all dtypes.
+        self._first, last = (x.flatten().astype(np.uint64) for x in (space.low, space.high))
+        self._span = last - self._first
+        low, high = (x.flatten().astype(np.float64) for x in (space.low, space.high))
+        # The outmost float64 numbers that an int64 can hold.
+        self._limits = low.clip(-(2.0**63)), high.clip(max=2.0**63 - 1024)
+        count = torch.from_numpy(self._span.astype(np.float64) + 1).to(torch.float32)
+        self._register(
+            low=torch.from_numpy(low).to(torch.float32),
+            high=torch.from_numpy(high).to(torch.float32),
+            half_range=0.5 * count,
+            fixed=torch.from_numpy(self._even & (self._span == 0)),
+            even=torch.from_numpy(self._even),
+            count=count,
+        )
+
+    def _level(self, action: Tensor) -> Tensor:
+        """How many steps above ``low``, or without bounds which number; a whole one, [..., A]."""
+        share = 0.5 * (1 + action.tanh()) if self.squash else torch.special.ndtr(action)
+        level = torch.minimum((share * self.count).floor(), self.count - 1)
+        return torch.where(self.even, level, torch.clamp(action.round(), self.low, self.high))
+
+    def bounded(self, action: Tensor) -> Tensor:
+        level = self._level(action)
+        return torch.clamp(torch.where(self.even, self.low + level, level), self.low, self.high)
+
+    def to_env(self, action: Tensor) -> Array:
+        level = self._level(action).numpy(force=True).astype(np.float64)
+        # A float of 2^64 is no integer of 64 bits, so the last step is not made from one.
+        last = level >= self._span.astype(np.float64)
+        steps = np.where(self._even & ~last, level, 0).astype(np.uint64)
+        array = self._first + np.where(last, self._span, steps)
+        if not self._even.all():
+            number = level.clip(*self._limits).astype(np.int64).astype(np.uint64)
+            array = np.where(self._even, array, number)
+        return array.reshape((*array.shape[:-1], *self.env_shape)).astype(self.env_dtype)
+
+    def from_env(self, action: Array) -> Tensor:
+        array = action.reshape(*action.shape[: action.ndim - len(self.env_shape)], self.features)
+        whole = array if array.dtype.kind in "iub" else array.round().astype(np.int64)
+        steps = (whole.astype(np.uint64) - self._first).astype(np.float64)
+        # The middle of the value's share. Towards 0 and 1 the stored number would be infinite.
+        middle = ((steps + 0.5) / (self._span.astype(np.float64) + 1)).clip(1e-6, 1 - 1e-6)
+        share = torch.from_numpy(middle)
+        stored = (2 * share - 1).atanh() if self.squash else torch.special.ndtri(share)
+        number = torch.from_numpy(whole.astype(np.float64))
+        return torch.where(self.even.cpu(), stored, number).to(torch.float32)
 
 
 def action_codec(space: gym.Space[Any], squash_output: bool | None = None) -> ActionCodec:
@@ -252,11 +361,14 @@ def action_codec(space: gym.Space[Any], squash_output: bool | None = None) -> Ac
 
     Raises:
         TypeError: a space that is not supported; the message says which are.
-        ValueError: bounds needed that do not exist.
+        ValueError: bounds needed that do not exist, or actions without any number.
 
     """
+    if 0 in (space.shape or ()):
+        raise ValueError(f"action_space: expected at least one number, got {space}")
     if isinstance(space, spaces.Box):
-        return BoxCodec(space, squash_output)
+        kind = BoxCodec if space.dtype.kind == "f" else IntegerBoxCodec
+        return kind(space, squash_output)
     if isinstance(space, spaces.Discrete):
         return DiscreteCodec(space)
     if isinstance(space, spaces.MultiDiscrete):

@@ -115,10 +115,17 @@ def test_what_would_be_seen_otherwise_is_refused(space: Any, seen_alike: bool) -
             upgraded(old)
 
 
-def json_like(space: Any) -> dict[str, Any]:
+def test_whole_numbers_that_would_be_played_otherwise_are_refused() -> None:
+    upgraded(json_like(Discrete(2), Box(-1, 1, (2,), np.float64)))
+    with pytest.raises(ValueError, match=r"^action_space: expected .*Box\(0, 3.* train anew$"):
+        upgraded(json_like(Discrete(2), Box(0, 3, (2,), np.int32)))
+
+
+def json_like(space: Any, action: Any = Discrete(2)) -> dict[str, Any]:  # noqa: B008 - immutable
     """As much of the older format as is read before a policy is built."""
     group = {
         "observation_space": space_to_dict(space),
+        "action_space": space_to_dict(action),
         "config": {"normalize_images": True, "share_encoders": True},
         "net_config": {"encoder_config": {"max_seq_len": 8}},
         "networks": [False, False],

@@ -19,7 +19,7 @@ from torch.distributions import AffineTransform, Normal, TanhTransform
 from torch.distributions import TransformedDistribution as Transformed
 
 from recurrent_rl.networks.distributions import (
-    LOG_STD_RANGE,
+    LOG_STD_RISE,
     Bernoulli,
     Categorical,
     DiagonalGaussian,
@@ -508,6 +508,38 @@ def test_squashed_log_probability_is_stable_where_tanh_saturates(size: float, si
     assert float(mean.grad) == pytest.approx(sign * 0.25 / std**2, rel=1e-2)
 
 
+@pytest.mark.parametrize(("log_std", "expected"), [(0, 0.67), (1, -0.76), (2, -7.08)])
+def test_the_entropy_of_squashed_actions_falls_where_they_saturate(
+    log_std: float, expected: float
+) -> None:
+    # Of the Gaussian itself it would be 1.42, 2.42 and 3.42.
+    head = make_head(Box(-1.0, 1.0, (1,)), LATENTS, squash_output=True)
+    with torch.no_grad():
+        head.log_std.fill_(log_std)
+    entropy = head.entropy(torch.zeros(1, 1))
+    assert entropy.item() == pytest.approx(expected, abs=0.006)
+    (grad,) = torch.autograd.grad(entropy.sum(), head.log_std)
+    # The maximum is at a deviation of about 0.87; beyond it a bonus must not reward more.
+    assert float(grad) < 0
+    with torch.no_grad():
+        head.log_std.fill_(-1)
+    (grad,) = torch.autograd.grad(head.entropy(torch.zeros(1, 1)).sum(), head.log_std)
+    assert float(grad) > 0
+
+
+@every_deviation
+@pytest.mark.parametrize("squash", [False, True])
+def test_entropy_is_the_mean_of_what_log_prob_says(deviation: str, squash: bool) -> None:
+    head = box_head(deviation, squash, std_init=1.2)
+    count = 100_000
+    params = head.dist_params(read_by_head(head)).detach().expand(count, -1)
+    action = head.sample(params, head.noise((count,), generator())).detach()
+    surprise = -head.log_prob(params, action)
+    near = 5 * surprise.std().item() / math.sqrt(count)
+    mean = float(surprise.detach().mean())
+    assert head.entropy(params)[0].item() == pytest.approx(mean, abs=near)
+
+
 @pytest.mark.parametrize("squash", [False, True])
 def test_gaussian_samples_follow_their_mean_and_deviation(squash: bool) -> None:
     head = gaussian(squash=squash)
@@ -550,6 +582,24 @@ def test_box_actions_of_any_shape_have_one_probability(squash: bool) -> None:
     params = torch.randn(4, 6)
     action = head.sample(params, head.noise((4,), generator())).detach()
     assert head.log_prob(params, action).shape == head.entropy(params).shape == (4,)
+
+
+@pytest.mark.parametrize(
+    ("std_init", "least"), [(1.0, 0.005), (0.1, 0.005), (0.002, 0.002), (50.0, 0.25)]
+)
+def test_a_deviation_stops_at_what_float32_carries_and_can_come_back(
+    std_init: float, least: float
+) -> None:
+    head = Gaussian(2, std_init)
+    with torch.no_grad():
+        head.log_std.copy_(torch.tensor([-30.0, 0.0]))
+    mean = torch.zeros(2)
+    for enabled in (False, True):
+        with torch.set_grad_enabled(enabled):
+            assert head.moments(mean)[1].exp()[0].item() == pytest.approx(least)
+    rise = head.entropy(mean)  # raising it raises this
+    assert torch.autograd.grad(-rise, head.log_std)[0].tolist() == [-1, -1]
+    assert torch.autograd.grad(head.entropy(mean), head.log_std)[0].tolist() == [0, 1]
 
 
 DEVIATING = {"own": Gaussian, "state": StateDependentGaussian, "sde": GeneralizedSDE}
@@ -596,7 +646,7 @@ def test_only_box_actions_have_a_deviation(space: gym.Space[Any], option: str) -
 def test_state_dependent_deviation_equals_torchs(seed: int) -> None:
     torch.manual_seed(seed)
     head = StateDependentGaussian(3, 0.5)
-    mean, log_ratio, action = torch.randn(3, 2, 5, 3).clamp(*LOG_STD_RANGE)
+    mean, log_ratio, action = torch.randn(3, 2, 5, 3).clamp(-4.0, LOG_STD_RISE)
     params = head.dist_params(torch.cat([mean, log_ratio], -1))
     theirs = Normal(mean, 0.5 * log_ratio.exp())
     torch.testing.assert_close(head.log_prob(params, action), theirs.log_prob(action).sum(-1))
@@ -620,7 +670,7 @@ def test_the_deviation_starts_at_action_std_init_and_stays_within_its_range() ->
     output = torch.tensor([[0.0, 0.0], [0.0, -1e30], [0.0, 1e30]], requires_grad=True)
     params = head.dist_params(output)
     _, log_std = head.moments(params)
-    expected = 0.3 * torch.tensor([[1.0], [math.exp(-10)], [math.exp(3)]])
+    expected = torch.tensor([[0.3], [0.005], [0.3 * math.exp(3)]])
     torch.testing.assert_close(log_std.exp(), expected)
     score = head.log_prob(params, torch.tensor([[0.5], [0.5], [0.5]])) + head.entropy(params)
     score.sum().backward()
@@ -710,7 +760,8 @@ def test_sde_sends_gradients_into_sigma_and_the_mean_but_not_into_the_latents(
     action = sample.detach()
     terms = {
         "log_prob": (head.log_prob(params, action), [mean, head.log_std]),
-        "entropy": (head.entropy(params), [head.log_std]),
+        # A squashed action's entropy falls where its mean saturates.
+        "entropy": (head.entropy(params), [mean, head.log_std] if squash else [head.log_std]),
         "sample": (sample, [mean, head.log_std]),
     }
     for term, reached in terms.values():

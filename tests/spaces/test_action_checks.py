@@ -58,6 +58,8 @@ def test_other_actions_are_refused(space: gym.Space[Any]) -> None:
         action_codec(space)
 
 
+WHOLE = Box(0, 5, (2,), np.int8)
+UNBOUNDED = Box(-np.inf, np.inf, (1,))
 PAIR = Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
 
 
@@ -75,6 +77,13 @@ PAIR = Box(np.array([-1, 0], np.float32), np.array([1, 5], np.float32))
         (SEVERAL, [[1, 1], [5, 5]], [[1, 1], [5, 5]]),
         (BITS, np.eye(2, 3), [[1, 0, 0], [0, 1, 0]]),
         (PAIR, np.array([-1.0, 0.0]), [-1, 0]),
+        (WHOLE, np.array([5, 0]), [5, 0]),
+        (WHOLE, np.array([5.0, 0.0]), [5, 0]),
+        (Discrete(3, dtype=np.int8), np.int64(2), 2),
+        (Discrete(1), 0, 0),
+        (MultiDiscrete([1, 2]), [0, 1], [0, 1]),
+        (UNBOUNDED, [1e30], [np.float32(1e30)]),
+        (Box(-5, 5, (), np.int32), 3, 3),
     ],
     ids=repr,
 )
@@ -103,6 +112,15 @@ def test_good_actions_from_outside(space: Any, action: Any, expected: Any) -> No
         (PAIR, [[1.0, 2.0]], r"^expected shape \[2\] of Box"),
         (PAIR, [2.0, 0.0], r"^expected an action in Box.*, got \[2\.0, 0\.0\]"),
         (PAIR, [0.0, np.nan], r"^expected an action in Box"),
+        (PAIR, ["0", "1"], r"^expected numbers of Box"),
+        (Discrete(3, dtype=np.int8), 256, r"^expected an action in Discrete"),
+        (Discrete(3), 2**64, r"^expected (an action in|numbers of) Discrete"),
+        (Discrete(3), None, r"^expected numbers of Discrete"),
+        (WHOLE, [256, 0], r"^expected an action in Box"),
+        (WHOLE, [0.5, 0], r"^expected whole numbers of Box"),
+        (WHOLE, [np.inf, 0], r"^expected an action in Box"),
+        (UNBOUNDED, [np.inf], r"^expected an action in Box"),
+        (Box(-1e300, 1e300, (1,), np.float64), [1e299], r"^expected an action in Box"),
     ],
     ids=repr,
 )
