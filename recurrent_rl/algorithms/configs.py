@@ -54,7 +54,9 @@ class PPOConfig(SequenceConfig, PolicyConfig):
         clip_vf_coef: range for clipping the value's change; None, the default, does not clip.
         ent_coef: weight of the entropy bonus.
         vf_coef: weight of the value loss.
-        max_grad_norm: gradients are scaled down to this norm.
+        max_grad_norm: gradients are scaled down to this norm, actor's and critic's together, as in
+            PPO's usual implementations: normalised rewards are bounded, so that the critic's do
+            not leave the actor without any.
         target_kl: stop a rollout's updates once a minibatch's approximate KL divergence from the
             collecting policy exceeds this; None never stops.
         normalize_advantage: to zero mean and unit deviation over the rollout's active steps.

@@ -38,6 +38,9 @@ CHANGEABLE = (
 )
 
 
+IDLE = 10  # rollouts in a row without an update that are worth a warning
+
+
 class OnPolicyTrainer(HasSettings):
     """Trains one group on its rollouts.
 
@@ -63,6 +66,7 @@ class OnPolicyTrainer(HasSettings):
         self._prepared = True
         self._discounted: Tensor | None = None  # discounted return so far, [N]
         self._said: set[str] = set()  # warnings given
+        self._idle = 0  # rollouts in a row that gave no update
         self._open: OpenDecisions | None = None  # what the last rollout has left open
 
     @property
@@ -214,6 +218,11 @@ class OnPolicyTrainer(HasSettings):
                 "learn: expected a rollout collected since the last call; call "
                 "collect_rollouts_recurrent(agent, env) first"
             )
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "learn: expected a call outside of torch.inference_mode, which gradients cannot "
+                "be computed in; collect and learn outside of it"
+            )
         self._optimizer.check_groups()
         return self._optimizer.join(self.policy)
 
@@ -242,6 +251,12 @@ class OnPolicyTrainer(HasSettings):
         result = ppo_update(
             self.policy, self.optimizer, self.buffer, self.config, lr, self.group.generator
         )
+        self._idle = 0 if result.updates else self._idle + 1
+        if self._idle == IDLE:
+            self._warn_once(
+                f"learn: in {IDLE} rollouts in a row there was nothing to learn from: no action "
+                f"was the policy's own choice, or target_kl stopped every update"
+            )
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
         new = self.buffer.behind_lead()

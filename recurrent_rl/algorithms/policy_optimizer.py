@@ -12,6 +12,11 @@ from recurrent_rl.networks.policy import ActorCritic
 Moments = dict[str, Tensor]  # Adam's of one parameter, and its step count
 
 
+def steps_one_vector(device: torch.device) -> bool:
+    """Whether parameters are joined: on a GPU cuDNN has its own layout."""
+    return device.type == "cpu"
+
+
 class PolicyOptimizer:
     """Adam over a policy's parameters, whatever is done to these between rollouts.
 
@@ -32,6 +37,7 @@ class PolicyOptimizer:
     def __init__(self, policy: ActorCritic, device: torch.device, lr: float, eps: float) -> None:
         """Join the parameters of ``policy``, which is on ``device``."""
         self._device, self._dtype = device, next(policy.parameters()).dtype
+        self._one_vector = steps_one_vector(device)
         self._names: list[str] = []
         self._members: list[nn.Parameter] = []
         self._shapes: list[torch.Size] = []
@@ -87,8 +93,11 @@ class PolicyOptimizer:
         if len(members) != len(self._members) or not all(map(_is, members, self._members)):
             return False
         stepped = self.adam.param_groups[0]["params"]
-        if self._device.type != "cpu":
-            return len(stepped) == len(members) and all(map(_is, stepped, members))
+        if not self._one_vector:
+            return all(
+                p is q and p.shape == shape and p.is_contiguous()
+                for p, q, shape in zip(stepped, members, self._shapes, strict=True)
+            )
         (vector,) = stepped
         if vector.grad is None:
             return False
@@ -108,12 +117,14 @@ class PolicyOptimizer:
                 # Out of the vector, which would be saved with it.
                 p.data, p.grad = p.data.clone(), None
         for p in wanted.values():
-            if p.grad is not None and (p.grad.shape, p.grad.dtype) != (p.shape, p.dtype):
+            # Fused Adam goes through memory, not through indices: strides must be alike.
+            p.data = p.data.contiguous()
+            if p.grad is not None and (p.grad.shape != p.shape or not p.grad.is_contiguous()):
                 p.grad = None
         self._names, self._members = list(wanted), list(wanted.values())
         self._shapes = [p.shape for p in self._members]
         stepped = self._members
-        if self._device.type == "cpu":
+        if self._one_vector:
             stepped = [flatten_parameters(self._members)]
         self.adam.param_groups[0]["params"] = stepped
         self._put({n: m for n, m in moments.items() if n in found and _fits(m, found[n])})
@@ -145,7 +156,7 @@ class PolicyOptimizer:
                 moments[n][kind].to(p, copy=True) if n in moments else torch.full_like(p.data, fill)
                 for n, p in zip(self._names, self._members, strict=True)
             ]
-        if self._device.type == "cpu":
+        if self._one_vector:
             each = {k: [torch.cat([x.flatten() for x in parts])] for k, parts in each.items()}
         for i, p in enumerate(stepped):
             state = {kind: parts[i] for kind, parts in each.items()}
@@ -196,8 +207,15 @@ class PolicyOptimizer:
         self.lr = self.adam.param_groups[0]["lr"] = lr
 
     def check_groups(self) -> None:
-        """Raise RuntimeError if somebody else has set a step size or added parameters."""
+        """Raise RuntimeError if somebody has set a step size, or what Adam cannot go on with."""
         groups = self.adam.param_groups
+        if groups[0]["amsgrad"] and any(
+            "max_exp_avg_sq" not in state for state in self.adam.state.values()
+        ):
+            raise RuntimeError(
+                "optimizer: expected amsgrad to be set before the first step, if at all, got it "
+                "after some; build another agent, or set it to False"
+            )
         if len(groups) != 1:
             raise RuntimeError(
                 f"optimizer: expected the policy's parameters as its one group, got {len(groups)} "

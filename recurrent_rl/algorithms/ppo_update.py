@@ -60,6 +60,7 @@ class Diagnostics:
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
 
+@torch.enable_grad()  # whatever the caller has set
 def ppo_update(
     policy: ActorCritic,
     optimizer: torch.optim.Optimizer,

@@ -1,5 +1,6 @@
 """Settings of a training run, and whether they fit together."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,23 @@ class Schedule:
                     f"{name}: expected {expected}, as INIT_HP[{name.upper()!r}] says, got {given}; "
                     f"pass {name}=INIT_HP[{name.upper()!r}], or leave it out there"
                 )
+
+    def check_step_sizes(self, population: Sequence[Agent]) -> None:
+        """Warn if some agents' step sizes will have reached 0 before the run's end."""
+        ends = [
+            trainer.config.total_steps
+            for agent in population
+            for trainer in agent.trainers.values()
+            if trainer.config.lr_schedule != "constant"
+        ]
+        least = min((steps for steps in ends if steps is not None), default=self.max_steps)
+        if least < self.max_steps:
+            warnings.warn(
+                f"max_steps: expected no more than total_steps = {least}, at which lr_schedule "
+                f"has brought the agents' step size to 0, got {self.max_steps}; call "
+                f"agent.reconfigure(total_steps=...) or agent.reconfigure(lr_schedule='constant')",
+                stacklevel=3,
+            )
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,7 @@ def train_on_policy(
     saving = SavingSettings(checkpoint, path, elite)
     schedule.check_agreement(INIT_HP or {})
     population = check_population(algo, pop, tournament, mutation)
+    schedule.check_step_sizes(population)
     open_pool = pool_opener(env, make_env, workers, threads, len(population))
     run = TrainingRun(schedule, RunSaver(saving), population, tournament, mutation)
     if resume is not None:

@@ -57,31 +57,3 @@ def split_adam_state(
         }
         for i, p in enumerate(parameters)
     ]
-
-
-def adam_state_for(
-    optimizer: torch.optim.Optimizer, state: dict[str, Any], parameters: Sequence[Tensor]
-) -> dict[str, Any]:
-    """Fit Adam's saved state to an optimiser over one vector of all parameters, or over each.
-
-    On the CPU an agent's optimiser has the one, on a GPU the others (see ``flatten_parameters``).
-
-    Args:
-        optimizer: with one group.
-        state: from either's ``state_dict``.
-        parameters: all, in the vector's order.
-
-    Returns:
-        what ``optimizer.load_state_dict`` takes; a copy, as that would share the tensors.
-
-    """
-    (group,), moments = state["param_groups"], state["state"]
-    count = len(optimizer.param_groups[0]["params"])
-    if moments and len(moments) != count:
-        each = split_adam_state(state, parameters)
-        if count == 1:
-            joined = {name: torch.cat([m[name].flatten() for m in each]) for name in each[0]}
-            each = [{**joined, "step": each[0]["step"].clone()}]
-        moments = dict(enumerate(each))
-    moments = {i: {name: x.clone() for name, x in m.items()} for i, m in moments.items()}
-    return {"state": moments, "param_groups": [{**group, "params": list(range(count))}]}

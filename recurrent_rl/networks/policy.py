@@ -127,6 +127,8 @@ class ActorCritic(nn.Module):
         if self.extra.action:
             self.state_shapes = [*shapes, (1, self.extra.action)]
         self._built = {(name, x.shape) for name, x in self.state_dict().items()}
+        every = dict(self.named_parameters(remove_duplicate=False))
+        self._tied = every.keys() - dict(self.named_parameters()).keys()
 
     def _build_trunks(
         self, net: NetConfig, config: PolicyConfig, networks: CustomNetworks
@@ -198,9 +200,11 @@ class ActorCritic(nn.Module):
             )
 
     def changed_parts(self) -> list[str]:
-        """Names of weights and statistics that were added, removed or reshaped since building."""
+        """Names of weights and statistics that were added, removed, reshaped or tied."""
         now = {(name, x.shape) for name, x in self.state_dict().items()}
-        return sorted({name for name, _ in now ^ self._built})
+        every = dict(self.named_parameters(remove_duplicate=False))
+        tied = every.keys() - dict(self.named_parameters()).keys()
+        return sorted({name for name, _ in now ^ self._built} | (tied - self._tied))
 
     def initial_state(self, rows: int) -> HiddenState:
         """Zeros for N rows."""

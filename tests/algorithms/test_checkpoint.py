@@ -22,7 +22,7 @@ from support.agents import assert_same_weights, make_agent, weights
 from support.envs import scripted
 
 from recurrent_rl import PPO, CheckpointError, checkpoint, collect_rollouts_recurrent
-from recurrent_rl.networks.flat_parameters import adam_state_for
+from recurrent_rl.networks.flat_parameters import split_adam_state
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -160,8 +160,9 @@ def test_optimiser_states_of_both_devices_fit_each_other(agent: PPO, path: Path)
     parameters = list(agent.policy.parameters())
     single = torch.optim.Adam(parameters)
     saved = agent.optimizer.state_dict()
-    split = adam_state_for(single, saved, parameters)
-    single.load_state_dict(split)
+    (group,), split = saved["param_groups"], split_adam_state(saved, parameters)
+    groups = [{**group, "params": list(range(len(parameters)))}]
+    single.load_state_dict({"state": dict(enumerate(split)), "param_groups": groups})
     for p in parameters:
         assert single.state[p]["exp_avg"].shape == p.shape
         assert single.state[p]["step"] == saved["state"][0]["step"] > 0
@@ -177,7 +178,7 @@ def test_optimiser_states_of_both_devices_fit_each_other(agent: PPO, path: Path)
     checkpoint.save(data, path)
     assert_same_weights(weights(agent), weights(PPO.load(path)))
     untrained = PPO(Box(-1, 1, (3,)), Discrete(3)).optimizer
-    assert adam_state_for(single, untrained.state_dict(), parameters)["state"] == {}
+    assert split_adam_state(untrained.state_dict(), parameters) == []
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

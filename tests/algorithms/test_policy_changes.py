@@ -13,10 +13,19 @@ from support.envs import scripted
 from torch import nn
 
 from recurrent_rl import PPO, SequenceNetwork, collect_rollouts_recurrent
+from recurrent_rl.algorithms import policy_optimizer
 from recurrent_rl.evolution.morphing import morph
 
 EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 SOME = pytest.mark.parametrize("case", [CASES[k] for k in ("ppo", "ppo-feed-forward", "ippo")])
+
+
+@pytest.fixture(autouse=True, params=["one vector", "each parameter"])
+def _optimiser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Adam as it is on the CPU, and as on a GPU."""
+    monkeypatch.setattr(
+        policy_optimizer, "steps_one_vector", lambda device: request.param == "one vector"
+    )
 
 
 def policies(agent: Any) -> list[Any]:
@@ -257,7 +266,10 @@ def test_a_group_may_be_frozen_as_a_whole() -> None:
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "double": (lambda policy: policy.double(), "expected parameters of torch.float32 .*float64"),
     "half": (lambda policy: policy.half(), "expected parameters of torch.float32 .*float16"),
-    "meta": (lambda policy: policy.to("meta"), "on cpu, as the agent was built, got .* on meta"),
+    "meta": (
+        lambda policy: policy.value_head.to("meta"),
+        "on cpu, as the agent was built, got .* on meta",
+    ),
     "extra": (lambda policy: policy.add_module("mine", nn.Linear(1, 1)), "got 'mine.weight'"),
     "trunk": (
         lambda policy: policy.trunks.__setitem__(0, copy.deepcopy(policy.trunks[0])),
@@ -341,6 +353,45 @@ def test_networks_of_ones_own() -> None:
     assert all(moved(network.first, first))
 
 
+def test_tied_weights_learn_but_are_not_saved(tmp_path: Path) -> None:
+    agent, env = CASES["ppo"].agent(), CASES["ppo"].vector()
+    first, second = agent.policy.trunks
+    second.encoder.core = first.encoder.core
+    before = values(agent.policy)
+    train(agent, env, 2)
+    assert all(moved(agent.policy, before))
+    with pytest.raises(
+        ValueError, match=r"^policy: expected the weights .*trunks\.1\.encoder\.core"
+    ):
+        agent.save_checkpoint(tmp_path / "agent.pt")
+
+
+@EVERY
+def test_learning_does_not_ask_whether_gradients_are_switched_off(case: Case) -> None:
+    agents = [case.trained(1), case.trained(1)]
+    train(agents[0], case.vector(), 1)
+    with torch.no_grad():
+        train(agents[1], case.vector(), 1)
+    assert_same_weights(*map(team_weights, agents))
+    with (
+        torch.inference_mode(),
+        pytest.raises(RuntimeError, match=r"^learn: expected a call outside of torch\.inference"),
+    ):
+        train(agents[0], case.vector(), 1)
+
+
+def test_groups_that_never_decide_are_reported() -> None:
+    agent, env = CASES["ppo-gru"].agent(), CASES["ppo-gru"].vector()
+    for i in range(11):
+        collect_rollouts_recurrent(agent, env)
+        agent.buffer.active.fill_(False)
+        if i == 9:
+            with pytest.warns(UserWarning, match=r"^learn: in 10 rollouts in a row"):
+                agent.learn()
+        else:
+            assert agent.learn().updates == 0
+
+
 # --- settings that would do nothing -------------------------------------------------------------
 
 
@@ -386,6 +437,19 @@ def test_parameters_added_to_the_optimiser_are_refused() -> None:
     agent.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
     collect_rollouts_recurrent(agent, env)
     with pytest.raises(RuntimeError, match="as its one group, got 2 groups"):
+        agent.learn()
+
+
+def test_amsgrad_is_for_the_start() -> None:
+    agent, env = CASES["ppo"].agent(), CASES["ppo"].vector()
+    agent.optimizer.param_groups[0]["amsgrad"] = True
+    train(agent, env, 2)
+    other = agent.clone()
+    train(other, env, 1)
+    agent = CASES["ppo"].trained(1)
+    agent.optimizer.param_groups[0]["amsgrad"] = True
+    collect_rollouts_recurrent(agent, env)
+    with pytest.raises(RuntimeError, match=r"^optimizer: expected amsgrad"):
         agent.learn()
 
 

@@ -280,12 +280,14 @@ def test_team_whose_agents_are_not_named() -> None:
 
 def test_reconfigured_agents_keep_what_they_know() -> None:
     agent = individual()
-    before = snapshot(agent)
+    before, before_lr = snapshot(agent), agent.config.lr
     agent.reconfigure(lr=0.5, learn_step=4)
     assert (agent.config.lr, agent.learn_step) == (0.5, 4)
     after = snapshot(agent)
     (ours,), (theirs,) = after["groups"].values(), before["groups"].values()
     assert ours.pop("config") != theirs.pop("config")
+    rates = [group["optimizer"]["param_groups"][0].pop("lr") for group in (ours, theirs)]
+    assert rates == [0.5, before_lr]
     assert_same(after, before)
 
 

@@ -725,6 +725,18 @@ def test_arguments_that_do_not_fit(
         train(env, population(env), **{**evolution(), **options})
 
 
+def test_training_beyond_the_end_of_a_schedule_says_so_at_once() -> None:
+    env = recall_env()
+    settings = {"evo_steps": 64, "tournament": None, "mutation": None}
+    schedule = {"LR_SCHEDULE": "linear", "TOTAL_STEPS": 64}
+    train(env, population(env, 1, **schedule), max_steps=64, **settings)
+    with (
+        pytest.warns(UserWarning, match=r"^max_steps: expected no more than total_steps = 64"),
+        pytest.warns(UserWarning, match=r"^learn: total_steps = 64 are over"),
+    ):
+        train(env, population(env, 1, **schedule), max_steps=65, **settings)
+
+
 def test_populations_that_do_not_fit() -> None:
     env = recall_env()
     with pytest.raises(ValueError, match="pop: expected at least one agent, got none"):
