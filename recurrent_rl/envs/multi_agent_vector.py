@@ -4,9 +4,12 @@ Letters: E environments, A agents of a block.
 """
 
 import ctypes
+import functools
 import itertools
 import multiprocessing as mp
 import os
+import time
+import types
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,6 +18,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper
+from pettingzoo import AECEnv, ParallelEnv
 
 from recurrent_rl.envs.agent_table import (
     AgentBlock,
@@ -23,14 +27,17 @@ from recurrent_rl.envs.agent_table import (
     check_alike,
     describe,
 )
+from recurrent_rl.envs.distinct import check_distinct, is_marked, mark_example
 from recurrent_rl.envs.env_rows import EnvRows, environment_rows
 from recurrent_rl.envs.worker_process import (
     Parent,
     Worker,
     WorkerDiedError,
     WorkerFailedError,
+    WorkerTimeoutError,
     end_workers,
 )
+from recurrent_rl.randomness import PrivateGenerators, seed_this_process
 from recurrent_rl.spaces.array import Array
 
 MakeEnv = Callable[[], Any]
@@ -226,7 +233,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
 
         Raises:
             TypeError: something else than an environment, or a space that is not supported.
-            ValueError: no functions, or environments that are not alike.
+            ValueError: no functions, environments that are not alike, or one object for several.
 
         """
         self.env_fns = makers = _check_makers(env_fns)
@@ -237,6 +244,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 super().__init__(describe(self.envs[0]))
             else:
                 check_alike(list(self._spaces.values()), self.envs[e], e)
+        check_distinct(self.envs)
         self.num_envs = len(self.envs)
         self.table = AgentTable(list(self._spaces.values()), self.num_envs)
         self._rows = [environment_rows(env, self.table, e) for e, env in enumerate(self.envs)]
@@ -265,6 +273,11 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
 
     The workers end when this process does, in whatever way it ends. An error in one environment
     closes all.
+
+    The global generators of Python, NumPy and torch are each worker's own: they begin from fresh
+    entropy, and anew at each ``reset`` with a seed. That does not touch those of this process;
+    environments that are stepped here have their own from the first such ``reset`` on, and draw
+    from this process's before.
     """
 
     def __init__(
@@ -274,6 +287,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         num_workers: int | None = None,
         context: str | None = None,
         use_main_process: bool = False,
+        timeout: float | None = None,
     ) -> None:
         """Build one environment here, for its spaces, and all of them in the workers.
 
@@ -285,23 +299,32 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             use_main_process: step the first environments here, beside the workers, instead of
                 waiting for them. Fewer processes to wake: with one worker less than there are cores
                 it is the fastest where environments cost little.
+            timeout: how long a reset or a step of all environments may take [s]; then all are
+                closed, by force where they hang, and a ``RuntimeError`` names the one that did.
+                None: no limit. Not with ``use_main_process``, as nobody could interrupt this one.
 
         Raises:
             TypeError: something else than an environment, or a space that is not supported.
-            ValueError: no functions, or environments that are not alike.
+            ValueError: no functions, environments that are not alike, one object for several, or
+                no time.
             RuntimeError: an environment could not be built; with the worker's traceback.
 
         """
+        _check_timeout(timeout, use_main_process)
+        self._timeout = timeout
         self.env_fns = makers = _check_makers(env_fns)
         self.num_envs = len(makers)
         self.options: dict[str, Any] = {
             "num_workers": num_workers,
             "context": context,
             "use_main_process": use_main_process,
+            "timeout": timeout,
         }
         num_workers = _worker_count(self.num_envs, num_workers, use_main_process)
         example = _build_env(makers[0], 0)
         super().__init__(describe(example))
+        self._name = _name_of(example)
+        self._mark = mark_example(example)
         if not use_main_process:
             example.close()
         parts = _split(self.num_envs, num_workers + int(use_main_process))
@@ -309,6 +332,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self._parts = parts
         self._envs: list[Any] = []
         self._rows: list[EnvRows] = []
+        self._generators = PrivateGenerators()
         self._workers: list[Worker] = []
         self._finalizer = weakref.finalize(self, _close_workers, self._workers, os.getpid())
         try:
@@ -340,6 +364,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 self.num_envs,
                 memory,
                 (self._current, i),
+                self._mark,
                 name=f"environments {part.start} to {part.stop - 1}",
                 daemon=True,
             )
@@ -351,13 +376,24 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             self._envs.append(example if e == 0 else _build_env(self.env_fns[e], e))
             check_alike(list(self._spaces.values()), self._envs[e], e)
             self._rows.append(environment_rows(self._envs[e], self.table, e))
+        check_distinct(self._envs)
 
-    def _wait(self, command: str) -> None:
-        """Wait until all workers have done a command; raise the first failure there was."""
+    def _wait(self, command: str, seconds: float | None = None) -> None:
+        """Wait until all workers have done a command; raise the first failure there was.
+
+        Args:
+            command: for the error's message.
+            seconds: how long at most; None waits for ever.
+
+        """
         failures: list[tuple[int, str]] = []
+        end = None if seconds is None else time.monotonic() + seconds
         for i, worker in enumerate(self._workers):
             try:
-                worker.receive()
+                worker.receive(None if end is None else max(end - time.monotonic(), 0))
+            except WorkerTimeoutError:
+                worker.process.kill()  # it would not hear that it should leave
+                failures.append((i, f"{self._name} took longer than timeout={seconds} seconds"))
             except WorkerFailedError as error:
                 failures.append((i, str(error)))
             except WorkerDiedError as error:
@@ -383,12 +419,19 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         try:
             for worker, command in zip(self._workers, commands, strict=True):
                 worker.send(command)
-            _execute(own, self._rows)
-            self._wait(own[0])
+            self._execute_here(own)
+            self._wait(own[0], self._timeout)
         except BaseException:
             # After Ctrl-C, answers may still come that would be taken for those to later commands.
             self.close()
             raise
+
+    def _execute_here(self, command: tuple[Any, ...]) -> None:
+        """Do a command in the environments of this process, whose draws are their own too."""
+        if self._rows:
+            work = functools.partial(_execute, command, self._rows, own_generators=True)
+            seeds = command[1] if command[0] == "reset" else ()
+            self._generators.run(work, next((s for s in reversed(seeds) if s is not None), None))
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
         own, *others = (
@@ -409,6 +452,25 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             for env in self._envs:
                 env.close()
         self._finalizer()
+
+
+def _check_timeout(timeout: Any, use_main_process: bool) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise ValueError(f"timeout: expected seconds > 0, or None for no limit, got {timeout!r}")
+    if use_main_process:
+        raise ValueError(
+            f"timeout: expected None with use_main_process=True, as nothing could interrupt the "
+            f"environments of this process, got {timeout}; leave one of them out"
+        )
+
+
+def _name_of(env: Any) -> str:
+    """Return an environment's name, or its class's."""
+    metadata = getattr(env, "metadata", None)
+    name = metadata.get("name") if isinstance(metadata, Mapping) else None
+    return str(name or type(getattr(env, "unwrapped", env)).__name__)
 
 
 def _worker_count(num_envs: int, num_workers: int | None, use_main_process: bool) -> int:
@@ -448,6 +510,7 @@ def _work(
     num_envs: int,
     memory: Any,
     current: tuple[Any, int],
+    mark: str,
 ) -> None:
     """Build some environments in a worker process, and do the parent's commands.
 
@@ -459,8 +522,10 @@ def _work(
         num_envs: E, the environments of all workers.
         memory: the table's, shared.
         current: where to note the environment that the worker is at: an array and an index.
+        mark: what the first environment was marked with.
 
     """
+    seed_this_process(None)
     array, index = current
 
     def note(environment: int) -> None:
@@ -474,9 +539,12 @@ def _work(
         parent.exit_stack.callback(env.close)
         check_alike(agents, env, e)
         rows.append(environment_rows(env, table, e))
+        if e and is_marked(env, mark):  # a fork's copy of environment 0
+            check_distinct([env, env])
+        check_distinct([row.env for row in rows])
     parent.send(None)
     while (command := parent.receive())[0] != "close":
-        _execute(command, rows, note)
+        _execute(command, rows, note, own_generators=True)
         parent.send(None)
 
 
@@ -484,6 +552,8 @@ def _execute(
     command: tuple[Any, ...],
     rows: Sequence[EnvRows],
     note: Callable[[int], None] | None = None,
+    *,
+    own_generators: bool = False,
 ) -> None:
     """Reset or step some environments, one after the other.
 
@@ -491,6 +561,7 @@ def _execute(
         command: ("reset", the environments' seeds, options), ("step",) or ("wait", whether to).
         rows: the environments.
         note: called with the index of each environment before its turn.
+        own_generators: the global generators are the environments' own: seed them too.
 
     """
     for k, row in enumerate(rows):
@@ -499,6 +570,8 @@ def _execute(
         try:
             if command[0] == "reset":
                 _, seeds, options = command
+                if own_generators and seeds[k] is not None:
+                    seed_this_process(seeds[k])
                 row.reset(seeds[k], options)
             elif command[0] == "wait":
                 row.wait(command[1])
@@ -543,12 +616,28 @@ def _check_makers(env_fns: Iterable[MakeEnv]) -> list[MakeEnv]:
     if not makers:
         raise ValueError("env_fns: expected at least one function that builds one, got none")
     for e, make in enumerate(makers):
-        if not callable(make):
-            raise TypeError(
-                f"env_fns[{e}]: expected a function that builds an environment, got "
-                f"{type(make).__name__}; write lambda: env"
-            )
+        _check_maker(f"env_fns[{e}]", make)
     return makers
+
+
+def _check_maker(name: str, make: Any) -> None:
+    """Raise TypeError if something else stands where a function should that builds one."""
+    if isinstance(make, types.ModuleType):
+        kinds = [kind for kind in ("parallel_env", "env") if callable(getattr(make, kind, None))]
+        hint = f"pass its function {make.__name__}.{(*kinds, 'parallel_env')[0]}"
+    elif isinstance(make, ParallelEnv | AECEnv | gym.Env) or not callable(make):
+        hint = "write lambda: MyEnv(), which builds a new one each time"
+    else:
+        return
+    raise TypeError(
+        f"{name}: expected a function that builds an environment, got {type(make).__name__} "
+        f"{_short(make)}; {hint}"
+    )
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def make_multi_agent_vect_envs(
@@ -559,6 +648,7 @@ def make_multi_agent_vect_envs(
     num_workers: int | None = None,
     context: str | None = None,
     use_main_process: bool = False,
+    timeout: float | None = None,
     **env_kwargs: Any,
 ) -> MultiAgentVectorEnv:
     """Build a vector of PettingZoo environments from a function that builds one.
@@ -579,17 +669,26 @@ def make_multi_agent_vect_envs(
         num_workers: processes, see ``AsyncMultiAgentVectorEnv``.
         context: likewise.
         use_main_process: likewise.
+        timeout: likewise; in workers only.
         env_kwargs: given to ``env`` each time.
 
     Returns:
         the vector; the caller closes it.
 
     Raises:
-        ValueError: num_envs < 1.
+        TypeError: ``env`` is no function that builds one.
+        ValueError: num_envs < 1, one object for several environments, or a limit to what nobody
+            can interrupt.
 
     """
     if num_envs < 1:
         raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+    if timeout is not None and not should_async_vector:
+        raise ValueError(
+            f"timeout: expected None with should_async_vector=False, as nothing can interrupt the "
+            f"environments of this process, got {timeout!r}; leave one of them out"
+        )
+    _check_maker("env", env)
 
     def build() -> Any:
         return env(**env_kwargs)
@@ -597,6 +696,10 @@ def make_multi_agent_vect_envs(
     makers = [build] * num_envs
     if should_async_vector:
         return AsyncMultiAgentVectorEnv(
-            makers, num_workers=num_workers, context=context, use_main_process=use_main_process
+            makers,
+            num_workers=num_workers,
+            context=context,
+            use_main_process=use_main_process,
+            timeout=timeout,
         )
     return SyncMultiAgentVectorEnv(makers)

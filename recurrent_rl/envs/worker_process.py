@@ -1,6 +1,6 @@
 """Worker processes: how they start, talk to their parent, notice its end, and are ended.
 
-Imports nothing of the package. A worker is a function that runs in a process of its own, with a
+A worker is a function that runs in a process of its own, with a
 pipe to the parent process.
 """
 
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
+
+from recurrent_rl.envs.watchdog import die_with
 
 
 class ParentGoneError(Exception):
@@ -29,6 +31,10 @@ class WorkerFailedError(Exception):
 
 class WorkerDiedError(Exception):
     """A worker process ended without a message; its argument is the exit code."""
+
+
+class WorkerTimeoutError(Exception):
+    """A worker has not answered in time; it may do so yet."""
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,12 @@ class Worker:
         context = mp.get_context(start_method)
         # The parent of a process that a fork server starts is the server.
         has_server = context.get_start_method() == "forkserver"
-        parent_pid = None if has_server else os.getpid()
+        pids = (None if has_server else os.getpid(), os.getpid())
         parent_end, child_end = context.Pipe()
         self.connection = parent_end
         self.process = context.Process(  # type: ignore[attr-defined]
             target=_run,
-            args=(work, child_end, parent_end, parent_pid, args),
+            args=(work, child_end, parent_end, pids, args),
             name=name,
             daemon=daemon,
         )
@@ -132,15 +138,21 @@ class Worker:
         with contextlib.suppress(ConnectionError):
             self.connection.send(message)
 
-    def receive(self) -> Any:
+    def receive(self, seconds: float | None = None) -> Any:
         """Wait for a message.
+
+        Args:
+            seconds: how long at most; None waits for ever.
 
         Raises:
             WorkerFailedError: the worker raised an exception.
             WorkerDiedError: the process has ended.
+            WorkerTimeoutError: no message has come in time.
 
         """
         try:
+            if seconds is not None and not self.connection.poll(seconds):
+                raise WorkerTimeoutError
             message = self.connection.recv()
         except (EOFError, ConnectionError):
             self.process.join(5)
@@ -182,10 +194,22 @@ def _run(
     work: Callable[..., None],
     connection: Connection,
     parent_end: Connection,
-    parent_pid: int | None,
+    pids: tuple[int | None, int],
     args: tuple[Any, ...],
 ) -> None:
-    """Run a worker's function in its process; an exception is its last message."""
+    """Run a worker's function in its process; an exception is its last message.
+
+    Args:
+        work: the function.
+        connection: the worker's end of the pipe.
+        parent_end: the parent's.
+        pids: the numbers of the process whose child this one is (None: of a fork server), and of
+            the one that it works for.
+        args: the function's.
+
+    """
+    parent_pid, owner = pids
+    die_with(owner)
     parent_end.close()  # a copy, which would hide that the parent has closed its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     parent = Parent(connection, os.getppid() if parent_pid is None else parent_pid)

@@ -1,10 +1,12 @@
 """Tests of `recurrent_rl.envs.multi_agent_vector`: PettingZoo environments, here and in workers."""
 
 import contextlib
+import functools
 import gc
 import itertools
 import multiprocessing as mp
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -18,8 +20,11 @@ from typing import Any, ClassVar
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Discrete, Text
+from mpe2 import simple_spread_v3
 from pettingzoo import ParallelEnv
+from pettingzoo.utils.wrappers import BaseParallelWrapper as Wrapper
 from support.envs import Scripted
 from support.multi_envs import ScriptedParallel, TurnTaking, scripted_makers
 
@@ -510,6 +515,65 @@ class TestSeeds:
             assert env.reset()[0]["doubles_0"][:, 4].tolist() == [0, 0, 0]
 
 
+class Drawing(ScriptedParallel):
+    """Shows what it draws from the global generators; deaf to seeds."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__([{"bob_0": [(0, 2, "t")]}])
+        self.draw: Callable[[], float] = {
+            "numpy": np.random.rand,
+            "python": random.random,
+            "torch": lambda: float(torch.rand(())),
+        }[how]
+
+    def observation_of(self, agent: str, episode: int, step: int) -> Any:
+        return np.array([self.draw(), self.draw(), 0], np.float32)
+
+
+def drawn(env: Any, seed: int | None) -> list[float]:
+    """What four environments show at a reset, in a step, and in the next episode."""
+    seen = [env.reset(seed=seed)[0]["bob_0"]]
+    seen += [env.step({"bob_0": np.ones(4, int)})[0]["bob_0"] for _ in range(3)]
+    return [float(x) for x in np.stack(seen)[..., 0].ravel()]
+
+
+@pytest.mark.parametrize("how", ["numpy", "python", "torch"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_workers": 4},
+        {"num_workers": 2},
+        {"num_workers": 2, "use_main_process": True},
+    ],
+    ids=str,
+)
+def test_copies_draw_different_numbers_and_the_same_again(how: str, options: Any) -> None:
+    make = functools.partial(Drawing, how)
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    runs = []
+    for _ in range(2):
+        with AsyncMultiAgentVectorEnv([make] * 4, context="fork", **options) as env:
+            if "use_main_process" not in options:
+                assert len(set(drawn(env, None))) == 16
+            runs += [drawn(env, 5), drawn(env, 6), drawn(env, 5)]
+    assert runs[0] == runs[2] == runs[3] == runs[5]
+    assert runs[1] == runs[4]
+    assert len(set(runs[0])) == len(set(runs[1])) == 16
+    assert runs[0] != runs[1]
+    after = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    assert before[0] == after[0]
+    np.testing.assert_equal(before[1][1], after[1][1])
+    assert torch.equal(before[2], after[2])
+
+
+def test_spawned_copies_draw_different_numbers_and_the_same_again() -> None:
+    make = functools.partial(Drawing, "numpy")
+    with AsyncMultiAgentVectorEnv([make] * 4, context="spawn", num_workers=2) as env:
+        assert len(set(drawn(env, None))) == 16
+        runs = [drawn(env, 5) for _ in range(2)]
+    assert runs[0] == runs[1]
+
+
 # --- bad environments ---------------------------------------------------------------------------
 
 
@@ -519,7 +583,11 @@ class TestBuilding:
         ("env_fns", "error", "message"),
         [
             ([], ValueError, r"^env_fns: expected at least one function that builds one, got none"),
-            ([3], TypeError, r"^env_fns\[0\]: expected a function .* got int; write lambda: env"),
+            (
+                [3],
+                TypeError,
+                r"^env_fns\[0\]: expected a function .* got int 3; write lambda: MyEnv\(\)",
+            ),
             (
                 [lambda: ScriptedParallel([SHORT]), ScriptedParallel([SHORT])],
                 TypeError,
@@ -601,6 +669,41 @@ class TestBuilding:
     def test_no_environment(self, n: int) -> None:
         with pytest.raises(ValueError, match=f"^num_envs: expected at least 1, got {n}"):
             make_multi_agent_vect_envs(Odd, n)
+
+    @KINDS
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_one_object_for_all(self, kind: Any, wrapped: bool) -> None:
+        one = ScriptedParallel([SHORT])
+
+        def make() -> Any:
+            return Wrapper(one) if wrapped else one
+
+        message = r"one \w+ object for several.*lambda: MyEnv\(\)"
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            kind([make] * 3)
+        kind([make]).close()  # of one there is only one
+
+    @pytest.mark.parametrize("own", [False, True])
+    def test_one_object_for_each_worker(self, own: bool) -> None:
+        """A fork copies it, so that each worker has one."""
+        one = ScriptedParallel([SHORT])
+        with pytest.raises(RuntimeError, match="object for several"):
+            AsyncMultiAgentVectorEnv([lambda: one] * 2, num_workers=2 - own, use_main_process=own)
+
+    @KINDS
+    def test_objects_built_before(self, kind: Any) -> None:
+        each = [ScriptedParallel([SHORT], e) for e in range(3)]
+        with kind([lambda env=env: env for env in each]) as env:
+            assert env.num_envs == 3
+
+    def test_no_function(self) -> None:
+        for given, hint in (
+            (ScriptedParallel([SHORT]), r"ScriptedParallel .*; write lambda: MyEnv\(\)"),
+            (simple_spread_v3, r"module .*; pass its function mpe2.simple_spread_v3.parallel_env"),
+            ("simple_spread_v3", r"str 'simple_spread_v3'; write lambda"),
+        ):
+            with pytest.raises(TypeError, match="^env: expected a function .* got " + hint):
+                make_multi_agent_vect_envs(given, 2)  # type: ignore[arg-type]
 
 
 ALL_STAGES = ("build", "reset", "step")
@@ -693,6 +796,30 @@ class TestFailure:
                 AsyncMultiAgentVectorEnv(faulty(2, "step", folder=tmp_path), num_workers=2)
             )
         assert sorted(os.listdir(tmp_path)) == [f"closed {e}" for e in range(4)]
+
+    @pytest.mark.parametrize("where", ["reset", "step"])
+    def test_one_that_hangs(self, where: str) -> None:
+        before = mp.active_children()
+        message = (
+            rf"^environment 2 failed in {where} .*\n"
+            rf"scripted_v0 took longer than timeout=0.3 seconds"
+        )
+        env = AsyncMultiAgentVectorEnv(faulty(2, where, "sleep"), num_workers=4, timeout=0.3)
+        begin = time.monotonic()
+        with pytest.raises(RuntimeError, match=message):
+            run_until_failure(env)
+        assert time.monotonic() - begin < 5
+        assert mp.active_children() == before
+
+    @pytest.mark.parametrize("timeout", [0, -1.0, np.nan, "1", True])
+    def test_no_time(self, timeout: Any) -> None:
+        with pytest.raises(ValueError, match=r"^timeout: expected seconds > 0"):
+            AsyncMultiAgentVectorEnv(faulty(9, ""), timeout=timeout)
+
+    @pytest.mark.parametrize("option", [{"should_async_vector": False}, {"use_main_process": True}])
+    def test_no_limit_in_this_process(self, option: dict[str, bool]) -> None:
+        with pytest.raises(ValueError, match=r"^timeout: expected None with .*, got 3; leave"):
+            make_multi_agent_vect_envs(Odd, 2, timeout=3, **option)  # type: ignore[arg-type]
 
     def test_an_error_does_not_hide_behind_a_slower_worker(self) -> None:
         class Slow(Faulty):
@@ -805,13 +932,19 @@ def live_and_tell(connection: Any, end: str) -> None:
     connection.send((workers(env), other.pid))
     if end == "exit":
         os._exit(1)
+    if end == "kill in hanging step":
+        hanging = AsyncMultiAgentVectorEnv(faulty(2, "step", "sleep"), num_workers=3)
+        hanging.reset()
+        connection.send((workers(hanging), other.pid))
+        hanging.step(ACTIONS)
     while end == "kill in step":
         env.step(ACTIONS)
     time.sleep(60)
 
 
 @pytest.mark.parametrize(
-    "end", ["exit", "kill", "kill in step", "kill beside another", "terminate"]
+    "end",
+    ["exit", "kill", "kill in step", "kill in hanging step", "kill beside another", "terminate"],
 )
 def test_no_orphans_when_the_process_dies(end: str) -> None:
     context = mp.get_context("fork")
@@ -821,6 +954,10 @@ def test_no_orphans_when_the_process_dies(end: str) -> None:
     assert ours.poll(30)
     pids, other = ours.recv()
     assert len(pids) == 3
+    if end == "kill in hanging step":
+        assert ours.poll(30)
+        pids += ours.recv()[0]
+        time.sleep(0.3)  # until the step hangs
     if end.startswith("kill"):
         process.kill()
     if end == "terminate":
