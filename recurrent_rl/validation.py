@@ -9,10 +9,12 @@ import dataclasses
 import difflib
 import math
 import numbers
+import os
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import torch
@@ -221,3 +223,19 @@ def checked_device(device: Any) -> torch.device:
             f"{str(error).splitlines()[0]}"
         ) from None
     return found
+
+
+def checked_path(where: str, value: Any) -> Path:
+    """Return a path that a user gave.
+
+    Raises:
+        TypeError: neither text nor a path; the message begins with ``where``.
+        ValueError: an empty one, or one that no file can have.
+
+    """
+    if not isinstance(value, str | os.PathLike) or isinstance(os.fspath(value), bytes):
+        raise TypeError(f"{where}: expected a path, got {shown(value)} ({_kind(value)})")
+    text = os.fspath(value)
+    if not text or "\0" in text:
+        raise ValueError(f"{where}: expected the path of a file or folder, got {shown(value)}")
+    return Path(text)

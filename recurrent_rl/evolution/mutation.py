@@ -1,8 +1,9 @@
 """Mutations: random changes of individuals, in architecture, weights or hyper-parameters."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar
 
 import torch
 
@@ -20,6 +21,16 @@ from recurrent_rl.evolution.architecture_sites import (
 from recurrent_rl.evolution.morphing import morph
 from recurrent_rl.networks.configs import Activation
 from recurrent_rl.randomness import RandomStream
+from recurrent_rl.validation import (
+    LAYERS,
+    NON_NEGATIVE,
+    SEED,
+    UNIT,
+    WIDTH,
+    checked,
+    checked_device,
+    shown,
+)
 
 AnyAgent = TypeVar("AnyAgent", bound=Agent)
 Change = dict[str, Any]  # fields of the individual's ``Birth`` that say what a mutation did
@@ -74,22 +85,40 @@ class Mutations(RandomStream):
             device: accepted for the convenience of scripts; agents stay where they are.
 
         Raises:
+            TypeError: a value of the wrong type.
             ValueError: a number out of range, or an unknown activation.
 
         """
-        self.probabilities = {
-            "none": no_mutation,
-            "architecture": architecture,
-            "parameters": parameters,
-            "activation": activation,
-            "rl_hp": rl_hp,
+        given: dict[str, tuple[str, Any]] = {
+            "no_mutation": ("none", no_mutation),
+            **{
+                name: (name, value)
+                for name, value in (
+                    ("architecture", architecture),
+                    ("parameters", parameters),
+                    ("activation", activation),
+                    ("rl_hp", rl_hp),
+                )
+            },
         }
-        self.new_layer_prob, self.mutation_sd = new_layer_prob, mutation_sd
-        self.activation_selection = tuple(activation_selection)
-        self.mutate_elite, self.max_residual_layers = mutate_elite, max_residual_layers
-        self.min_width, self.max_width = min_width, max_width
-        self._check_numbers()
-        _check_activations(self.activation_selection)
+        at_least_0 = Annotated[float, NON_NEGATIVE]
+        self.probabilities: dict[str, float] = {
+            kind: checked(name, value, at_least_0) for name, (kind, value) in given.items()
+        }
+        self.new_layer_prob: float = checked(
+            "new_layer_prob", new_layer_prob, Annotated[float, UNIT]
+        )
+        self.mutation_sd: float = checked("mutation_sd", mutation_sd, at_least_0)
+        self.activation_selection = _checked_activations(activation_selection)
+        self.mutate_elite: bool = checked("mutate_elite", mutate_elite, bool)
+        self.min_width: int = checked("min_width", min_width, Annotated[int, WIDTH])
+        self.max_width: int = checked("max_width", max_width, Annotated[int, WIDTH])
+        self.max_residual_layers: int = checked(
+            "max_residual_layers", max_residual_layers, Annotated[int, LAYERS]
+        )
+        self._check_together()
+        checked_device(device)
+        rand_seed = checked("rand_seed", rand_seed, Annotated[int | None, SEED])
         super().__init__(rand_seed)
         self._kinds: dict[str, Callable[[Agent], Change]] = {
             "architecture": self._change_architecture,
@@ -98,22 +127,15 @@ class Mutations(RandomStream):
             "rl_hp": self._change_hyperparameter,
         }
 
-    def _check_numbers(self) -> None:
-        for name, value in {**self.probabilities, "mutation_sd": self.mutation_sd}.items():
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name}: expected a number of at least 0, got {value}")
-        if not sum(self.probabilities.values()):
+    def _check_together(self) -> None:
+        if not 0 < sum(self.probabilities.values()) < math.inf:
             raise ValueError(
                 f"Mutations: expected a positive probability, got {self.probabilities}"
             )
-        if not 0 <= self.new_layer_prob <= 1:
+        if self.min_width > self.max_width:
             raise ValueError(
-                f"new_layer_prob: expected a number in [0, 1], got {self.new_layer_prob}"
-            )
-        if not 1 <= self.min_width <= self.max_width or self.max_residual_layers < 0:
-            raise ValueError(
-                f"Mutations: expected 1 <= min_width <= max_width and max_residual_layers >= 0, "
-                f"got {self.min_width}, {self.max_width} and {self.max_residual_layers}"
+                f"Mutations: expected min_width <= max_width, got {self.min_width} and "
+                f"{self.max_width}"
             )
 
     def mutation(self, population: Sequence[AnyAgent]) -> list[AnyAgent]:
@@ -203,9 +225,7 @@ class Mutations(RandomStream):
         if not paths:
             return {"mutation": "none (no activation to change)"}
         path = paths[self._draw_index(len(paths))]
-        present: Any = group.net_config
-        for field in path:
-            present = getattr(present, field)
+        present = _field(group.net_config, path)
         choices = [a for a in self.activation_selection if a != present]
         if not choices:
             return {"mutation": f"none (no other activation than {present})"}
@@ -252,10 +272,55 @@ class Mutations(RandomStream):
         return list(self.probabilities)[drawn]
 
 
-def _check_activations(names: Sequence[str]) -> None:
-    known = get_args(Activation)
-    for name in names:
-        if name not in known:
-            raise ValueError(
-                f"activation_selection: expected names out of {list(known)}, got {name!r}"
-            )
+def _checked_activations(names: Sequence[str]) -> tuple[str, ...]:
+    if not isinstance(names, Sequence) or isinstance(names, str | bytes):
+        raise TypeError(f"activation_selection: expected a list of names, got {shown(names)}")
+    chosen: tuple[str, ...] = tuple(
+        checked(f"activation_selection[{i}]", name, Activation) for i, name in enumerate(names)
+    )
+    return chosen
+
+
+def _field(config: Any, path: Sequence[str]) -> Any:
+    for name in path:
+        config = getattr(config, name)
+    return config
+
+
+def idle_kinds(mutation: Mutations, population: Sequence[Agent]) -> dict[str, str]:
+    """Return the kinds that are drawn and can change nothing in any individual, and why."""
+    wanted = {kind for kind, share in mutation.probabilities.items() if share}
+    groups = [group for agent in population for group in agent.groups]
+    idle: dict[str, str] = {}
+    if "rl_hp" in wanted and not any(_changeable(agent) for agent in population):
+        idle["rl_hp"] = (
+            "no individual has hyper-parameters that may change; pass hp_config to "
+            "create_population, or rl_hp=0"
+        )
+    if "activation" in wanted and not any(
+        chosen != _field(group.net_config, path)
+        for group in groups
+        for path in activation_paths(group)
+        for chosen in mutation.activation_selection
+    ):
+        idle["activation"] = (
+            "there is no activation to change, or no other to change to; give "
+            "activation_selection, or activation=0"
+        )
+    if "parameters" in wanted and mutation.mutation_sd == 0:
+        idle["parameters"] = "their deviation mutation_sd is 0; make it larger, or parameters=0"
+    deeper, wider = mutation.new_layer_prob > 0, mutation.new_layer_prob < 1
+    if "architecture" in wanted and not any(
+        (deeper and (mutation.max_residual_layers or any(s.value for s in depth_sites(group))))
+        or (wider and width_sites(group))
+        for group in groups
+    ):
+        idle["architecture"] = "there is no layer to change; pass architecture=0"
+    return idle
+
+
+def _changeable(agent: Agent) -> bool:
+    """Whether any hyper-parameter of an agent may change."""
+    names = () if agent.hp_config is None else agent.hp_config.parameters
+    configs = [trainer.config for trainer in agent.trainers.values()]
+    return any(getattr(config, name) is not None for config in configs for name in names)

@@ -15,31 +15,25 @@ from recurrent_rl.algorithms.ippo import IPPO
 from recurrent_rl.algorithms.ppo import PPO
 from recurrent_rl.algorithms.search_space import HyperparameterConfig
 from recurrent_rl.algorithms.team import Spaces
+from recurrent_rl.evolution.run_keys import (
+    TEAM_KEYS,
+    check_agreement,
+    check_run_keys,
+    warn_of_idle_keys,
+)
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.validation import SEED, checked, unknown_name
+from recurrent_rl.validation import (
+    COUNT,
+    SEED,
+    Range,
+    checked,
+    checked_device,
+    shown,
+    unknown_name,
+)
 
 ALGORITHMS: dict[str, type[PPO] | type[IPPO]] = {"PPO": PPO, "IPPO": IPPO}
-
-# Keys of INIT_HP that describe the run, not the agents: training functions take them as arguments.
-# "CHANNELS_LAST" has no meaning here: the space (or cnn_config) says where channels are.
-RUN_KEYS = (
-    "ALGO",
-    "CHANNELS_LAST",
-    "ELITISM",
-    "ENV_NAME",
-    "EVAL_LOOP",
-    "EVAL_STEPS",
-    "EVO_STEPS",
-    "MAX_STEPS",
-    "NUM_ENVS",
-    "POP_SIZE",
-    "TARGET_SCORE",
-    "TOURN_SIZE",
-    "WANDB",
-)
-# Keys of INIT_HP with the only value that is possible here.
-ALWAYS = {"USE_ROLLOUT_BUFFER": True}
-TEAM_KEYS = ("AGENT_IDS", "AGENT_ID_INPUT", "GROUPS", "TEAM_REWARD")
+SIZE = Range(1, 10_000)  # of a population, all of which is held in memory
 
 
 def create_population(
@@ -80,8 +74,9 @@ def create_population(
         net_config: as ``PPO`` or ``IPPO`` takes it.
         INIT_HP: the fields of ``PPOConfig`` in upper case ("LR", "LEARN_STEP", ...); for IPPO also
             "AGENT_IDS", "AGENT_ID_INPUT", "GROUPS" and "TEAM_REWARD". What describes the run rather
-            than an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too and is left to the
-            training functions; "MAX_STEPS" is also the horizon of a learning-rate schedule.
+            than an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too, and must agree with
+            what this function and the training functions are given; "MAX_STEPS" is also the
+            horizon of a learning-rate schedule. Other keys are refused.
         hp_config: hyper-parameters that mutations may change.
         population_size: number of agents, at least 1.
         num_envs: size of the vector environment, at least 1. Has no effect, as rollouts fit any
@@ -103,13 +98,23 @@ def create_population(
             range.
 
     """
-    if algo not in ALGORITHMS:
+    if not isinstance(algo, str) or algo not in ALGORITHMS:
         raise ValueError(unknown_name("create_population", algo, list(ALGORITHMS)))
-    for name, count in (("population_size", population_size), ("num_envs", num_envs)):
-        if count < 1:
-            raise ValueError(f"{name}: expected at least 1, got {count}")
-    options = _options(algo, INIT_HP or {})
+    population_size = checked("population_size", population_size, Annotated[int, SIZE])
+    num_envs = checked("num_envs", num_envs, Annotated[int, COUNT])
     seed = checked("seed", seed, Annotated[int | None, SEED])
+    spread, device = checked("spread", spread, bool), checked_device(device)
+    if hp_config is not None and not isinstance(hp_config, HyperparameterConfig):
+        raise TypeError(
+            f"hp_config: expected a HyperparameterConfig or None, got {shown(hp_config)}"
+        )
+    init_hp = {} if INIT_HP is None else INIT_HP
+    check_run_keys(algo, init_hp)
+    warn_of_idle_keys(init_hp)
+    check_agreement(init_hp, {"POP_SIZE": ("population_size", population_size)})
+    if num_envs > 1:
+        check_agreement(init_hp, {"NUM_ENVS": ("num_envs", num_envs)})
+    options = _options(init_hp)
     for_agents, for_spread = np.random.SeedSequence(seed).spawn(2)
     seeds = [int(s >> np.uint64(1)) for s in for_agents.generate_state(population_size, np.uint64)]
     population: list[Any] = []
@@ -152,25 +157,10 @@ def _spread(
                 trainer.reconfigure(**{name: parameter.between(float(share))})
 
 
-def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
+def _options(init_hp: Mapping[str, Any]) -> dict[str, Any]:
     """Return keyword arguments for an agent."""
-    fields = [name.upper() for name in PPOConfig().to_dict()]
-    team = TEAM_KEYS if algo == "IPPO" else ()
-    options: dict[str, Any] = {}
-    for key, value in init_hp.items():
-        if key in fields or key in team:
-            options[key.lower()] = value
-        elif key in ALWAYS:
-            if value != ALWAYS[key]:
-                raise ValueError(
-                    f"INIT_HP[{key!r}]: expected {ALWAYS[key]}, as there is no other way here, got "
-                    f"{value!r}"
-                )
-        elif key not in RUN_KEYS:
-            known = [*fields, *team, *ALWAYS, *RUN_KEYS]
-            raise ValueError(unknown_name("INIT_HP", key, known))
-    if init_hp.get("ALGO", algo) != algo:
-        raise ValueError(f"INIT_HP['ALGO']: expected {algo!r} as in algo, got {init_hp['ALGO']!r}")
+    keys = [*(name.upper() for name in PPOConfig().to_dict()), *TEAM_KEYS]
+    options = {key.lower(): value for key, value in init_hp.items() if key in keys}
     if options.get("lr_schedule", "constant") != "constant" and "MAX_STEPS" in init_hp:
         options.setdefault("total_steps", init_hp["MAX_STEPS"])
     return options

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Protocol, cast
 
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
@@ -28,6 +28,7 @@ from recurrent_rl.envs.worker_process import (
     end_workers,
 )
 from recurrent_rl.evolution.member import Plan, Progress, Report, train_individual
+from recurrent_rl.validation import COUNT, Range, checked, shown
 
 
 @dataclass(frozen=True)
@@ -169,10 +170,11 @@ def _work(parent: Parent, build: Callable[[], Any], num_envs: int, threads: int)
     torch.set_num_threads(threads)
     env = build()
     parent.exit_stack.callback(env.close)
-    if env.num_envs != num_envs:
+    count = getattr(env, "num_envs", None)
+    if count != num_envs:
         raise ValueError(
             f"make_env: expected {num_envs} environments in the vector, as in env, got "
-            f"{env.num_envs}"
+            f"{count} of {type(env).__name__}"
         )
     while True:
         kind, data, device, plan, networks = parent.receive()
@@ -212,8 +214,12 @@ def pool_opener(
         ValueError: a number out of range, or an environment that nobody knows how to build again.
 
     """
-    if workers < 1 or threads < 1:
-        raise ValueError(f"expected at least 1 of workers and threads, got {workers=}, {threads=}")
+    workers = checked("workers", workers, Annotated[int, COUNT])
+    threads = checked("threads", threads, Annotated[int, Range(1, 1024)])
+    if make_env is not None and not callable(make_env):
+        raise TypeError(
+            f"make_env: expected a function that builds a vector environment, got {shown(make_env)}"
+        )
     build = builder_of(env) if workers > 1 and make_env is None else make_env
     count = min(workers, jobs)
     if count > 1 and build is not None:

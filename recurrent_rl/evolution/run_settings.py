@@ -1,15 +1,17 @@
 """Settings of a training run, and whether they fit together."""
 
+import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.evolution.mutation import Mutations
+from recurrent_rl.evolution.mutation import Mutations, idle_kinds
 from recurrent_rl.evolution.population import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
+from recurrent_rl.validation import COUNT, checked, shown
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name in ("max_steps", "evo_steps", "eval_loop", "eval_steps"):
-            _check_positive(name, getattr(self, name))
-
-    def check_agreement(self, init_hp: Mapping[str, Any]) -> None:
-        """Raise ValueError if INIT_HP has other values."""
-        for name in ("max_steps", "evo_steps", "eval_steps", "eval_loop"):
-            given = getattr(self, name)
-            expected = init_hp.get(name.upper(), given)
-            if expected != given:
-                raise ValueError(
-                    f"{name}: expected {expected}, as INIT_HP[{name.upper()!r}] says, got {given}; "
-                    f"pass {name}=INIT_HP[{name.upper()!r}], or leave it out there"
-                )
+        for name in ("max_steps", "evo_steps", "eval_loop"):
+            _replace(self, name, Annotated[int, COUNT])
+        _replace(self, "eval_steps", Annotated[int | None, COUNT])
+        _replace(self, "target", float | None)
 
     def check_step_sizes(self, population: Sequence[Agent]) -> None:
         """Warn if some agents' step sizes will have reached 0 before the run's end."""
@@ -81,24 +74,37 @@ class SavingSettings:
     elite_path: Path | None
 
     def __post_init__(self) -> None:
-        """Check the numbers, and that the directories exist."""
-        _check_positive("checkpoint", self.checkpoint)
+        """Check the number, and that the files can be written."""
+        _replace(self, "checkpoint", Annotated[int | None, COUNT])
         if self.checkpoint is not None and self.checkpoint_path is None:
             raise ValueError(
                 f"checkpoint_path: expected a path, as checkpoint={self.checkpoint}, got None"
             )
         for name in ("checkpoint_path", "elite_path"):
             path = getattr(self, name)
-            # Now rather than after an hour of training.
-            if path is not None and not path.parent.is_dir():
-                raise FileNotFoundError(
-                    f"{name}: expected the directory {path.parent} to exist; create it first"
-                )
+            if path is not None:
+                _check_writable(name, path)
 
 
-def _check_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise ValueError(f"{name}: expected at least 1, got {value}")
+def _replace(settings: object, name: str, hint: Any) -> None:
+    """Check a field, and make it a value of Python's own."""
+    object.__setattr__(settings, name, checked(name, getattr(settings, name), hint))
+
+
+def _check_writable(name: str, path: Path) -> None:
+    """Check that a file can be written, now rather than after an hour of training."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(
+            f"{name}: expected the directory {path.parent} to exist; create it first"
+        )
+    if path.is_dir():
+        raise IsADirectoryError(
+            f"{name}: expected the path of a file, got the directory {path}; add a file name"
+        )
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise PermissionError(
+            f"{name}: expected a directory that can be written, got {path.parent}; choose another"
+        )
 
 
 def check_population(
@@ -114,26 +120,95 @@ def check_population(
         ValueError: something else that does not fit together.
 
     """
-    if algo not in ALGORITHMS:
-        raise ValueError(f"algo: expected one of {list(ALGORITHMS)}, got {algo!r}")
-    if not pop:
+    if not isinstance(algo, str) or algo not in ALGORITHMS:
+        raise ValueError(f"algo: expected one of {list(ALGORITHMS)}, got {shown(algo)}")
+    if not isinstance(pop, Iterable) or isinstance(pop, str | bytes | Mapping):
+        raise TypeError(f"pop: expected a list of agents, got {shown(pop)}")
+    agents = list(pop)
+    if not agents:
         raise ValueError("pop: expected at least one agent, got none")
-    for agent in pop:
+    for agent in agents:
         if not isinstance(agent, ALGORITHMS[algo]):
             raise TypeError(
                 f"pop: expected {algo} agents, as algo says, got {type(agent).__name__}"
             )
+    if len({id(agent) for agent in agents}) < len(agents):
+        raise ValueError(
+            "pop: expected different agents, got one of them more than once; build them with "
+            "create_population, or copy it with clone()"
+        )
+    _check_tournament(agents, tournament)
+    _check_mutation(agents, tournament, mutation)
+    return agents
+
+
+def _check_tournament(pop: Sequence[Agent], tournament: TournamentSelection | None) -> None:
+    if tournament is None:
+        return
+    if not isinstance(tournament, TournamentSelection):
+        raise TypeError(
+            f"tournament: expected a TournamentSelection or None, got {shown(tournament)}"
+        )
     numbers = [agent.index for agent in pop]
-    if tournament is not None and len(set(numbers)) < len(numbers):
+    if len(set(numbers)) < len(numbers):
         raise ValueError(
             f"pop: expected individuals with different numbers, got {numbers}; build them with "
             f"create_population"
         )
-    if mutation is not None and tournament is None:
-        raise ValueError("tournament: expected one, as mutations without selection are noise")
-    if tournament is not None and tournament.population_size != len(pop):
+    if tournament.population_size != len(pop):
         raise ValueError(
             f"tournament: expected the population_size {len(pop)} of pop, got "
             f"{tournament.population_size}"
         )
-    return list(pop)
+    if tournament.tournament_size > len(pop):
+        raise ValueError(
+            f"tournament: expected a tournament_size of at most {len(pop)}, the individuals of "
+            f"pop, got {tournament.tournament_size}; make pop larger, or tournament_size smaller; "
+            f"one individual alone trains with tournament=None and mutation=None"
+        )
+
+
+def _check_mutation(
+    pop: Sequence[Agent], tournament: TournamentSelection | None, mutation: Mutations | None
+) -> None:
+    if mutation is None:
+        return
+    if not isinstance(mutation, Mutations):
+        raise TypeError(f"mutation: expected Mutations or None, got {shown(mutation)}")
+    if tournament is None:
+        raise ValueError("tournament: expected one, as mutations without selection are noise")
+    if tournament.elitism and tournament.population_size == 1 and not mutation.mutate_elite:
+        raise ValueError(
+            "mutation: expected somebody to mutate, got a population of one, which is its own "
+            "elite; make it larger, or pass mutation=None and tournament=None"
+        )
+    idle = idle_kinds(mutation, pop)
+    active = [k for k, share in mutation.probabilities.items() if share and k != "none"]
+    if not idle:
+        return
+    what = "; ".join(f"{kind}: {why}" for kind, why in idle.items())
+    if set(idle) == set(active):
+        raise ValueError(f"mutation: expected mutations that change something, got {what}")
+    warnings.warn(f"mutation: some mutations will change nothing: {what}", stacklevel=4)
+
+
+def check_environment(env: Any, pop: Sequence[Agent]) -> None:
+    """Check that all individuals fit an environment.
+
+    Raises:
+        TypeError: it is of the wrong kind.
+        ValueError: spaces or agents that are not an individual's.
+
+    """
+    for agent in pop:
+        agent.rows_of(env)
+
+
+def check_steps(schedule: Schedule, pop: Sequence[Agent]) -> None:
+    """Raise ValueError if nobody would be trained."""
+    least = min(int(agent.env_steps) for agent in pop)
+    if least >= schedule.max_steps:
+        raise ValueError(
+            f"max_steps: expected more than {least}, the environment steps that pop has been "
+            f"trained for already, as they count too, got {schedule.max_steps}"
+        )

@@ -9,6 +9,7 @@ checkpoint gives the results that it would have given without the interruption.
 import contextlib
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,11 +19,19 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.evolution.member import Plan
 from recurrent_rl.evolution.mutation import Mutations
 from recurrent_rl.evolution.process_pool import Job, Pool, pool_opener
+from recurrent_rl.evolution.run_keys import check_agreement, check_run_keys
 from recurrent_rl.evolution.run_log import RunLog
-from recurrent_rl.evolution.run_settings import SavingSettings, Schedule, check_population
+from recurrent_rl.evolution.run_settings import (
+    SavingSettings,
+    Schedule,
+    check_environment,
+    check_population,
+    check_steps,
+)
 from recurrent_rl.evolution.run_state import RunSaver, RunState, load_state
 from recurrent_rl.evolution.tournament import TournamentSelection, fitness_of
 from recurrent_rl.randomness import derived_seed, peek
+from recurrent_rl.validation import checked, checked_path
 
 FilePath = str | os.PathLike[str]
 
@@ -70,8 +79,9 @@ def train_on_policy(
         algo: "PPO" or "IPPO", the agents' algorithm.
         pop: from ``create_population``. Without a tournament these agents themselves are trained;
             with one, their descendants.
-        INIT_HP: kept with the logs; where it has "MAX_STEPS", "EVO_STEPS", "EVAL_STEPS" or
-            "EVAL_LOOP", these must be those given here.
+        INIT_HP: kept with the logs; where it has "MAX_STEPS", "EVO_STEPS", "EVAL_STEPS",
+            "EVAL_LOOP", "TARGET_SCORE", "POP_SIZE", "NUM_ENVS", "TOURN_SIZE", "ELITISM", "ENV_NAME"
+            or "WANDB", these must be those given here.
         MUT_P: kept with the logs.
         max_steps: environment steps that each individual, ancestors included, is trained for.
         evo_steps: environment steps of an individual between two evaluations: there is one after
@@ -86,7 +96,8 @@ def train_on_policy(
         checkpoint_path: file of the saved run; each checkpoint replaces the last, atomically.
         save_elite: save the best individual of each generation, as it was evaluated; it replaces
             the last generation's.
-        elite_path: file of the best individual; None is "{env_name}-elite_{algo}.pt".
+        elite_path: file of the best individual; None is "{env_name}-elite_{algo}.pt", with
+            "-" for "/".
         wb: log to Weights & Biases as well (extra: wandb).
         verbose: show progress and a table of each generation.
         log_dir: directory for metrics.csv, population.csv, config.json and TensorBoard events; None
@@ -114,19 +125,45 @@ def train_on_policy(
 
     """
     schedule = Schedule(max_steps, evo_steps, eval_steps, eval_loop, target)
-    elite = Path(elite_path or f"{env_name}-elite_{algo}.pt") if save_elite else None
-    path = None if checkpoint_path is None else Path(checkpoint_path)
-    saving = SavingSettings(checkpoint, path, elite)
-    schedule.check_agreement(INIT_HP or {})
     population = check_population(algo, pop, tournament, mutation)
+    check_environment(env, population)
     schedule.check_step_sizes(population)
+    flags = {"save_elite": save_elite, "wb": wb, "verbose": verbose}
+    save_elite, wb, verbose = (checked(name, flag, bool) for name, flag in flags.items())
+    env_name = checked("env_name", env_name, str)
+    saving = _saving(
+        checkpoint, checkpoint_path, save_elite, elite_path, f"{env_name}-elite_{algo}"
+    )
+    log_dir = None if log_dir is None else checked_path("log_dir", log_dir)
+    if resume is None:
+        check_steps(schedule, population)
+    else:
+        resume = checked_path("resume", resume)
+    _check_init_hp(
+        {} if INIT_HP is None else INIT_HP,
+        tournament,
+        {
+            "ALGO": ("algo", algo),
+            "ENV_NAME": ("env_name", env_name),
+            "NUM_ENVS": ("env.num_envs", env.num_envs),
+            "POP_SIZE": ("the size of pop", len(population)),
+            "TARGET_SCORE": ("target", schedule.target),
+            "WANDB": ("wb", wb),
+            **{
+                name.upper(): (name, getattr(schedule, name))
+                for name in ("max_steps", "evo_steps", "eval_steps", "eval_loop")
+            },
+        },
+    )
+    if wandb_kwargs is not None and not wb:
+        raise ValueError("wandb_kwargs: expected None, as wb=False; pass wb=True")
     open_pool = pool_opener(env, make_env, workers, threads, len(population))
     run = TrainingRun(schedule, RunSaver(saving), population, tournament, mutation)
     if resume is not None:
         run.resume(resume)
     settings = {"env_name": env_name, "algo": algo, **asdict(schedule), **asdict(saving)}
     log = RunLog(
-        len(population) * max_steps,
+        len(population) * schedule.max_steps,
         verbose=verbose,
         directory=log_dir,
         config={"settings": settings, "INIT_HP": INIT_HP, "MUT_P": MUT_P},
@@ -135,6 +172,48 @@ def train_on_policy(
     )
     with contextlib.closing(log):
         return run.train_all(open_pool, log), run.state.fitnesses
+
+
+def _saving(
+    checkpoint: int | None,
+    checkpoint_path: FilePath | None,
+    save_elite: bool,
+    elite_path: FilePath | None,
+    elite_name: str,
+) -> SavingSettings:
+    """Return the settings for saving; the elite's default name is no path, whatever is in it."""
+    path = None if checkpoint_path is None else checked_path("checkpoint_path", checkpoint_path)
+    elite = None if elite_path is None else checked_path("elite_path", elite_path)
+    if elite is not None and not save_elite:
+        raise ValueError(
+            f"elite_path: expected None, as save_elite=False, got {elite}; pass save_elite=True"
+        )
+    if save_elite and elite is None:
+        elite = Path(elite_name.replace("/", "-") + ".pt")
+    return SavingSettings(checkpoint, path, elite)
+
+
+def _check_init_hp(
+    init_hp: Mapping[str, Any],
+    tournament: TournamentSelection | None,
+    given: dict[str, tuple[str, Any]],
+) -> None:
+    """Check that INIT_HP says what the training function will do."""
+    check_run_keys(given["ALGO"][1], init_hp)
+    if tournament is not None:
+        given = {
+            **given,
+            "TOURN_SIZE": ("tournament.tournament_size", tournament.tournament_size),
+            "ELITISM": ("tournament.elitism", tournament.elitism),
+        }
+    check_agreement(init_hp, given)
+    idle = [key for key in ("TOURN_SIZE", "ELITISM") if key in init_hp and tournament is None]
+    if idle:
+        warnings.warn(
+            f"INIT_HP: {' and '.join(idle)} have no effect, as tournament is None; pass "
+            f"tournament=TournamentSelection(...), or leave them out",
+            stacklevel=3,
+        )
 
 
 # One function serves both: what differs between PPO and IPPO, the agents know.

@@ -1,5 +1,6 @@
 """Tests of `recurrent_rl.evolution.population`: from dictionaries, and from checkpoints."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from recurrent_rl import (
     create_population,
     load_population,
 )
-from recurrent_rl.evolution.population import RUN_KEYS
+from recurrent_rl.evolution.run_keys import RUN_KEYS
 
 VECTOR, CHOICE = Box(-1, 1, (3,)), Discrete(2)
 SMALL: dict[str, Any] = {
@@ -85,10 +86,79 @@ def test_sequence_length_in_either_place() -> None:
         assert agent.net_config == NetConfig.from_dict(SMALL)
 
 
+RUN = {
+    "ALGO": "PPO",
+    "CHANNELS_LAST": False,
+    "ELITISM": True,
+    "ENV_NAME": "CartPole-v1",
+    "EVAL_LOOP": 1,
+    "EVAL_STEPS": None,
+    "EVO_STEPS": 10_000,
+    "MAX_STEPS": 100_000,
+    "NUM_ENVS": 16,
+    "POP_SIZE": 1,
+    "TARGET_SCORE": 500,
+    "TOURN_SIZE": 2,
+    "WANDB": False,
+}
+
+
 def test_what_describes_the_run_is_left_to_it() -> None:
-    run = {**dict.fromkeys(RUN_KEYS, 1), "ALGO": "PPO", "LR": 0.5}
-    (agent,) = create(1, run)
+    assert RUN.keys() == RUN_KEYS.keys()
+    with pytest.warns(UserWarning, match=r"INIT_HP\['CHANNELS_LAST'\] has no effect"):
+        (agent,) = create(1, {**RUN, "LR": 0.5})
     assert agent.config == PPOConfig(lr=0.5)
+
+
+@pytest.mark.parametrize("key", sorted(RUN_KEYS))
+def test_what_describes_the_run_is_checked(key: str) -> None:
+    for value in ("banana" if key not in ("ALGO", "ENV_NAME") else 14, -5, math.nan, b"", object()):
+        if key == "TARGET_SCORE" and value == -5:
+            continue
+        with pytest.raises(
+            (TypeError, ValueError), match=rf"^INIT_HP\['{key}'\]: expected .*, got "
+        ):
+            create(1, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "where"),
+    [
+        ("HIDDEN_STATE_SIZE", "net_config="),
+        ("RL_HP_MUT", r"Mutations\(rl_hp="),
+        ("SEED", r"create_population\(seed="),
+    ],
+)
+def test_what_belongs_elsewhere_says_where(key: str, where: str) -> None:
+    with pytest.raises(ValueError, match=rf"^INIT_HP\['{key}'\]: expected it in {where}"):
+        create(1, {key: 64})
+
+
+def test_sizes_must_be_those_of_the_call() -> None:
+    assert len(create(2, {"POP_SIZE": 2, "NUM_ENVS": 8}, num_envs=8)) == 2
+    with pytest.raises(ValueError, match=r"^population_size: expected 6, as INIT_HP\['POP_SIZE'\]"):
+        create(2, {"POP_SIZE": 6})
+    with pytest.raises(ValueError, match=r"^num_envs: expected 8, as INIT_HP\['NUM_ENVS'\]"):
+        create(1, {"NUM_ENVS": 8}, num_envs=4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("INIT_HP", [("LR", 1)]),
+        ("INIT_HP", "LR"),
+        ("hp_config", {"lr": 1}),
+        ("hp_config", "lr"),
+        ("seed", "one"),
+        ("seed", math.nan),
+        ("spread", "banana"),
+        ("device", 7),
+        ("population_size", 2.0),
+    ],
+)
+def test_arguments_of_the_wrong_type(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}: expected .*, got "):
+        create_population("PPO", VECTOR, CHOICE, **{name: value})
 
 
 def test_what_is_always_so() -> None:
@@ -131,8 +201,8 @@ def test_horizon_of_a_schedule() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "population_size: expected at least 1, got 0"),
-        ({"num_envs": 0}, "num_envs: expected at least 1, got 0"),
+        ({"size": 0}, r"population_size: expected a number in \[1, 10000\], got 0"),
+        ({"num_envs": 0}, r"num_envs: expected a number in \[1, 1e\+15\], got 0"),
         ({"init_hp": {"GAMMA": 2}}, r"PPOConfig\.gamma"),
         ({"init_hp": {"ALGO": "IPPO"}}, r"INIT_HP\['ALGO'\]: expected 'PPO' as in algo"),
         ({"net_config": {"encoder": {}}}, "NetConfig has no option 'encoder'"),

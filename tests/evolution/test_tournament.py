@@ -16,11 +16,10 @@ from recurrent_rl import (
     Birth,
     SyncMultiAgentVectorEnv,
     TournamentSelection,
+    checkpoint,
     collect_rollouts_recurrent,
 )
 from recurrent_rl.algorithms.migration import upgraded
-
-ENCODER = {"max_seq_len": 4}
 
 
 def population(*fitness: float) -> list[Any]:
@@ -153,15 +152,10 @@ def test_whose_results_they_are_is_copied_saved_and_loaded(tmp_path: Path) -> No
 def test_a_child_of_the_older_format_has_the_latest_result_at_most(
     trained: int, own: list[float]
 ) -> None:
-    data: dict[str, Any] = {
-        "lineage": [{"steps": 0}, {"steps": 40}],
-        "fitness": [1.0, 2.0],
-        "elite": False,
-        "hp_config": None,
-    }
-    group = {"carry": None, "env_steps": 40 + trained, "policy": {}, "networks": (None, None)}
-    shapes = {"config": {"share_encoders": True}, "net_config": {"encoder_config": ENCODER}}
-    new = upgraded({**data, "groups": {"": {**group, **shapes}}})
+    data = checkpoint.load(Path(__file__).parents[1] / "data" / "format_1_ppo.pt")
+    steps = data["env_steps"] if "env_steps" in data else data["groups"][""]["env_steps"]
+    births = [vars(Birth(0)), vars(Birth(1, 0, steps - trained))]
+    new = upgraded({**data, "fitness": [1.0, 2.0], "lineage": births})
     assert new["fitness"][new["individual"]["inherited"] :] == own
 
 

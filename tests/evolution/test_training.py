@@ -5,6 +5,7 @@ import csv
 import errno
 import functools
 import json
+import math
 import os
 import signal
 import subprocess
@@ -691,13 +692,13 @@ def test_weights_and_biases_is_an_extra(monkeypatch: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"max_steps": 0}, ValueError, "max_steps: expected at least 1, got 0"),
-        ({"evo_steps": 0}, ValueError, "evo_steps: expected at least 1"),
-        ({"eval_loop": 0}, ValueError, "eval_loop: expected at least 1"),
-        ({"eval_steps": 0}, ValueError, "eval_steps: expected at least 1"),
+        ({"max_steps": 0}, ValueError, r"max_steps: expected a number in \[1, "),
+        ({"evo_steps": 0}, ValueError, r"evo_steps: expected a number in \[1, "),
+        ({"eval_loop": 0}, ValueError, r"eval_loop: expected a number in \[1, "),
+        ({"eval_steps": 0}, ValueError, r"eval_steps: expected a number in \[1, "),
         ({"checkpoint": 10}, ValueError, "checkpoint_path: expected a path"),
-        ({"workers": 0}, ValueError, "workers=0"),
-        ({"threads": 0}, ValueError, "threads=0"),
+        ({"workers": 0}, ValueError, "workers: expected .*, got 0"),
+        ({"threads": 0}, ValueError, "threads: expected .*, got 0"),
         ({"checkpoint_path": "no/where.pt"}, FileNotFoundError, "checkpoint_path: .* no to exist"),
         (
             {"save_elite": True, "elite_path": "no/where.pt"},
@@ -715,14 +716,148 @@ def test_weights_and_biases_is_an_extra(monkeypatch: Any) -> None:
             ValueError,
             "tournament: expected the population_size 3 of pop, got 4",
         ),
+        (
+            {"tournament": TournamentSelection(8, True, 3)},
+            ValueError,
+            "tournament: expected a tournament_size of at most 3, .* got 8",
+        ),
+        ({"tournament": 2}, TypeError, "tournament: expected a TournamentSelection or None, got 2"),
+        ({"mutation": "all"}, TypeError, "mutation: expected Mutations or None, got 'all'"),
+        ({"target": math.nan}, ValueError, "target: expected a finite number, got nan"),
+        ({"target": "high"}, TypeError, "target: expected float, got 'high'"),
+        ({"eval_loop": math.nan}, TypeError, "eval_loop: expected int, got nan"),
+        ({"max_steps": 1e5}, TypeError, "max_steps: expected int"),
+        ({"evo_steps": 10**400}, ValueError, "evo_steps: expected a number"),
+        ({"checkpoint_path": "."}, IsADirectoryError, "checkpoint_path: expected .* of a file"),
+        ({"checkpoint_path": 3}, TypeError, "checkpoint_path: expected a path, got 3"),
+        ({"checkpoint_path": "", "checkpoint": 5}, ValueError, "checkpoint_path: expected"),
+        ({"elite_path": "elite.pt"}, ValueError, "elite_path: expected None, as save_elite=False"),
+        ({"save_elite": "banana"}, TypeError, "save_elite: expected bool"),
+        ({"save_elite": True, "elite_path": b"e.pt"}, TypeError, "elite_path: expected a path"),
+        ({"log_dir": 14}, TypeError, "log_dir: expected a path, got 14"),
+        ({"resume": 14}, TypeError, "resume: expected a path, got 14"),
+        ({"wb": 1}, TypeError, "wb: expected bool"),
+        ({"verbose": "no"}, TypeError, "verbose: expected bool"),
+        ({"wandb_kwargs": {}}, ValueError, "wandb_kwargs: expected None, as wb=False"),
+        ({"make_env": "Recall", "workers": 2}, TypeError, "make_env: expected a function"),
+        ({"INIT_HP": {"TOURN_SIZE": 3}}, ValueError, "tournament_size: expected 3, as INIT_HP"),
+        ({"INIT_HP": {"ELITISM": False}}, ValueError, "tournament.elitism: expected False, as"),
+        ({"INIT_HP": {"POP_SIZE": 4}}, ValueError, "size of pop: expected 4, as INIT_HP"),
+        ({"INIT_HP": {"NUM_ENVS": 16}}, ValueError, "env.num_envs: expected 16, as INIT_HP"),
+        ({"INIT_HP": {"TARGET_SCORE": 9}}, ValueError, "target: expected 9, as INIT_HP"),
+        ({"INIT_HP": {"ENV_NAME": "Cart"}}, ValueError, "env_name: expected 'Cart', as INIT_HP"),
+        ({"INIT_HP": {"EVO_STEPS": -5}}, ValueError, r"INIT_HP\['EVO_STEPS'\]: expected a number"),
+        ({"INIT_HP": {"num_envs": 4}}, ValueError, "no option 'num_envs'; did you mean 'NUM_ENVS'"),
+        ({"INIT_HP": 3}, TypeError, "INIT_HP: expected a dictionary, got 3"),
     ],
 )
+@pytest.mark.parametrize("team", [False, True], ids=["PPO", "IPPO"])
+@pytest.mark.parametrize("workers", [1, 2])
 def test_arguments_that_do_not_fit(
-    options: dict[str, Any], error: type[Exception], message: str
+    team: bool, workers: int, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    env = recall_env()
+    env = team_env() if team else recall_env()
+    pop = population(env)
     with pytest.raises(error, match=message):
-        train(env, population(env), **{**evolution(), **options})
+        train(env, pop, **{**evolution(), "workers": workers, **options})
+    assert all(agent.steps == [0] for agent in pop)
+
+
+@pytest.mark.parametrize("mutate_elite", [False, True])
+def test_one_individual_alone_has_nobody_to_compete_with(mutate_elite: bool) -> None:
+    env = recall_env()
+    kinds = {"no_mutation": 0, "architecture": 0, "new_layer_prob": 0, "activation": 0}
+    mutation = Mutations(**kinds, parameters=1, rl_hp=0, mutate_elite=mutate_elite)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"at most 1, .* got 2; .* tournament=None"):
+        train(env, population(env, 1), tournament=TournamentSelection(2, True, 1))
+    options = {"tournament": TournamentSelection(1, True, 1), "mutation": mutation}
+    if mutate_elite:
+        assert train(env, population(env, 1), max_steps=128, **options)[1]
+    else:
+        with pytest.raises(ValueError, match="mutation: expected somebody to mutate"):
+            train(env, population(env, 1), **options)
+
+
+def test_mutations_that_change_nothing_are_refused_or_named() -> None:
+    env = recall_env()
+    pop = population(env, 2)
+    for agent in pop:
+        agent.hp_config = None
+    options = {"tournament": TournamentSelection(2, True, 2), "max_steps": 64}
+    with pytest.raises(ValueError, match=r"mutation: .* rl_hp: no individual .* pass hp_config"):
+        train(env, pop, mutation=Mutations(0.5, 0, 0, 0, 0, 1), **options)
+    idle = Mutations(0, 0, 0, 1, 1, 0, mutation_sd=0, activation_selection=["Tanh"])
+    with pytest.raises(ValueError, match=r"activation: .*; parameters: .* mutation_sd"):
+        train(env, pop, mutation=idle, **options)
+    with pytest.warns(UserWarning, match="some mutations will change nothing: rl_hp"):
+        train(env, pop, mutation=Mutations(0.5, 0, 0, 1, 0, 1), **options)
+
+
+def test_keys_of_a_tournament_without_one_have_no_effect() -> None:
+    env = recall_env()
+    with pytest.warns(UserWarning, match="TOURN_SIZE and ELITISM have no effect"):
+        train(env, population(env, 1), max_steps=64, INIT_HP={"TOURN_SIZE": 2, "ELITISM": True})
+
+
+def test_the_same_agent_twice_is_refused() -> None:
+    env = recall_env()
+    with pytest.raises(ValueError, match="pop: expected different agents"):
+        train(env, population(env, 1) * 2)
+
+
+def test_a_generator_of_agents_is_a_population() -> None:
+    env = recall_env()
+    agents: Any = (agent for agent in population(env, 2))
+    trained, _ = train_on_policy(env, "Recall", "PPO", agents, max_steps=64, verbose=False)
+    assert [agent.env_steps for agent in trained] == [64, 64]
+
+
+def test_one_misfit_is_found_before_the_others_are_trained() -> None:
+    env, cartpole = recall_env(), make_vect_envs("CartPole-v1", 2, should_async_vector=False)
+    pop = [*population(env, 2), *population(cartpole, 1)]
+    with pytest.raises(ValueError, match="expected the agent's observation space"):
+        train(env, pop)
+    assert [agent.steps for agent in pop] == [[0], [0], [0]]
+
+
+def test_nobody_left_to_train_is_refused() -> None:
+    env = recall_env()
+    pop = population(env, 1)
+    train(env, pop, max_steps=64)
+    with pytest.raises(ValueError, match=r"max_steps: expected more than 64, .* got 64"):
+        train(env, pop, max_steps=64)
+
+
+def test_the_elites_default_name_is_no_path(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    env = recall_env()
+    train_on_policy(
+        env, "ALE/Pong-v5", "PPO", population(env, 1), max_steps=64, save_elite=True, verbose=False
+    )
+    assert (tmp_path / "ALE-Pong-v5-elite_PPO.pt").exists()
+
+
+def test_no_elite_is_saved_whose_fitness_is_no_number(tmp_path: Path) -> None:
+    env = recall_env()
+    pop = population(env, 2)
+    options = {"max_steps": 64, "save_elite": True, "elite_path": tmp_path / "elite.pt"}
+
+    class Judge(TournamentSelection):
+        """Has the wrong numbers for some."""
+
+        def fitness(self, agent: Any) -> float:
+            agent.fitness[-1] = math.nan if agent.index in bad else 1.0
+            return super().fitness(agent)
+
+    bad = [0]
+    with pytest.warns(UserWarning, match="fitness: expected a number, .* individual 0"):
+        train(env, pop, tournament=Judge(2, True, 2), **options)
+    assert PPO.load(tmp_path / "elite.pt").index == 1
+    (tmp_path / "elite.pt").unlink()
+    bad = [0, 1]
+    with pytest.warns(UserWarning, match="fitness: expected a number"):
+        train(env, pop, tournament=Judge(2, True, 2), **options)
+    assert not (tmp_path / "elite.pt").exists()
 
 
 def test_training_beyond_the_end_of_a_schedule_says_so_at_once() -> None:
