@@ -100,16 +100,13 @@ class OnPolicyRecorder(Recorder):
         """Store the step's action mask and return it on the policy's device."""
         stored = self.buffer.action_mask
         if stored is None:
-            if seen.action_mask is not None and self.policy.actions.choices:
-                raise ValueError(
-                    f"action_mask: expected none, as at reset, got one at step {t}; give "
-                    f"it in reset() and in every step()"
-                )
-            return None
+            if seen.action_mask is None or not self.policy.actions.choices:
+                return None
+            stored = self.buffer.add_masks(self.policy.actions.mask_size)  # the first there is
         if seen.action_mask is None:
             raise ValueError(
-                f"action_mask: expected one at every step, as at reset, got none at step "
-                f"{t}; give it in reset() and in every step()"
+                f"action_mask: expected one at every step, as before, got none at step {t} of this "
+                f"rollout; give it in reset() and in every step()"
             )
         allowed = check_mask(
             seen.action_mask,
@@ -155,6 +152,10 @@ class OnPolicyRecorder(Recorder):
         buffer = self.buffer
         with np.errstate(over="ignore"):
             self._reward[t] = outcome.reward
+        if outcome.void is not None:
+            void = torch.from_numpy(outcome.void)
+            for flag in (buffer.exists, buffer.active, buffer.start):
+                flag[t] &= ~void
         if (outcome.terminated | outcome.truncated).any():
             buffer.terminated[t] = torch.from_numpy(outcome.terminated)
             buffer.truncated[t] = torch.from_numpy(outcome.truncated)

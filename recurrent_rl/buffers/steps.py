@@ -119,6 +119,11 @@ class Steps:
         fields = [x for x in vars(self).values() if isinstance(x, Tensor)]
         return sum(x.nbytes for x in fields + self.hidden)
 
+    def add_masks(self, mask_size: int) -> Tensor:
+        """Make room for action masks, as one has come; until now everything was allowed."""
+        self.action_mask = torch.ones(self.steps, self.rows, mask_size, dtype=torch.bool)
+        return self.action_mask
+
     def clear(self) -> None:
         """Put the flags that recorders write only where they differ back to their defaults."""
         for flag in (self.start, self.terminated, self.truncated):

@@ -125,9 +125,10 @@ class AgentBlock:
         mask: allowed actions, bool [E, A, n].
         masked: the environment gives masks to some of the agents, bool [E].
         reward: of the last step.
-        lived: the agent was alive in the last step, bool.
+        lived: the agent was there when the last step began, so that the step counts for it, bool.
         terminated: the agent was terminated by the last step, bool.
         truncated: the agent was truncated by the last step, bool; it may be terminated as well.
+        void: the agent's last step never was, as it had ended before; see ``EnvRows``, bool.
         shown: the agent was truncated and has a last observation, bool.
         final: the last observation of an agent that was truncated; where ``shown``.
 
@@ -153,8 +154,8 @@ class AgentBlock:
         self.mask = allocate((*size, self.mask_size), np.bool_)
         self.reward = allocate(size, np.float64)
         self.start, self.exists, self.forced = (allocate(size, np.bool_) for _ in range(3))
-        self.lived, self.terminated, self.truncated, self.shown = (
-            allocate(size, np.bool_) for _ in range(4)
+        self.lived, self.terminated, self.truncated, self.shown, self.void = (
+            allocate(size, np.bool_) for _ in range(5)
         )
         self.masked = allocate((num_envs,), np.bool_)
 
@@ -166,6 +167,8 @@ class AgentTable:
         blocks: of agents with the same spaces.
         place: an agent's block, and its index within the block; by agent.
         ended: the last step ended the environment's episode, bool [E].
+        unearned: 1 + the position in ``place`` of an agent that was paid without being
+            there, whose reward was dropped; 0 for none, [E]. It stays until somebody clears it.
 
     """
 
@@ -184,6 +187,7 @@ class AgentTable:
         self.blocks = [AgentBlock(same, num_envs, allocate) for same in alike]
         self.place = {a: (block, i) for block in self.blocks for i, a in enumerate(block.agents)}
         self.ended = allocate((num_envs,), np.bool_)
+        self.unearned = allocate((num_envs,), np.int64)
 
 
 def _have_same_spaces(one: AgentSpaces, other: AgentSpaces) -> bool:

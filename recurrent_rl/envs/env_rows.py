@@ -4,7 +4,7 @@ Letters: E environments, n actions to choose from.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,19 @@ from recurrent_rl.spaces.masks import flat_mask, part_mask
 ByAgent = Mapping[str, Any]
 
 
+ALL = "__all__"  # a name under which some environments end the episode for everybody
+RESULTS = ("observations", "rewards", "terminations", "truncations", "infos")
+
+
 class EnvRows(ABC):
     """One environment, and its rows of an ``AgentTable``.
+
+    Who counts in a step: whoever was there when it began, listed in ``env.agents`` or alive, and
+    has not ended since it came. Rewards for others are dropped, and noted in ``table.unearned``.
+
+    An agent that ends and is listed and shown something at once begins another life. If the next
+    step ends it again it had only been kept in the list, as some environments do with those who
+    have ended; then that step counts for nothing (``void``).
 
     Attributes:
         env: the environment.
@@ -26,14 +37,17 @@ class EnvRows(ABC):
         index: of the environment in the table.
         alive: the agents that are alive.
         waits: an episode that ends is followed by nothing until the next reset.
+        time: steps of the episode so far.
 
     """
 
     def __init__(self, env: Any, table: AgentTable, index: int) -> None:
         """See ``env`` as environment number ``index`` of a table."""
-        self.env, self.table, self.index = env, table, index
+        self.env, self.table, self.index, self.time = env, table, index, 0
         self.alive: set[str] = set()
         self.waits = self._over = False
+        self._left: set[str] = set()  # who has ended, and has been kept in the list since
+        self._back: set[str] = set()  # who ended in the last step and was there again at once
         method = getattr(env, "action_masks", None)
         self._mask_method = method if callable(method) else None
         for block in table.blocks:
@@ -52,22 +66,42 @@ class EnvRows(ABC):
     def _has_ended(self, flagged: set[str]) -> bool:
         """Whether the episode has, now that some agents have been terminated or truncated."""
 
+    @abstractmethod
+    def _there(self) -> set[str]:
+        """Return who is there: listed or alive, and not ended since."""
+
+    @abstractmethod
+    def _back_at_once(self, flagged: set[str], observations: ByAgent) -> set[str]:
+        """Return those of the flagged that are there again already."""
+
+    def _doubted(self, back: set[str], infos: ByAgent, finals: ByAgent) -> tuple[set[str], ByAgent]:
+        """Return those of ``back`` that may have ended for good, and the final observations."""
+        return set(), finals
+
     def reset(self, seed: int | None = None, options: Any = None) -> None:
         """Start an episode, in which nobody is alive yet."""
+        self.time = 0
         observations, infos = self._reset(seed, options)
-        if not self.env.agents:
+        agents = self.env.agents
+        if isinstance(agents, str) or not isinstance(agents, Collection):
+            raise TypeError(
+                f"environment {self.index}: expected env.agents to be a list of names, got "
+                f"{agents!r}; fill self.agents in reset()"
+            )
+        if not len(agents):
             raise ValueError(
                 f"environment {self.index}: expected agents after reset, got none; fill "
                 f"self.agents in reset()"
             )
-        self.alive.clear()
         self._over = False
+        for names in (self.alive, self._left, self._back):
+            names.clear()
         for block in self.table.blocks:
             # Agents that come later may have masks: the policy must expect them from the start.
             block.masked[self.index] |= block.mask_size > 0 and (
                 block.mask_in_observation
                 or self._mask_method is not None
-                or any(a not in self.env.agents for a in block.agents)
+                or any(a not in agents for a in block.agents)
                 or any("action_mask" in (infos.get(a) or {}) for a in block.agents)
             )
         self._write_observations(observations, infos, set())
@@ -77,14 +111,23 @@ class EnvRows(ABC):
         if self._over:
             self._write_nothing()
             return
+        there = self._there()
+        self.time += 1
         observations, rewards, terminations, truncations, infos, finals = self._step()
         flagged = {a for flags in (terminations, truncations) for a, flag in flags.items() if flag}
+        void = self._back & flagged
+        self.alive -= void
+        self._left |= void
         ended = self._has_ended(flagged)
+        back = set() if ended else self._back_at_once(flagged, observations)
+        self._back, finals = self._doubted(back, infos, finals)
+        self._write_rewards(rewards, there - void)
         for block in self.table.blocks:
-            block.reward[self.index] = [rewards.get(agent, 0) for agent in block.agents]
-            block.lived[self.index] = [agent in self.alive for agent in block.agents]
             block.terminated[self.index] = block.truncated[self.index] = False
-            block.shown[self.index] = False
+            block.shown[self.index] = block.void[self.index] = False
+        for agent in void:
+            block, i = self.table.place[agent]
+            block.void[self.index, i] = True
         if flagged or ended:
             self._write_ends(terminations, truncations, finals, ended)
         self.table.ended[self.index] = ended
@@ -94,7 +137,42 @@ class EnvRows(ABC):
         elif ended:
             self.reset()
         else:
-            self._write_observations(observations, infos, flagged)
+            self._left.intersection_update(self.env.agents)
+            self._write_observations(observations, infos, flagged - back)
+
+    def _write_rewards(self, rewards: ByAgent, there: set[str]) -> None:
+        """Write what those who are there get; an agent without a reward gets 0."""
+        e = self.index
+        for block in self.table.blocks:
+            block.lived[e] = lived = [agent in there for agent in block.agents]
+            given = [rewards.get(agent, 0) for agent in block.agents]
+            try:
+                block.reward[e] = given
+                plain = not any(reward is None for reward in given)  # NumPy takes None for NaN
+            except (TypeError, ValueError):  # one number in an array, or no numbers
+                plain = False
+            if not plain:
+                pairs = zip(block.agents, given, strict=True)
+                block.reward[e] = [self._number(agent, reward) for agent, reward in pairs]
+            if all(lived):
+                continue
+            for i, agent in enumerate(block.agents):
+                if not lived[i] and block.reward[e, i] != 0:
+                    block.reward[e, i] = 0
+                    self.table.unearned[e] = 1 + list(self.table.place).index(agent)
+
+    def _number(self, agent: str, reward: Any) -> float:
+        """Return a reward as a number."""
+        try:
+            array = np.asarray(reward, np.float64)
+        except (TypeError, ValueError):
+            array = np.empty(0)
+        if array.size != 1 or reward is None:
+            raise ValueError(
+                f"reward: expected a number for agent {agent!r}, got {reward!r} from environment "
+                f"{self.index}; leave agents without a reward out, or give 0"
+            )
+        return float(array.item())
 
     def wait(self, waits: bool) -> None:
         """Let nothing follow upon episodes that end until the next reset, or the next again."""
@@ -105,7 +183,8 @@ class EnvRows(ABC):
         e = self.index
         for block in self.table.blocks:
             block.reward[e] = 0
-            block.lived[e] = block.terminated[e] = block.truncated[e] = block.shown[e] = False
+            block.lived[e] = block.terminated[e] = block.truncated[e] = False
+            block.shown[e] = block.void[e] = False
         self.table.ended[e] = False
 
     def _write_nobody(self) -> None:
@@ -131,6 +210,7 @@ class EnvRows(ABC):
                     continue
                 terminated, truncated = not by_limit, by_limit
             self.alive.discard(agent)
+            self._left.add(agent)
             block.terminated[self.index, i] = bool(terminated)
             block.truncated[self.index, i] = bool(truncated)
             final = finals.get(agent) if truncated else None
@@ -153,6 +233,7 @@ class EnvRows(ABC):
                 if observation is not None and agent in present and agent not in flagged:
                     if agent not in self.alive:
                         self.alive.add(agent)
+                        self._left.discard(agent)
                         block.start[e, i] = True
                     array, mask = self._split_observation(block, agent, observation)
                     block.observation[e, i] = array
@@ -250,55 +331,155 @@ class ParallelRows(EnvRows):
     """A parallel environment: all agents act in every step."""
 
     def _reset(self, seed: int | None, options: Any) -> tuple[ByAgent, ByAgent]:
-        observations, infos = self.env.reset(seed=seed, options=options)
-        return observations, infos
+        result = self.env.reset(seed=seed, options=options)
+        self._check("reset", result, (RESULTS[0], RESULTS[-1]))
+        return result[0], result[1]
 
     def _step(self) -> tuple[ByAgent, ...]:
         # PettingZoo expects an action for each agent that is listed, even for one without an
         # observation, whose action means nothing.
         result = self.env.step({agent: self._action(agent) for agent in self.env.agents})
-        return (*result, result[0])
+        self._check("step", result, RESULTS)
+        observations, rewards, terminations, truncations, infos = result
+        if (ALL in terminations or ALL in truncations) and ALL not in self.table.place:
+            terminations, truncations = self._for_all(terminations, truncations)
+        return observations, rewards, terminations, truncations, infos, observations
+
+    def _check(self, call: str, result: Any, names: Sequence[str]) -> None:
+        """Check what reset or step returned."""
+        count = len(result) if isinstance(result, tuple | list) else None
+        if count != len(names):
+            got = type(result).__name__ if count is None else f"{count} values"
+            raise ValueError(
+                f"environment {self.index}: expected {call}() to return {', '.join(names)}, got "
+                f"{got}; PettingZoo has returned {len(names)} since version 1.23: bring the "
+                f"environment up to date, or wrap it"
+            )
+        for name, part in zip(names, result, strict=True):
+            if type(part) is not dict and not isinstance(part, Mapping):
+                raise TypeError(
+                    f"environment {self.index}: expected the {name} that {call}() returns to be a "
+                    f"dictionary by agent, got {part!r}"
+                )
+
+    def _for_all(self, terminations: ByAgent, truncations: ByAgent) -> tuple[ByAgent, ByAgent]:
+        """Give the flag under ``ALL`` to everybody who is there without a flag."""
+        flags = dict(terminations), dict(truncations)
+        for mine, other in (flags, flags[::-1]):
+            if mine.pop(ALL, False):
+                mine |= {agent: True for agent in self._there() if not other.get(agent)}
+        return flags
 
     def _has_ended(self, flagged: set[str]) -> bool:
         # Many environments list agents that have ended until all have.
         return flagged.issuperset(self.env.agents)
 
+    def _there(self) -> set[str]:
+        return self.alive.union(self.env.agents) - self._left
+
+    def _back_at_once(self, flagged: set[str], observations: ByAgent) -> set[str]:
+        if not flagged:
+            return flagged
+        back = flagged & self.alive & set(self.env.agents)
+        return {agent for agent in back if observations.get(agent) is not None}
+
+    def _doubted(self, back: set[str], infos: ByAgent, finals: ByAgent) -> tuple[set[str], ByAgent]:
+        # What they are shown now belongs to their next life.
+        return back, {**finals, **{a: _final_in(infos.get(a)) for a in back}} if back else finals
+
 
 class TurnRows(EnvRows):
-    """A turn-based (AEC) environment: one agent acts in each step, the others see nothing."""
+    """A turn-based (AEC) environment: one agent acts in each step, the others see nothing.
 
-    def _turn(self) -> tuple[ByAgent, ByAgent]:
-        """Return the observation and the info of the agent whose turn it is."""
-        if not self.env.agents:
+    What an agent earns is what ``last()`` says at its turns. ``env.rewards`` says the same step by
+    step in most environments; where it does not, the difference goes to the latest step.
+    """
+
+    def _turn(self, rewards: dict[str, Any]) -> tuple[ByAgent, ByAgent]:
+        """Return the observation and the info of the agent whose turn it is.
+
+        Args:
+            rewards: of the step before; set right in place.
+
+        """
+        if not len(self.env.agents):
             return {}, {}
         agent = self.env.agent_selection
-        return {agent: self.env.observe(agent)}, {agent: self.env.infos.get(agent)}
+        if agent not in self.env.infos:
+            return {agent: self.env.observe(agent)}, {}
+        observation, reward, _, _, info = self.env.last()
+        self._settle(agent, reward, rewards)
+        return {agent: observation}, {agent: info}
+
+    def _settle(self, agent: str, reward: Any, rewards: dict[str, Any]) -> None:
+        """Add what ``last()`` says beyond ``env.rewards``, summed since the agent's last turn."""
+        missing = reward - self._heard.get(agent, 0)
+        if np.all(np.abs(missing) <= 1e-5 * np.maximum(np.abs(reward), 1)):
+            return
+        if agent in self._left:
+            raise ValueError(
+                f"environment {self.index}: expected the rewards of agent {agent!r} to be those of "
+                f"last(), got {missing} more from last() after it had ended; let the environment "
+                f"call self._accumulate_rewards() at the end of every step()"
+            )
+        rewards[agent] = rewards.get(agent, 0) + missing
 
     def _reset(self, seed: int | None, options: Any) -> tuple[ByAgent, ByAgent]:
         self.env.reset(seed=seed, options=options)
-        observations, infos = self._turn()
+        for name in ("terminations", "truncations"):
+            if not isinstance(getattr(self.env, name, None), Mapping):
+                raise ValueError(
+                    f"environment {self.index}: expected reset() to fill self.{name}, a dictionary "
+                    f"by agent, as PettingZoo asks for since version 1.23"
+                )
+        self._heard: dict[str, Any] = {}
+        observations, infos = self._turn({})
         return observations, {**{a: _mask_only(i) for a, i in self.env.infos.items()}, **infos}
 
     def _step(self) -> tuple[ByAgent, ...]:
         env = self.env
+        self._heard[env.agent_selection] = 0
         env.step(self._action(env.agent_selection))
         # Copies, as all of these change when agents that have ended are removed.
         rewards, terminations, truncations = (
             dict(x) for x in (env.rewards, env.terminations, env.truncations)
         )
+        for agent, reward in rewards.items():
+            self._heard[agent] = self._heard.get(agent, 0) + reward
         finals = {a: env.observe(a) for a in self.alive if truncations.get(a)}
         for _ in range(len(env.agents)):
-            if not env.agents:
+            if not len(env.agents):
                 break
             agent = env.agent_selection
             if not (env.terminations[agent] or env.truncations[agent]):
                 break
+            if agent in env.infos:
+                self._settle(agent, env.last(observe=False)[1], rewards)
             env.step(None)  # PettingZoo's way of removing an agent that has ended
-        observations, infos = self._turn()
+            self._heard.pop(agent, None)
+        observations, infos = self._turn(rewards)
         return observations, rewards, terminations, truncations, infos, finals
 
     def _has_ended(self, flagged: set[str]) -> bool:
-        return not self.env.agents
+        return not len(self.env.agents)
+
+    def _there(self) -> set[str]:
+        return self.alive | self._listed()
+
+    def _listed(self) -> set[str]:
+        """Return who is listed and has not ended."""
+        ends, limits = self.env.terminations, self.env.truncations
+        return {a for a in self.env.agents if not (ends.get(a) or limits.get(a))}
+
+    def _back_at_once(self, flagged: set[str], observations: ByAgent) -> set[str]:
+        # Who had ended has been removed: whoever is listed without a flag has come back.
+        return flagged & self._listed() if flagged else flagged
+
+
+def _final_in(info: ByAgent | None) -> Any:
+    """Return the last observation that an info has, or None."""
+    info = info or {}
+    return info.get("final_observation", info.get("final_obs"))
 
 
 def _mask_only(info: ByAgent | None) -> ByAgent:

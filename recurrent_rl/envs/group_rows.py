@@ -18,8 +18,9 @@ class GroupRows(RowSource):
     """A vector of PettingZoo environments as the rows of groups of agents.
 
     Attributes:
-        team_reward: "sum" or "mean" of an environment's rewards, which all its agents get instead
-            of their own; None leaves each agent its own.
+        team_reward: "sum" or "mean" of the rewards of those who were there when the step began,
+            which these get instead of their own; None leaves each agent its own. Rewards for
+            others are dropped in any case, see ``EnvRows``.
 
     """
 
@@ -152,4 +153,14 @@ class _GroupView:
             final_rows = np.flatnonzero(self.rows_of(block.shown & ~block.terminated))
             final = self.rows_of(block.final)[final_rows] if len(final_rows) else None
         terminated = self.rows_of(block.terminated).copy()
-        return Outcome(reward, terminated, truncated, final_rows, final, score, ended.repeat(size))
+        void = self.rows_of(block.void).copy() if block.void.any() else None
+        return Outcome(
+            reward,
+            terminated,
+            truncated,
+            final_rows,
+            final,
+            score,
+            ended.repeat(size),
+            void=void,
+        )

@@ -10,6 +10,7 @@ import multiprocessing as mp
 import os
 import time
 import types
+import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -74,7 +75,7 @@ class MultiAgentVectorEnv(ABC):
         """Args: the agents and their spaces, from ``describe``."""
         self._spaces = {spaces.agent: spaces for spaces in agents}
         self.possible_agents = list(self._spaces)
-        self.closed = False
+        self.closed = self._has_warned = False
 
     @abstractmethod
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
@@ -171,6 +172,22 @@ class MultiAgentVectorEnv(ABC):
         # Gymnasium refuses NumPy's integers.
         return [None if s is None else int(s) for s in seed]
 
+    def _warn_of_unearned(self) -> None:
+        """Say once that somebody was paid who was not there."""
+        if self._has_warned or not self.table.unearned.any():
+            return
+        self._has_warned = True
+        e = int(self.table.unearned.nonzero()[0][0])
+        agent = list(self.table.place)[self.table.unearned[e] - 1]
+        warnings.warn(
+            f"environment {e} rewards agent {agent!r}, which was not there when the step began: it "
+            f"had ended, or had not come yet. Such rewards count nowhere: not in returns, not in "
+            f"learning, not in team rewards. If they are to count, let the environment keep the "
+            f"agent alive until they are given, or train on team_reward and give them to those who "
+            f"are there",
+            stacklevel=3,
+        )
+
     def _check_open(self) -> None:
         if self.closed:
             raise RuntimeError("env: expected open environments, got closed ones; build them anew")
@@ -256,6 +273,7 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
     def step_rows(self) -> None:
         self._check_open()
         _execute(("step",), self._rows)
+        self._warn_of_unearned()
 
     def wait_after_episodes(self, waits: bool) -> None:
         self._check_open()
@@ -442,6 +460,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
 
     def step_rows(self) -> None:
         self._execute_in_all(("step",), [("step",)] * len(self._parts))
+        self._warn_of_unearned()
 
     def wait_after_episodes(self, waits: bool) -> None:
         self._execute_in_all(("wait", waits), [("wait", waits)] * len(self._parts))
@@ -578,7 +597,8 @@ def _execute(
             else:
                 row.step()
         except Exception as error:
-            error.add_note(f"in {command[0]} of environment {row.index}")
+            at = f", step {row.time} of its episode" if command[0] == "step" else ""
+            error.add_note(f"in {command[0]} of environment {row.index}{at}")
             raise
 
 

@@ -50,6 +50,7 @@ class Outcome(NamedTuple):
         score: what an episode's return is summed from, [N]; None: the reward.
         ended: rows whose environment's episode ended, bool [N]; None: the terminated or truncated.
         counted: rows for which the step counts into the episode's length, bool [N]; None: all.
+        void: rows whose step never was, as they had ended before, bool [N]; None: no row.
 
     """
 
@@ -61,6 +62,7 @@ class Outcome(NamedTuple):
     score: Array | None = None
     ended: Array | None = None
     counted: Array | None = None
+    void: Array | None = None
 
 
 class RowSource(ABC):

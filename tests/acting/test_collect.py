@@ -793,7 +793,7 @@ class MaskFault(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (None, r"expected one at every step, as at reset, got none at step 3"),
+        (None, r"expected one at every step, as before, got none at step 3"),
         (np.ones((2, 4)), r"expected shape \[N, n\] = \[2, 3\] for Discrete.*, got shape \[2, 4\]"),
         (
             np.array([[1, 0, 0], [0, 0, 0]]),
@@ -811,9 +811,31 @@ def test_bad_mask(mask: Any, message: str) -> None:
 
 
 def test_mask_that_reset_did_not_have() -> None:
-    env = MaskFault(long_episodes(), np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"action_mask.*expected none, as at reset.*reset\(\) and"):
-        collect_rollouts_recurrent(make_agent(env), env)
+    """The first mask of all may come at any time; before it, everything was allowed."""
+    env = LateMask(long_episodes())
+    agent = make_agent(env)
+    collect_rollouts_recurrent(agent, env)
+    buffer = agent.buffer
+    assert buffer is not None
+    assert buffer.action_mask is not None
+    assert buffer.action_mask[:3].all()
+    assert not buffer.action_mask[3:, :, 1:].any()
+    assert (buffer.action[3:] == 0).all()
+    assert_ratio_one(agent)
+    agent.learn()
+
+
+class LateMask(MaskFault):
+    """From the third step on only the first action is allowed."""
+
+    def __init__(self, env: Any) -> None:
+        super().__init__(env, None)
+
+    def step(self, actions: Any) -> Any:
+        *rest, info = super().step(actions)
+        if self.steps >= 3:
+            info["action_mask"] = np.array([[1, 0, 0]] * 2)
+        return *rest, info
 
 
 # --- bad data ---------------------------------------------------------------------------------

@@ -138,6 +138,10 @@ class TeamByHand:
         lives = self.env.lives_of(agent, self.episode)
         return next((x for x in lives if x[0] <= self.time < x[1]), None)
 
+    def _there(self, agent: str) -> bool:
+        """Listed, or shown something since it came."""
+        return self.minds[agent].alive or self._life(agent) is not None
+
     def _shown(self, agent: str, step: int) -> bool:
         return self._at(self.env.absent, agent, step) is None
 
@@ -225,13 +229,13 @@ class TeamByHand:
         }
         together = sum(own.values())
         if self.team.team_reward == "mean":
-            together /= max(sum(mind.alive for mind in self.minds.values()), 1)
+            together /= max(sum(self._there(agent) for agent in self.minds), 1)
         for agent, moment in moments.items():
             mind = self.minds[agent]
             mind.total += own[agent]
             moment.reward = own[agent]
             if self.team.team_reward is not None:
-                moment.reward = together if mind.alive else 0.0
+                moment.reward = together if self._there(agent) else 0.0
             seen = moment.reward * mind.trainer.config.reward_scale
             mind.reward = seen if moment.exists else mind.reward + seen
             self._end(agent, moment)

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box, Dict, Discrete, Text
 from hypothesis import given
 from hypothesis import strategies as st
 from pettingzoo import AECEnv, ParallelEnv
+from pettingzoo.utils import BaseWrapper
 from support.multi_envs import Episode, ScriptedParallel, TurnTaking
 
 from recurrent_rl.envs.agent_table import AgentTable, check_alike, describe
@@ -239,8 +240,8 @@ class TestBlocks:
 
         table = AgentTable(describe(Told({})), 2, allocate)
         arrays = [x for x in vars(table.blocks[0]).values() if isinstance(x, np.ndarray)]
-        assert len(arrays) == 14
-        assert {id(x) for x in [*arrays, table.ended]} == {id(x) for x in given}
+        assert len(arrays) == 15
+        assert {id(x) for x in [*arrays, table.ended, table.unearned]} == {id(x) for x in given}
 
 
 # --- lives ------------------------------------------------------------------------------------
@@ -316,13 +317,71 @@ class TestLives:
         driver = Driver(env).reset()
         for step in range(2):
             driver.step()
-            assert (driver["exists"], driver["start"], driver.ended) == ("b", "", False)
+            # It may have come back at once; the second flag tells that it had not.
+            assert (driver["exists"], driver["start"]) == (("ab", "a"), ("b", ""))[step]
+            assert not driver.ended
             assert driver["lived"] == ("ab" if step == 0 else "b")
-            assert driver["terminated"] == ("a" if step == 0 else "")
+            assert (driver["terminated"], driver["void"]) == (("a", ""), ("", "a"))[step]
         driver.step()
+        assert driver["void"] == ""
         assert (driver["lived"], driver["terminated"], driver["truncated"]) == ("b", "", "b")
         assert driver.ended
         assert list(env.actions[-1]) == ["a", "b"]
+
+    @pytest.mark.parametrize("flag", ["died", "cut"])
+    def test_back_at_once(self, flag: str) -> None:
+        env = Told(
+            {"seen": seen()},
+            {"seen": seen("ab", 5), flag: "a", "rewards": {"a": 3, "b": 1}},
+            {"seen": seen("ab", 7), "rewards": {"a": 4, "b": 1}},
+            {"seen": seen("ab", 9), flag: "a", "rewards": {"a": 5, "b": 1}},
+        )
+        driver = Driver(env).reset().step()
+        assert driver["terminated" if flag == "died" else "truncated"] == "a"
+        assert (driver["exists"], driver["start"], driver["shown"]) == ("ab", "a", "")
+        assert (driver.of("a", "observation"), driver.of("a", "reward")) == ([5, 5], 3)
+        driver.step()
+        assert (driver["exists"], driver["start"], driver["lived"]) == ("ab", "", "ab")
+        assert (driver["terminated"] + driver["truncated"], driver.of("a", "reward")) == ("", 4)
+        driver.step()
+        assert (driver["start"], driver["void"], driver.of("a", "reward")) == ("a", "", 5)
+
+    def test_back_at_once_with_a_last_observation_in_the_info(self) -> None:
+        infos = {"a": {"final_observation": np.full(2, 8.0)}}
+        env = Told({"seen": seen()}, {"seen": seen("ab", 5), "cut": "a", "infos": infos})
+        driver = Driver(env).reset().step()
+        assert (driver["shown"], driver.of("a", "final")) == ("a", [8, 8])
+        assert driver.of("a", "observation") == [5, 5]
+
+    def test_rewards_for_who_is_not_there_are_dropped(self) -> None:
+        pay = {"a": 1, "b": 1, "c": 1}
+        env = Told(
+            {"seen": seen("ab"), "listed": "ab"},
+            {"seen": seen("abc"), "died": "b", "listed": "ac", "rewards": pay},
+            {"seen": seen("ac"), "listed": "ac", "rewards": pay},
+            {"seen": seen("ac"), "died": "ac", "listed": "", "rewards": pay},
+            agents="abc",
+        )
+        driver = Driver(env).reset()
+        for there, paid_for_nothing in (("ab", "c"), ("ac", "b"), ("ac", "b")):
+            driver.step()
+            rewards = "".join(agent for agent in "abc" if driver.of(agent, "reward"))
+            assert driver["lived"] == rewards == there
+            assert "abc"[driver.table.unearned[1] - 1] == paid_for_nothing
+
+    def test_all_at_once_by_the_name_all(self) -> None:
+        class Everybody(Told):
+            def step(self, actions: dict[str, Any]) -> Any:
+                observations, rewards, died, cut, infos = super().step(actions)
+                over = self.moments[self.time].get("all", False)
+                cut["__all__"] = over and not any(died.values())
+                return observations, rewards, {**died, "__all__": over}, cut, infos
+
+        env = Everybody({"seen": seen()}, {"seen": seen()}, {"seen": seen(), "all": True})
+        driver = Driver(env).reset().step()
+        assert (driver["terminated"], driver.ended) == ("", False)
+        driver.step()
+        assert (driver["terminated"], driver.ended) == ("ab", True)
 
     def test_both_flags_are_kept(self) -> None:
         env = Told({"seen": seen()}, {"seen": seen(), "died": "a", "cut": "ab", "listed": ""})
@@ -363,7 +422,7 @@ class TestLives:
 
     def test_whoever_was_dead_or_absent_before_is_alive_after_the_end(self) -> None:
         env = Told(
-            {"seen": seen("a")},
+            {"seen": seen("a"), "listed": "a"},
             {"seen": seen("ab"), "died": "a", "listed": "b"},
             {"seen": seen("b"), "listed": "", "cut": "b"},
         )
@@ -643,14 +702,14 @@ class TestTurns:
         agents = env.possible_agents
         # (actor, lived, died, cut); player_1 dies in its own first turn.
         turns = [
-            (0, "0", "", ""),
-            (1, "01", "1", ""),
+            (0, "012", "", ""),
+            (1, "012", "1", ""),
             (2, "02", "", ""),
             (0, "02", "", ""),
             (2, "02", "", ""),
             (0, "02", "02", ""),
-            (0, "0", "", ""),
-            (1, "01", "1", ""),
+            (0, "012", "", ""),
+            (1, "012", "1", ""),
             (2, "02", "", ""),
             (0, "02", "", "02"),
         ]
@@ -679,9 +738,10 @@ class TestTurns:
                 episode, time = episode + 1, 0
         assert env.seeds == [4, None, None]
 
-    def test_who_never_had_a_turn_has_not_lived(self) -> None:
+    def test_who_never_had_a_turn_counts_but_has_no_end(self) -> None:
         driver = Driver(TurnTaking("1l")).reset().step()
-        assert driver["lived"] == driver["truncated"] == driver["shown"] == "player_0"
+        assert driver["lived"] == "player_0player_1player_2"
+        assert driver["truncated"] == driver["shown"] == "player_0"
         assert driver.ended
         assert driver["start"] == "player_0"
 
@@ -755,7 +815,111 @@ class TestTurns:
 # --- what environments may do wrong -----------------------------------------------------------
 
 
+class Paying(TurnTaking):
+    """Keeps its rewards out of ``rewards``, in part or wholly; ``last()`` has them all."""
+
+    share = 0.0
+
+    def _accumulate_rewards(self) -> None:
+        super()._accumulate_rewards()
+        self.rewards = {agent: self.share * reward for agent, reward in self.rewards.items()}
+
+
+class TestLast:
+    @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+    def test_sums_are_those_of_last(self, share: float) -> None:
+        env = Paying("7t 4l", dies={"player_1": 2})
+        env.share = share
+        driver, totals = Driver(env).reset(1), dict.fromkeys(env.possible_agents, 0.0)
+        for _ in range(7):
+            driver.step(dict.fromkeys(env.possible_agents, 1))
+            for agent in totals:
+                totals[agent] += driver.of(agent, "reward")
+        by_hand, game = dict.fromkeys(totals, 0.0), TurnTaking("7t 4l", dies={"player_1": 2})
+        game.reset(seed=1)
+        for agent in game.agent_iter():
+            by_hand[agent] += game.last()[1]
+            game.step(None if game.last()[2] or game.last()[3] else 1)
+        assert totals == pytest.approx(by_hand)
+
+    def test_a_wrapper_that_changes_them(self) -> None:
+        class Tenfold(BaseWrapper):
+            def last(self, observe: bool = True) -> Any:
+                observation, reward, *rest = self.env.last(observe)
+                return observation, 10 * reward, *rest
+
+        sums = []
+        for env in (TurnTaking("6t"), Tenfold(TurnTaking("6t"))):
+            driver, total = Driver(env).reset(0), 0.0
+            for _ in range(6):
+                driver.step(dict.fromkeys(env.possible_agents, 1))
+                total += driver.of("player_1", "reward")
+            sums.append(total)
+        assert sums[1] == pytest.approx(10 * sums[0])
+
+    def test_too_late(self) -> None:
+        class Late(Paying):
+            def _deads_step_first(self) -> Any:
+                return self.agent_selection  # the dead wait for their turns
+
+        env = Late("5t", dies={"player_2": 4})
+        driver = Driver(env).reset(0)
+        for _ in range(4):
+            driver.step(dict.fromkeys(env.possible_agents, 1))
+        with pytest.raises(ValueError, match=r"^environment 1: .*'player_2' .* those of last\(\)"):
+            driver.step()
+
+
 class TestErrors:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda r: r[:4], r"expected step\(\) to return observations, .*, got 4 values"),
+            (lambda r: (r[0], None, *r[2:]), r"expected the rewards that step.*, got None"),
+            (lambda r: r[0], r"expected step\(\) to return .*, got dict"),
+        ],
+    )
+    def test_results_of_another_kind(self, change: Any, message: str) -> None:
+        class Old(Told):
+            def step(self, actions: dict[str, Any]) -> Any:
+                return change(super().step(actions))
+
+        driver = Driver(Old({"seen": seen()}, {"seen": seen()})).reset()
+        with pytest.raises((TypeError, ValueError), match="^environment 1: " + message):
+            driver.step()
+
+    def test_reset_of_another_kind(self) -> None:
+        class Old(Told):
+            def reset(self, seed: int | None = None, options: Any = None) -> Any:
+                return super().reset(seed, options)[0]
+
+        with pytest.raises(ValueError, match=r"^environment 1: expected reset\(\) to return obs"):
+            Driver(Old({"seen": seen()})).reset()
+
+    @pytest.mark.parametrize("reward", [None, "x", [1, 2], {}])
+    def test_reward_that_is_no_number(self, reward: Any) -> None:
+        env = Told({"seen": seen()}, {"seen": seen(), "rewards": {"a": 1, "b": reward}})
+        with pytest.raises(ValueError, match=r"^reward: expected a number for agent 'b', got"):
+            Driver(env).reset().step()
+
+    def test_rewards_of_one_number_in_an_array(self) -> None:
+        env = Told(
+            {"seen": seen()}, {"seen": seen(), "rewards": {"a": np.ones(1), "b": np.float32(2)}}
+        )
+        driver = Driver(env).reset().step()
+        assert (driver.of("a", "reward"), driver.of("b", "reward")) == (1, 2)
+
+    @pytest.mark.parametrize("agents", ["ab", None, 3])
+    def test_agents_that_are_no_list(self, agents: Any) -> None:
+        class Wrong(Told):
+            def _moment(self, time: int) -> Any:
+                moment = super()._moment(time)
+                self.agents = agents
+                return moment
+
+        with pytest.raises(TypeError, match=r"^environment 1: expected env.agents to be a list"):
+            Driver(Wrong({"seen": seen()})).reset()
+
     def test_unknown_agent(self) -> None:
         env = Told({"seen": seen()}, {"seen": seen("abz"), "listed": "zab"})
         driver = Driver(env).reset()

@@ -178,16 +178,15 @@ def test_team_reward_over_spaces_of_several_kinds() -> None:
     assert [*bobs.reward, *fred.reward] == pytest.approx([together] * 4)
 
 
-def test_team_reward_when_nobody_has_lived() -> None:
-    """Nobody is shown anything: nothing to divide by, and nobody to pay."""
+def test_team_reward_of_who_is_listed_but_shown_nothing() -> None:
+    """It counts: in the sum, among those to divide by, and in the statistics."""
     env = SyncMultiAgentVectorEnv(
         scripted_makers([[{"bob_0": [(0, 9, "t")]}]], absent={("bob_0", k) for k in range(9)})
     )
     rows = GroupRows(env, [["bob_0"]], "mean")
     ((outcome, _),) = rows.step([np.full(1, 1)], rows.reset(0))
-    assert outcome.reward.tolist() == [0]
     assert outcome.score is not None
-    assert outcome.score[0] != 0
+    assert outcome.reward[0] == outcome.score[0] != 0
 
 
 def test_what_was_returned_does_not_change() -> None:

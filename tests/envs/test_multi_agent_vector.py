@@ -462,7 +462,7 @@ class TestSyncEqualsAsync:
                 if isinstance(array, np.ndarray)
             ]
             arrays.append(("ended", env.table.ended))
-            assert len(arrays) == 4 * 14 + 1  # blocks of agents
+            assert len(arrays) == 4 * 15 + 1  # blocks of agents
             for name, array in arrays:
                 assert array.flags.aligned, name
                 assert array.flags.writeable, name
@@ -775,7 +775,8 @@ class TestFailure:
     def test_error_in_this_process(self, where: str) -> None:
         with pytest.raises(KeyError, match=f"broken in {where}") as error:
             run_until_failure(SyncMultiAgentVectorEnv(faulty(2, where)))
-        assert error.value.__notes__ == [f"in {where} of environment 2"]
+        at = ", step 1 of its episode" if where == "step" else ""
+        assert error.value.__notes__ == [f"in {where} of environment 2{at}"]
 
     def test_error_in_building_in_this_process(self) -> None:
         with pytest.raises(KeyError, match="broken in build") as error:
