@@ -34,7 +34,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from torch import nn
 
 from recurrent_rl import PPO, MaskVelocityWrapper, collect_rollouts_recurrent, make_vect_envs
-from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, minibatches
+from recurrent_rl.buffers.minibatches import minibatches, rectangles
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.envs.gymnasium_vector import GymRows
 
 HERE = Path(__file__).parent
@@ -168,9 +169,10 @@ def learner(rounds: int) -> None:
         ) -> float:
             size = agent.config.batch_size
             batches = [
-                buffer.batch(cuts, which, targets)
+                buffer.batch(cuts, part, targets)
                 for _ in range(agent.config.update_epochs)
-                for which in minibatches(cuts.active, cuts.length, size, agent.group.generator)
+                for which in minibatches(cuts.active, size, agent.group.generator)
+                for part in rectangles(which, cuts.length)
             ]
 
             def work() -> None:

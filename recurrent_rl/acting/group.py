@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.acting.player import Player, as_tensor
+from recurrent_rl.buffers.steps import Steps
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
 from recurrent_rl.networks.parameter_limit import parameter_limit
@@ -61,6 +62,7 @@ class AgentGroup:
         policy: the network.
         generator: of actions, and of all else that is drawn for this group.
         reward_scale: multiplies the rewards that the policy sees.
+        buffer: what was recorded of it last; None before anything was.
 
     """
 
@@ -103,6 +105,7 @@ class AgentGroup:
         self.agents, self.size = tuple(agents), max(len(agents), 1)
         self.generator = seeded(seed)
         self.identify, self.reward_scale = identify, 1.0
+        self.buffer: Steps | None = None
         self.policy = self.build_policy(net_config, self.generator)
 
     def __setattr__(self, name: str, value: Any) -> None:

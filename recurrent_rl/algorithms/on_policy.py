@@ -6,7 +6,7 @@ Letters: T steps, E environments, A agents in the group, N = E * A rows.
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -48,7 +48,6 @@ class OnPolicyTrainer(HasSettings):
         group: the policy and the agents that share it.
         config: hyper-parameters; ``reconfigure`` changes them.
         reward_norm: running statistics of the discounted return; None without.
-        buffer: the last rollout; None before the first.
         collected: it is whole, and has not been learned from.
         env_steps: environment steps collected so far, the clock of ``lr_schedule``.
 
@@ -60,7 +59,6 @@ class OnPolicyTrainer(HasSettings):
         group.reward_scale = config.reward_scale
         self._optimizer = PolicyOptimizer(group.policy, group.device, config.lr, config.adam_eps)
         self.reward_norm = RewardNorm() if config.normalize_reward else None
-        self.buffer: SequenceRolloutBuffer | None = None
         self.collected = False
         self.env_steps = 0
         self._prepared = True
@@ -68,6 +66,15 @@ class OnPolicyTrainer(HasSettings):
         self._said: set[str] = set()  # warnings given
         self._idle = 0  # rollouts in a row that gave no update
         self._open: OpenDecisions | None = None  # what the last rollout has left open
+
+    @property
+    def buffer(self) -> SequenceRolloutBuffer | None:
+        """The last rollout, which the group has too; None before the first."""
+        return cast("SequenceRolloutBuffer | None", self.group.buffer)
+
+    @buffer.setter
+    def buffer(self, buffer: SequenceRolloutBuffer | None) -> None:
+        self.group.buffer = buffer
 
     @property
     def policy(self) -> ActorCritic:
@@ -180,7 +187,7 @@ class OnPolicyTrainer(HasSettings):
             and (buffer.action_mask is not None) == (mask_size > 0)
         ):
             return buffer
-        self.buffer = SequenceRolloutBuffer(
+        buffer = self.buffer = SequenceRolloutBuffer(
             steps,
             rows,
             obs_shape=policy.codec.shape,
@@ -194,7 +201,7 @@ class OnPolicyTrainer(HasSettings):
             mask_size=mask_size,
             lead=lead,
         )
-        return self.buffer
+        return buffer
 
     def end_rollout(self, steps: int) -> None:
         """Note that the rollout is whole, after so many environment steps."""

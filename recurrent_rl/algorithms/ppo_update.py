@@ -5,6 +5,7 @@ out. Feed-forward policies are the case of sequences of length one.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step
 from recurrent_rl.algorithms.unroll import refresh_hidden_state, unroll_batch
-from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer, minibatches
+from recurrent_rl.buffers.minibatches import minibatches, rectangles
+from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
 from recurrent_rl.functional.losses import approximate_kl, policy_loss, value_loss
 from recurrent_rl.functional.statistics import explained_variance
 from recurrent_rl.networks.policy import ActorCritic
@@ -97,11 +99,11 @@ def ppo_update(
         epochs += 1
         if config.refresh_hidden_state and epoch:
             refresh_hidden_state(policy, buffer)
-        for which in minibatches(cuts.active, cuts.length, config.batch_size, generator):
-            batch = buffer.batch(cuts, which, targets)
-            computed += batch.observation.shape[0] * batch.observation.shape[1]
-            padding += batch.padding
-            loss, record = ppo_loss(policy, batch, config, device)
+        for which in minibatches(cuts.active, config.batch_size, generator):
+            parts = [buffer.batch(cuts, part, targets) for part in rectangles(which, cuts.length)]
+            computed += sum(part.observation.shape[:2].numel() for part in parts)
+            padding += sum(part.padding for part in parts)
+            loss, record = ppo_loss(policy, parts, config, device)
             kl = record[RECORD.index("approx_kl")]
             if config.target_kl is not None and float(kl) > config.target_kl:
                 stop = True
@@ -125,7 +127,7 @@ RECORD = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", 
 
 
 def ppo_loss(
-    policy: ActorCritic, batch: Batch, config: PPOConfig, device: torch.device
+    policy: ActorCritic, parts: Sequence[Batch], config: PPOConfig, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """PPO's loss of one minibatch, averaged over its active steps.
 
@@ -133,7 +135,7 @@ def ppo_loss(
 
     Args:
         policy: evaluated with gradients.
-        batch: on any device.
+        parts: the minibatch, in sequences of like length, on any device.
         config: weights and ranges.
         device: the policy's.
 
@@ -142,11 +144,12 @@ def ppo_loss(
         record: the first five of ``RECORD``, [5], detached.
 
     """
-    dist_params, value = unroll_batch(policy, batch, device)
+    unrolled = [unroll_batch(policy, part, device) for part in parts]
+    dist_params, value = (_joined(x) for x in zip(*unrolled, strict=True))
     distribution = policy.action_head.distribution
     action, log_prob, advantage, returns, old_value = (
-        x.to(device)
-        for x in (batch.action, batch.log_prob, batch.advantage, batch.returns, batch.value)
+        _joined([getattr(part, name) for part in parts]).to(device)
+        for name in ("action", "log_prob", "advantage", "returns", "value")
     )
     log_ratio = distribution.log_prob(dist_params, action) - log_prob
     ratio = log_ratio.exp()
@@ -162,3 +165,7 @@ def ppo_loss(
         clipped = ((ratio - 1).abs() > config.clip_coef).to(ratio.dtype)
         record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).mean(1)
     return loss.mean(), record
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))

@@ -6,7 +6,7 @@ K layers, H units, M active steps of a minibatch, B longest burn-in. Time comes 
 
 import copy
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -406,36 +406,3 @@ def discounted_returns(
     # Forwards in time is backwards on the flipped axis.
     total = reverse_scan(rollout.reward[lead:].flip(0), factors.flip(0), before).flip(0)
     return total, total[-1] * (~ended[-1]).float()
-
-
-def minibatches(
-    active: Tensor, length: Tensor, batch_size: int, generator: torch.Generator
-) -> Iterator[Tensor]:
-    """Deal whole sequences into minibatches of about ``batch_size`` active steps, shuffled.
-
-    Sequences of like length go together, in random order among equals, so that little is padding;
-    then the minibatches are shuffled. Their number is the rounded quotient of all active steps and
-    ``batch_size``, so none is a small remainder.
-
-    Args:
-        active: active steps of each sequence, [S].
-        length: steps to run of each sequence, [S].
-        batch_size: >= 1.
-        generator: on the CPU.
-
-    Yields:
-        sequence numbers, each exactly once overall.
-
-    """
-    if len(length) == 0:
-        return
-    count = max(1, round(int(active.sum()) / batch_size))
-    shuffled = torch.randperm(len(length), generator=generator)
-    order = shuffled[length[shuffled].argsort(stable=True)]
-    # A sequence belongs where its middle lies.
-    middle = active[order].cumsum(0) - 0.5 * active[order]
-    owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
-    parts = order.split(torch.bincount(owner, minlength=count).tolist())
-    for i in torch.randperm(count, generator=generator).tolist():
-        if len(parts[i]):
-            yield parts[i]

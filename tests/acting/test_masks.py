@@ -214,7 +214,7 @@ def test_from_turn_based_environments(masks: str) -> None:
     game = env.envs[0]
     for t, (episode, time, _) in enumerate(moments("7t 4l", 20)):
         player = time % 2
-        assert trainer.buffer.active[t].tolist() == [player == 0, player == 1]
+        assert trainer.buffer.decided()[t].tolist() == [player == 0, player == 1]
         mask = game.mask_of(f"player_{player}", episode, time).astype(bool)
         assert trainer.buffer.action_mask[t, player].tolist() == mask.tolist()
     assert_applied_again(trainer)
@@ -554,7 +554,7 @@ def test_garbage_logits_of_what_is_forbidden_change_nothing(action: str, garbage
     for value in (0.0, garbage):
         with torch.no_grad():
             agent.policy.action_head.layers[-1].bias[last] = value
-        loss, record = ppo_loss(agent.policy, batch, agent.config, torch.device("cpu"))
+        loss, record = ppo_loss(agent.policy, [batch], agent.config, torch.device("cpu"))
         assert torch.isfinite(loss)
         grads = torch.autograd.grad(loss, list(agent.policy.parameters()))
         named = dict(zip(dict(agent.policy.named_parameters()), grads, strict=True))

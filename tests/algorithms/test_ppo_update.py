@@ -41,7 +41,8 @@ from torch import Tensor
 
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_loss, ppo_update
 from recurrent_rl.algorithms.unroll import replay
-from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer, minibatches
+from recurrent_rl.buffers.minibatches import minibatches, rectangles
+from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
 from recurrent_rl.networks.flat_parameters import flatten_parameters
 from recurrent_rl.networks.policy import ActorCritic
 
@@ -64,9 +65,9 @@ def test_loss_and_gradient_equal_those_of_stepping(
     terms = loss_terms_by_hand(policy, buffer, config)
     everything = []
     generator = torch.Generator().manual_seed(case[2])
-    for which in minibatches(cuts.active, cuts.length, 6, generator):
+    for which in minibatches(cuts.active, 6, generator):
         batch = buffer.batch(cuts, which, buffer.targets(normalize))
-        loss, _ = ppo_loss(policy, batch, config, CPU)
+        loss, _ = ppo_loss(policy, [batch], config, CPU)
         expected = torch.stack([terms[i] for i in batch.step.tolist()]).mean()
         torch.testing.assert_close(loss, expected, rtol=1e-8, atol=1e-9)
         theirs = gradients(policy, expected)
@@ -89,7 +90,7 @@ def test_garbage_where_nothing_counts_changes_no_bit_of_loss_or_gradient(
     for spoiled in (False, True):
         if spoiled:
             spoil(policy, buffer)
-        loss, record = ppo_loss(policy, whole(buffer), CONFIG, CPU)
+        loss, record = ppo_loss(policy, [whole(buffer)], CONFIG, CPU)
         results.append([loss, record, *gradients(policy, loss).values()])
     for clean, dirty in zip(*results, strict=True):
         assert torch.equal(clean, dirty)
@@ -132,10 +133,10 @@ def test_minibatch_losses_weighted_by_their_active_steps_sum_to_the_whole(case: 
     if len(cuts) == 0:
         return
     total = 0.0
-    for which in minibatches(cuts.active, cuts.length, 5, torch.Generator()):
+    for which in minibatches(cuts.active, 5, torch.Generator()):
         batch = buffer.batch(cuts, which, targets)
-        total += len(batch) * ppo_loss(policy, batch, CONFIG, CPU)[0].item()
-    expected = ppo_loss(policy, whole(buffer), CONFIG, CPU)[0].item()
+        total += len(batch) * ppo_loss(policy, [batch], CONFIG, CPU)[0].item()
+    expected = ppo_loss(policy, [whole(buffer)], CONFIG, CPU)[0].item()
     assert total / int(buffer.active.sum()) == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
 
@@ -146,7 +147,7 @@ def test_value_clipping_is_off_by_default_and_counts_when_asked_for() -> None:
     jitter(policy)
 
     def value_loss(**options: Any) -> float:
-        record = ppo_loss(policy, batch, CONFIG.replace(**options), CPU)[1]
+        record = ppo_loss(policy, [batch], CONFIG.replace(**options), CPU)[1]
         return record[1].item()
 
     _, value = replay_of(policy, batch)
@@ -172,7 +173,7 @@ def test_record_of_a_minibatch() -> None:
     policy = make_policy()
     batch = whole(rollout(policy))
     jitter(policy)
-    loss, record = ppo_loss(policy, batch, CONFIG, CPU)
+    loss, record = ppo_loss(policy, [batch], CONFIG, CPU)
     pi_loss, v_loss, entropy, kl, clip_fraction = record.tolist()
     assert not record.requires_grad
     expected = pi_loss + CONFIG.vf_coef * v_loss - CONFIG.ent_coef * entropy
@@ -190,7 +191,7 @@ def test_without_an_entropy_bonus_entropy_is_reported_and_has_no_gradient() -> N
     batch = whole(rollout(policy))
     batch = replace(batch, advantage=torch.zeros_like(batch.returns))
     for ent_coef, moves in ((0.0, False), (0.1, True)):
-        loss, record = ppo_loss(policy, batch, CONFIG.replace(ent_coef=ent_coef), CPU)
+        loss, record = ppo_loss(policy, [batch], CONFIG.replace(ent_coef=ent_coef), CPU)
         assert record[2].item() == pytest.approx(
             policy.action_head.distribution.entropy(batch.action)[0].item()
         )
@@ -260,7 +261,7 @@ def test_a_mask_that_allows_nothing_in_a_step_that_counts_gives_no_nan() -> None
     buffer = rollout(policy, masked=True)
     assert buffer.action_mask is not None
     buffer.action_mask[tuple(buffer.active.nonzero()[0])] = False
-    loss, record = ppo_loss(policy, whole(buffer), CONFIG, CPU)
+    loss, record = ppo_loss(policy, [whole(buffer)], CONFIG, CPU)
     loss.backward()
     assert torch.isfinite(record[:3]).all()
     assert all(p.grad is None or torch.isfinite(p.grad).all() for p in policy.parameters())
@@ -279,7 +280,7 @@ def test_burn_in_refreshes_the_first_state_and_has_no_gradient() -> None:
     assert len(cuts) == 3
     buffer.obs.requires_grad_()
     batch = buffer.batch(cuts, torch.tensor([1]), targets)  # steps 4..7, burnt in by 2 and 3
-    loss, _ = ppo_loss(policy, batch, CONFIG, CPU)
+    loss, _ = ppo_loss(policy, [batch], CONFIG, CPU)
     (grad,) = torch.autograd.grad(loss, buffer.obs)
     assert grad.abs().sum((1, 2)).gt(0).tolist() == [False] * 4 + [True] * 4 + [False] * 4
 
@@ -289,7 +290,7 @@ def test_burn_in_refreshes_the_first_state_and_has_no_gradient() -> None:
             changed = buffer.obs.clone()
             changed[t] += 1
         kept, buffer.obs = buffer.obs, changed
-        other, _ = ppo_loss(policy, buffer.batch(cuts, torch.tensor([1]), targets), CONFIG, CPU)
+        other, _ = ppo_loss(policy, [buffer.batch(cuts, torch.tensor([1]), targets)], CONFIG, CPU)
         buffer.obs = kept
         assert (other.item() != loss.item()) == matters
 
@@ -304,7 +305,7 @@ def test_an_update_is_a_step_along_the_clipped_gradient(variant: str, max_grad_n
     policy = make_policy(**VARIANTS[variant])
     buffer = rollout(policy)
     config = CONFIG.replace(update_epochs=1, batch_size=1000, max_grad_norm=max_grad_norm)
-    loss, record = ppo_loss(policy, whole(buffer), config, CPU)
+    loss, record = ppo_loss(policy, [whole(buffer)], config, CPU)
     grad = flat_gradient(policy, loss)
     before = weights(policy).clone()
     optimizer = torch.optim.SGD([flatten_parameters(policy.trained_parameters())], lr=77.0)
@@ -464,15 +465,16 @@ def test_updates_epochs_and_padding_are_counted(
     active = torch.tensor([len(p.active) for p in pieces], dtype=torch.int64)
     generator = torch.Generator().manual_seed(3)
     dealt = [
-        lengths[which]
+        [lengths[part] for part in rectangles(which, lengths)]
         for _ in range(epochs)
-        for which in minibatches(active, lengths, batch_size, generator)
+        for which in minibatches(active, batch_size, generator)
     ]
     assert said.updates == len(dealt)
+    parts = [part for minibatch in dealt for part in minibatch]
     assert said.epochs == epochs
-    rectangles = sum(int(part.max()) * len(part) for part in dealt)
-    own = sum(int(part.sum()) for part in dealt)
-    assert said.padding == pytest.approx(1 - own / rectangles if dealt else 0)
+    computed = sum(int(part.max()) * len(part) for part in parts)
+    own = sum(int(part.sum()) for part in parts)
+    assert said.padding == pytest.approx(1 - own / computed if dealt else 0)
 
 
 def test_diagnostics_are_means_over_the_updates() -> None:
@@ -487,8 +489,9 @@ def test_diagnostics_are_means_over_the_updates() -> None:
     optimizer.param_groups[0]["lr"] = 0.02
     cuts, targets, records = buffer.sequences(), buffer.targets(True), []
     for _ in range(2):
-        for which in minibatches(cuts.active, cuts.length, 30, generator):
-            loss, record = ppo_loss(again, buffer.batch(cuts, which, targets), config, CPU)
+        for which in minibatches(cuts.active, 30, generator):
+            parts = [buffer.batch(cuts, part, targets) for part in rectangles(which, cuts.length)]
+            loss, record = ppo_loss(again, parts, config, CPU)
             optimizer.zero_grad(set_to_none=False)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(

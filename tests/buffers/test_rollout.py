@@ -1,11 +1,7 @@
-"""Tests of `recurrent_rl.buffers.rollout`: storage, returns, minibatches and what they hold."""
+"""Tests of `recurrent_rl.buffers.rollout`: storage, returns, and what minibatches hold."""
 
 import math
-from typing import Any
 
-import hypothesis.extra.numpy as hnp
-import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,10 +23,9 @@ from support.helpers import (
 )
 from torch import Tensor
 
-from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns, minibatches
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.buffers.steps import Steps, StepShapes
 from recurrent_rl.functional.returns import gae
-from recurrent_rl.recurrent.sequences import cut_sequences
 
 # --- storage ----------------------------------------------------------------------------------
 
@@ -194,118 +189,6 @@ def test_discounted_returns_run_from_an_episodes_beginning(seed: int, continued:
             so_far = steps.reward[t] + gamma * so_far
             torch.testing.assert_close(total[t], so_far)
             so_far = so_far.masked_fill(steps.terminated[t] | steps.truncated[t], 0)
-
-
-# --- minibatches ------------------------------------------------------------------------------
-
-
-@settings(max_examples=60)
-@given(
-    hnp.arrays(np.int64, st.integers(1, 60), elements=st.integers(1, 20)),
-    st.integers(1, 100),
-    st.integers(0, 1000),
-    st.data(),
-)
-def test_minibatches_deal_every_sequence_once(
-    active: np.ndarray[Any, Any], batch_size: int, seed: int, data: st.DataObject
-) -> None:
-    idle = data.draw(hnp.arrays(np.int64, len(active), elements=st.integers(0, 5)))
-    counts, lengths = torch.from_numpy(active), torch.from_numpy(active + idle)
-
-    def deal(seed: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(seed)
-        return [b.tolist() for b in minibatches(counts, lengths, batch_size, generator)]
-
-    batches = deal(seed)
-    assert sorted(s for batch in batches for s in batch) == list(range(len(active)))
-    assert all(batches), "an empty minibatch"
-    assert deal(seed) == batches, "not reproducible"
-
-    total, longest = int(active.sum()), int(active.max())
-    # round() to the even neighbour at a tie, as Python's does: 2.5 minibatches are two.
-    count = max(1, round(total / batch_size))
-    size = total / count
-    assert len(batches) <= count
-    if longest <= size:  # else some minibatches have nothing: sequences stay whole
-        assert len(batches) == count
-    for batch in batches:
-        # A sequence lies where its middle does, so at most half a sequence hangs over each end.
-        assert abs(int(counts[batch].sum()) - size) <= longest or len(batches) < count
-
-
-def test_minibatches_are_about_batch_size() -> None:
-    # 128 steps of 8 rows in sequences of 1 to 32: 1024 steps in 4 minibatches of 256.
-    f = make_flags(128, 8, reset=0.05)
-    cuts = cut_sequences(f.start, f.exists, f.active, 32)
-    dealt = list(minibatches(cuts.active, cuts.length, 256, torch.Generator().manual_seed(0)))
-    sizes = [int(cuts.active[batch].sum()) for batch in dealt]
-    assert len(sizes) == 4
-    assert sum(sizes) == 1024
-    assert all(abs(size - 256) <= 32 for size in sizes)
-
-
-def test_a_long_sequence_goes_where_most_of_it_lies() -> None:
-    # 15 steps in round(15 / 7) = 2 minibatches of 7.5: the middle of the last sequence, at 10.5, is
-    # in the second. By its first step, at 6, all would be in one.
-    lengths = torch.tensor([2, 2, 2, 9])
-    dealt = minibatches(lengths, lengths, 7, torch.Generator())
-    assert sorted(sorted(batch.tolist()) for batch in dealt) == [[0, 1, 2], [3]]
-
-
-def test_minibatches_are_shuffled() -> None:
-    lengths = torch.full((64,), 4)
-    generator = torch.Generator().manual_seed(0)
-    first, second = (
-        [b.tolist() for b in minibatches(lengths, lengths, 64, generator)] for _ in range(2)
-    )
-    assert first != second, "each epoch draws anew"
-    assert sorted(map(sorted, first)) != sorted(map(sorted, second)), "other sequences together"
-
-    # Grouped by length, yet not dealt from the shortest to the longest.
-    lengths = torch.arange(1, 65)
-    orders = set()
-    for seed in range(10):
-        generator = torch.Generator().manual_seed(seed)
-        orders.add(tuple(int(b.min()) for b in minibatches(lengths, lengths, 200, generator)))
-    assert len(orders) > 5
-
-
-def padding_share(lengths: Tensor, batches: list[Tensor]) -> float:
-    computed = sum(int(lengths[b].max()) * len(b) for b in batches)
-    return 1 - int(lengths.sum()) / computed
-
-
-def test_little_is_padding_when_lengths_are_mixed() -> None:
-    # A reset with probability 0.1 at each step: lengths from 1 to 32, most of them short. Dealt
-    # blindly, half of a rectangle is padding. Sorted, a minibatch's lengths differ by a few steps
-    # only, except in the one with the longest tail: a sixth leaves room for an unlucky draw.
-    start = make_flags(512, 8, reset=0.1).start
-    always = torch.ones_like(start)
-    pieces = cut_by_hand(Flags(start, always, always), 32)
-    lengths = torch.tensor([len(p.steps) for p in pieces])
-    generator = torch.Generator().manual_seed(0)
-    batches = list(minibatches(lengths, lengths, 256, generator))
-    blind = list(torch.randperm(len(lengths), generator=generator).chunk(len(batches)))
-    assert padding_share(lengths, blind) > 0.5
-    assert padding_share(lengths, batches) < 1 / 6
-
-
-def test_no_sequences_make_no_minibatches() -> None:
-    none = torch.zeros(0, dtype=torch.int64)
-    assert list(minibatches(none, none, 16, torch.Generator())) == []
-
-
-@pytest.mark.parametrize(
-    ("total", "batch_size", "count"),
-    [(1024, 256, 4), (1000, 256, 4), (1150, 256, 4), (1153, 256, 5), (10, 256, 1), (256, 1, 256)],
-)
-def test_the_number_of_minibatches_is_the_rounded_quotient(
-    total: int, batch_size: int, count: int
-) -> None:
-    lengths = torch.ones(total, dtype=torch.int64)
-    dealt = list(minibatches(lengths, lengths, batch_size, torch.Generator()))
-    assert len(dealt) == count
-    assert max(map(len, dealt)) - min(map(len, dealt)) <= 1
 
 
 # --- batches ----------------------------------------------------------------------------------
