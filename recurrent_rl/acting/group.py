@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.acting.player import Player, as_tensor
-from recurrent_rl.buffers.steps import Steps
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
 from recurrent_rl.networks.parameter_limit import parameter_limit
@@ -105,7 +104,7 @@ class AgentGroup:
         self.agents, self.size = tuple(agents), max(len(agents), 1)
         self.generator = seeded(seed)
         self.identify, self.reward_scale = identify, 1.0
-        self.buffer: Steps | None = None
+        self.buffer: Any = None  # whatever a trainer records into
         self.policy = self.build_policy(net_config, self.generator)
 
     def __setattr__(self, name: str, value: Any) -> None:
