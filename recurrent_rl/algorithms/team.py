@@ -1,6 +1,6 @@
 """Who is in a team of agents, and who shares a policy: resolved once, from what users give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -8,6 +8,7 @@ import gymnasium as gym
 from torch import nn
 
 from recurrent_rl.algorithms.configs import sorted_options
+from recurrent_rl.envs.agent_table import NAMES_HINT
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.networks.configs import NetConfig
@@ -91,9 +92,12 @@ class Team:
         """Return the team that the arguments of ``IPPO`` describe.
 
         Raises:
+            TypeError: no spaces by agent, or names that are not text.
             ValueError: they do not fit together.
 
         """
+        _check_spaces("observation_spaces", observation_spaces)
+        _check_spaces("action_spaces", action_spaces)
         if agent_ids is None:
             if not isinstance(observation_spaces, Mapping):
                 raise ValueError(
@@ -101,7 +105,7 @@ class Team:
                     "got None; pass env.possible_agents"
                 )
             agent_ids = list(observation_spaces)
-        ids = plain(list(agent_ids), "agent_ids")
+        ids = plain(_names(agent_ids), "agent_ids")
         groups = _plain_groups(groups)
         if not ids or len(set(ids)) < len(ids):
             raise ValueError(f"agent_ids: expected different names, got {ids}")
@@ -245,6 +249,41 @@ def _plain_groups(
         plain(name, "a name in groups"): plain(list(members), f"groups[{name!r}]")
         for name, members in groups.items()
     }
+
+
+def _check_spaces(name: str, spaces: Any) -> None:
+    """Raise TypeError if there is not a space for each agent."""
+    single = name[:-1]
+    if callable(spaces):
+        hint = f"write {{a: env.{single}(a) for a in env.possible_agents}}"
+    elif isinstance(spaces, str) or not isinstance(spaces, Collection):
+        hint = f"where all have the same one, write dict.fromkeys(env.possible_agents, {single})"
+    else:
+        each = spaces.items() if isinstance(spaces, Mapping) else enumerate(spaces)
+        for agent, space in each:
+            if not isinstance(space, gym.Space):
+                raise TypeError(
+                    f"{name}[{agent!r}]: expected a Gymnasium space, got {space!r}; write "
+                    f"env.{single}({agent!r})"
+                )
+        return
+    raise TypeError(
+        f"{name}: expected a space for each agent, as a dictionary by agent or in the order of "
+        f"agent_ids, got {spaces!r}; {hint}"
+    )
+
+
+def _names(agent_ids: Any) -> list[str]:
+    """Return the agents' names; TypeError if there are others than text."""
+    names = [agent_ids] if isinstance(agent_ids, str) else list(agent_ids)
+    for name in names:
+        if isinstance(agent_ids, str) or not isinstance(name, str):
+            hint = "pass a list of names" if isinstance(agent_ids, str) else NAMES_HINT
+            raise TypeError(
+                f"agent_ids: expected names, each of them text, got {name!r} of type "
+                f"{type(name).__name__}; {hint}"
+            )
+    return names
 
 
 def _by_agent(name: str, spaces: Spaces, ids: Sequence[str]) -> dict[str, gym.Space[Any]]:

@@ -24,6 +24,10 @@ from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import without_mask
 
+NAMES_HINT = (
+    "name agents by text, such as f'agent_{i}', in the environment's possible_agents, agents and "
+    "dictionaries, as what comes before the last _ names the group that shares a policy"
+)
 Allocate = Callable[[tuple[int, ...], Any], Array]
 
 
@@ -49,7 +53,8 @@ def describe(env: Any) -> list[AgentSpaces]:
     """Return the agents of a PettingZoo environment, in the order of ``possible_agents``.
 
     Raises:
-        TypeError: no PettingZoo environment, or a space that is not supported.
+        TypeError: no PettingZoo environment, names that are not text, or a space that is not
+            supported.
         ValueError: no agents, or one without spaces.
 
     """
@@ -64,6 +69,12 @@ def describe(env: Any) -> list[AgentSpaces]:
             f"env: expected possible_agents to name the agents that there may ever be, got none "
             f"from {env}; set it in the environment's __init__"
         )
+    for agent in agents:
+        if not isinstance(agent, str):
+            raise TypeError(
+                f"env: expected possible_agents to hold names, each of them text, got {agent!r} "
+                f"of type {type(agent).__name__} from {type(env).__name__}; {NAMES_HINT}"
+            )
     return [_describe_agent(env, agent) for agent in agents]
 
 

@@ -1,12 +1,15 @@
 """Tests of what ``get_action`` takes, and what it refuses, of PPO and IPPO alike."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, Tuple
+from support.multi_envs import ScriptedParallel
 
 from recurrent_rl import IPPO, PPO
 from recurrent_rl.recurrent.state import HiddenState
@@ -160,3 +163,37 @@ def test_flags_of_a_team_are_flags(space: Any) -> None:
     message = r"^infos\['a_0'\]\['start'\]: expected 0 and 1"
     with pytest.raises(ValueError, match=message):
         team.get_action({"a_0": np.zeros((2, 2))}, team.get_initial_hidden_state(2), infos=infos)
+
+
+README = Path(__file__).parents[2] / "README.md"
+MEMORIES = [{}, {"recurrent": False}, {"net_config": {"encoder_config": {"cell": "gru"}}}]
+
+
+@pytest.mark.parametrize("options", MEMORIES, ids=["lstm", "none", "gru"])
+def test_the_loop_of_the_readme_where_agents_die_and_come_back(options: Any) -> None:
+    """The environment refuses actions of those who are not there; memories begin with lives."""
+    lives = {"u_0": [(0, 9, "t")], "u_1": [(0, 2, "t"), (5, 8, "l")], "u_2": [(3, 4, "l")]}
+    env = ScriptedParallel([lives])
+    agent = IPPO(env.observation_spaces, env.action_spaces, env.possible_agents, seed=0, **options)
+    given: dict[int, Any] = {}
+    get_action = agent.get_action
+
+    def spy(obs: Any, hidden_state: Any, **rest: Any) -> Any:
+        given[env.time] = obs.keys(), hidden_state["u_1"]
+        return get_action(obs, hidden_state, **rest)
+
+    agent.get_action = spy  # type: ignore[method-assign]
+    (loop,) = (
+        snippet
+        for snippet in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+        if "while env.agents:" in snippet
+    )
+    exec(loop, {"agent": agent, "env": env})
+    assert env.time == 9
+    for step, (seen, state) in given.items():
+        there = {a for a, each in lives.items() if any(x <= step < y for x, y, _ in each)}
+        assert set(seen) == there
+        if step in (0, 2, 3, 4, 5, 8):  # not in a life of u_1, or at its start
+            assert all(not tensor.any() for tensor in state.tensors)
+        elif agent.groups[0].policy.state_shapes:
+            assert any(tensor.any() for tensor in state.tensors)

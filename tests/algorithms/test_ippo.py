@@ -142,6 +142,12 @@ class TestConstructor:
         [
             (([VECTOR], [CHOICE]), ValueError, r"^agent_ids: expected the names .*possible_agents"),
             (({}, {}, []), ValueError, r"^agent_ids: expected different names, got \[\]"),
+            ((VECTOR, CHOICE), TypeError, r"^observation_spaces: .*dict.fromkeys\(env.poss"),
+            (({"a_0": VECTOR}, CHOICE), TypeError, r"^action_spaces: .*dict.fromkeys\(env.poss"),
+            ((str, CHOICE, ["a"]), TypeError, r"^observation_spaces: .*env.observation_space\(a\)"),
+            (({"a_0": VECTOR}, {"a_0": 3}), TypeError, r"^action_spaces\['a_0'\]: .*, got 3"),
+            (({0: VECTOR}, {0: CHOICE}), TypeError, r"^agent_ids: expected names, .*got 0 of type"),
+            (({"a": VECTOR}, {"a": CHOICE}, "a"), TypeError, r"^agent_ids: .*pass a list"),
             (([VECTOR] * 2, [CHOICE] * 2, ["a", "a"]), ValueError, r"^agent_ids: expected diff"),
             (([VECTOR], [CHOICE] * 2, ["a", "b"]), ValueError, r"^observation_spaces: .*, got 1"),
             (([VECTOR] * 2, [CHOICE], ["a", "b"]), ValueError, r"^action_spaces: .*, got 1"),

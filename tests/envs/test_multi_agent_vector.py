@@ -696,6 +696,16 @@ class TestBuilding:
         with kind([lambda env=env: env for env in each]) as env:
             assert env.num_envs == 3
 
+    @KINDS
+    def test_names_that_are_numbers(self, kind: Any) -> None:
+        class Numbered(ScriptedParallel):
+            def __init__(self) -> None:
+                super().__init__([SHORT])
+                self.possible_agents = [0, 1]  # type: ignore[list-item]
+
+        with pytest.raises(TypeError, match=r"^env: expected possible_agents to hold names, .* 0"):
+            kind([Numbered])
+
     def test_no_function(self) -> None:
         for given, hint in (
             (ScriptedParallel([SHORT]), r"ScriptedParallel .*; write lambda: MyEnv\(\)"),
