@@ -41,6 +41,17 @@ def test_gradients_are_those_of_the_integral(std: float) -> None:
     assert float(deviation.grad) == pytest.approx(by_std, abs=1e-4)
 
 
+@double()
+@pytest.mark.parametrize("shape", [(3,), (4, 3)])
+def test_a_deviation_for_all_rows_gets_the_sum_of_their_gradients(shape: tuple[int, ...]) -> None:
+    mean = torch.randn(4, 3, requires_grad=True)
+    std = (0.3 + torch.rand(shape)).requires_grad_()
+    assert torch.autograd.gradcheck(expected_log_cosh, (mean, std))
+    value = expected_log_cosh(mean, std)
+    with torch.no_grad():
+        assert torch.equal(expected_log_cosh(mean, std), value)
+
+
 def test_large_numbers_stay_finite_in_single_precision() -> None:
     mean = torch.tensor([1e4, -1e6, 0.0], requires_grad=True)
     value = expected_log_cosh(mean, torch.tensor([1e-3, 1e3, 1e8]))
