@@ -775,7 +775,7 @@ def test_masks_of_taxi() -> None:
         agent.learn()
 
 
-class MaskFault(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
+class MaskFault(gym.vector.VectorWrapper):
     """Replaces the mask of the third step."""
 
     def __init__(self, env: Any, mask: Any) -> None:

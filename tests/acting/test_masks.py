@@ -418,7 +418,7 @@ def test_a_method_of_a_team_that_gives_no_dictionary() -> None:
 
 
 def test_a_method_of_the_vector_itself() -> None:
-    class WithMasks(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
+    class WithMasks(gym.vector.VectorWrapper):
         def action_masks(self) -> Any:
             return [env.parts()[0] for env in self.env.unwrapped.envs]  # type: ignore[attr-defined]
 

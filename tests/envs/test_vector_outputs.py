@@ -18,7 +18,7 @@ class Seen:
     pixels: Any
 
 
-class Returning(gym.vector.VectorWrapper[Any, Any, Any, Any, Any]):
+class Returning(gym.vector.VectorWrapper):
     """Changes one of the five that ``step`` returns, or all of them."""
 
     def __init__(self, env: Any, place: int | None, change: Any) -> None:

@@ -124,7 +124,7 @@ def test_each_round_of_a_test_has_the_same_episodes_whoever_plays() -> None:
     env = make_vect_envs("CartPole-v1", 3, should_async_vector=False)
     begun: list[list[Any]] = []
 
-    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+    class Spy(VectorWrapper):
         def reset(self, **options: Any) -> Any:
             result = super().reset(**options)
             begun.append(result[0].tolist())
@@ -151,7 +151,7 @@ def test_all_individuals_are_tested_on_the_same_episodes_and_each_generation_on_
     env = recall_env()
     bits: list[list[int]] = []
 
-    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+    class Spy(VectorWrapper):
         def reset(self, *, seed: Any = None, options: Any = None) -> Any:
             result = super().reset(seed=seed, options=options)
             if seed is not None:
@@ -572,7 +572,7 @@ def test_the_callers_threads_come_back() -> None:
     env = recall_env()
     seen: list[int] = []
 
-    class Spy(VectorWrapper[Any, Any, Any, Any, Any]):
+    class Spy(VectorWrapper):
         def step(self, actions: Any) -> Any:
             seen.append(torch.get_num_threads())
             return super().step(actions)

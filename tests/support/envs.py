@@ -113,7 +113,7 @@ def scripted(
     return kind(makers, autoreset_mode=mode, copy=copy)  # type: ignore[call-arg]
 
 
-class GarbageAtReset(VectorWrapper[Any, Any, Any, Any, Any]):
+class GarbageAtReset(VectorWrapper):
     """Returns nonsense with each NEXT_STEP reset: reward and flags of that step mean nothing."""
 
     def step(self, actions: Any) -> Any:

@@ -87,7 +87,7 @@ def assert_same_agents(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
         assert (a.steps, a.fitness, a.scores) == (b.steps, b.fitness, b.scores)
 
 
-class StopAt(VectorWrapper[Any, Any, Any, Any, Any]):
+class StopAt(VectorWrapper):
     """Presses Ctrl-C (or raises something else) in its nth step."""
 
     def __init__(self, env: Any, step: int, error: type[BaseException] = KeyboardInterrupt) -> None:
