@@ -1,9 +1,10 @@
 """Agents for PettingZoo environments: a group for each kind of alike agents."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import torch
 
 from recurrent_rl.acting.evaluate import play_episodes
@@ -118,6 +119,7 @@ class MultiAgent(Agent):
         *,
         deterministic: bool = False,
         reward: Mapping[str, Any] | None = None,
+        agents: Collection[str] | None = None,
     ) -> MultiAgentActionOutput:
         """Choose actions for the agents that see something; no memory is kept between calls.
 
@@ -134,6 +136,9 @@ class MultiAgent(Agent):
                 environments "exists" and "start", which freeze and zero the rows of the memory.
             deterministic: the most likely actions instead of samples.
             reward: the last rewards by agent, for agents built with previous_reward only.
+            agents: those who are there, ``env.agents``. The others get no action, even if ``obs``
+                has their last observation, as it does when they have died; their memory is
+                zeroed, for the case that they come back. None: all of ``obs`` are.
 
         Returns:
             the five of ``MultiAgentActionOutput``, by agent of ``obs``; hidden states of all
@@ -150,11 +155,18 @@ class MultiAgent(Agent):
             ("hidden_state", hidden_state),
             ("action_mask", action_mask),
             ("reward", reward),
+            ("agents", agents),
         ):
             for agent in given or ():
                 if agent not in self.agent_ids:
                     raise ValueError(f"{name}: expected agents of {self.agent_ids}, got {agent!r}")
-        out = MultiAgentActionOutput({}, {}, {}, {}, dict(hidden_state or {}))
+        states = dict(hidden_state or {})
+        if agents is not None:
+            obs = {agent: seen for agent, seen in obs.items() if agent in agents}
+            for agent in states.keys() - set(agents):
+                if isinstance(states[agent], HiddenState):
+                    states[agent] = states[agent].reset(np.ones(states[agent].rows, dtype=bool))
+        out = MultiAgentActionOutput({}, {}, {}, {}, states)
         asked = []
         for group in self.groups:
             present = [agent for agent in group.agents if obs.get(agent) is not None]

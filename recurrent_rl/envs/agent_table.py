@@ -69,6 +69,11 @@ def describe(env: Any) -> list[AgentSpaces]:
             f"env: expected possible_agents to name the agents that there may ever be, got none "
             f"from {env}; set it in the environment's __init__"
         )
+    if isinstance(env.possible_agents, str | set | frozenset) or len(set(agents)) < len(agents):
+        raise TypeError(
+            f"env: expected possible_agents to be a list of different names, in an order that "
+            f"stays, got {env.possible_agents!r} from {type(env).__name__}"
+        )
     for agent in agents:
         if not isinstance(agent, str):
             raise TypeError(

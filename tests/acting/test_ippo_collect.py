@@ -1368,3 +1368,96 @@ def test_goes_on_or_starts_afresh() -> None:
     again = SyncMultiAgentVectorEnv([lambda i=i: env.envs[i] for i in range(2)])
     assert fresh(team, again)
     assert fresh(team.clone(), env)
+
+
+class Kept(ScriptedParallel):
+    """Keeps those who have ended in its list, and flags them, until all have ended."""
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.over: dict[str, Any] = {}
+        return super().reset(seed, options)
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        self.agents[:] = [agent for agent in self.agents if agent not in self.over]
+        results = super().step({a: x for a, x in actions.items() if a not in self.over})
+        if self.agents:
+            for agent in self.over:
+                for result, value in zip(results, self.over[agent], strict=True):
+                    result[agent] = value
+                self.agents.append(agent)
+            for agent in actions:
+                if agent not in self.agents:
+                    self.over[agent] = results[0][agent], 0.0, True, False, {}
+                    self.agents.append(agent)
+        return results
+
+
+def test_the_dead_in_the_list_are_trained_as_the_dead_outside() -> None:
+    play = {"bob_0": [(0, 6, "t")], "bob_1": [(0, 2, "t")], "fred_0": [(0, 3, "t")]}
+    rollouts = []
+    for kind in (ScriptedParallel, Kept):
+        env = SyncMultiAgentVectorEnv([lambda kind=kind: kind([play])])
+        team = make_team(env)
+        stats = collect_rollouts_recurrent(team, env, 10)
+        prepare(team)
+        for trainer in trainers_of(team):
+            buffer = buffer_of(trainer)
+            active = buffer.active & buffer.exists
+            rollouts.append((active, buffer.start & active, buffer.returns * active, stats))
+    ours, theirs = rollouts[:2], rollouts[2:]
+    for (active, start, returns, stats), other in zip(ours, theirs, strict=True):
+        assert torch.equal(active, other[0])
+        assert torch.equal(start, other[1])
+        assert stats.lengths == other[3].lengths
+        assert returns.shape == other[2].shape
+
+
+class Posthumous(ScriptedParallel):
+    """Pays 1 to everybody in every step, the dead and those to come included."""
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        observations, rewards, *rest = super().step(actions)
+        return observations, dict.fromkeys([*rewards, *self.possible_agents], 1.0), *rest
+
+
+@pytest.mark.parametrize("team_reward", [None, "sum", "mean"])
+def test_rewards_of_who_is_not_there_count_nowhere(team_reward: Any) -> None:
+    play = {"bob_0": [(0, 4, "t")], "bob_1": [(0, 2, "t")], "bob_2": [(1, 4, "t")]}
+    env = SyncMultiAgentVectorEnv([lambda: Posthumous([play])])
+    options = {"gamma": 1.0, "gae_lambda": 1.0, "normalize_reward": False}
+    team = make_team(env, team_reward=team_reward, **options)
+    with pytest.warns(UserWarning, match=r"^environment 0 rewards agent 'bob_2', .* not there"):
+        stats = collect_rollouts_recurrent(team, env, 4)
+    assert stats.agent_returns == {"bob_0": [4.0], "bob_1": [2.0], "bob_2": [3.0]}
+    lives = torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 1], [1, 0, 1]])
+    paid = {None: lives, "sum": lives * lives.sum(1, keepdim=True), "mean": lives}[team_reward]
+    buffer = buffer_of(trainers_of(team)[0])
+    close(buffer.reward, paid.double())
+    prepare(team)
+    to_go = paid.flip(0).cumsum(0).flip(0) * lives
+    close(buffer.returns * buffer.active, to_go.double())
+    returns = team.evaluate(env, 1)  # the warning comes once
+    assert {agent: float(x[0]) for agent, x in returns.items()} == {
+        "bob_0": 4,
+        "bob_1": 2,
+        "bob_2": 3,
+    }
+
+
+@pytest.mark.parametrize("masks", ["info", "observation"])
+def test_masks_of_a_group_that_sees_nothing_at_first(masks: str) -> None:
+    play = {"bob_0": [(0, 30, "t")], "fred_0": [(0, 30, "t")], "fred_1": [(0, 30, "t")]}
+    absent = {(fred, k) for fred in ("fred_0", "fred_1") for k in range(3)}
+    env = team_on([[play]], masks=masks, absent=absent)
+    (one,) = env.envs
+    one._check_action = lambda *_: None
+    infos = one._infos
+    one._infos = lambda agents: infos([agent for agent in agents if agent in one._shown])
+    team = make_team(env)
+    collect_rollouts_recurrent(team, env, 8)
+    fred = buffer_of(trainers_of(team)[1])
+    assert fred.action_mask is not None
+    assert fred.action_mask[:3].all()
+    assert not fred.action_mask[3:].all()
+    assert_ratio_one(trainers_of(team)[1])
+    team.learn()

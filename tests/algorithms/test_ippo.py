@@ -507,6 +507,45 @@ class TestGetAction:
         assert doubled.get_action(seen, state, reward={"bob_1": 0.5}).value["bob_1"] == values[1]
 
 
+class Strict(ScriptedParallel):
+    """Takes actions of those who are there, and of nobody else."""
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        for agent in actions:
+            if agent not in self.agents:
+                raise KeyError(agent)
+        return super().step(actions)
+
+
+@pytest.mark.parametrize("options", [{}, {"cell": "gru"}, {"recurrent": False}])
+def test_by_hand_where_agents_die_and_come_back(options: dict[str, Any]) -> None:
+    """Its actions are those of a vector's, in which memory is kept by the player."""
+    vector = SyncMultiAgentVectorEnv([lambda: Strict([COMING])])
+    agent = make_team(vector, **options)
+    env = Strict([COMING])
+    hidden_state = agent.get_initial_hidden_state(1)
+    obs, infos = env.reset(seed=0)
+    while env.agents:
+        actions, _, _, _, hidden_state = agent.get_action(
+            obs, hidden_state=hidden_state, infos=infos, agents=env.agents, deterministic=True
+        )
+        assert set(actions) == set(env.agents)
+        obs, _, _, _, infos = env.step(actions)
+    agent.evaluate(vector, 1)
+    assert vector.envs[0].received == env.received
+
+
+def test_only_those_who_are_there_act() -> None:
+    agent = make_team(SyncMultiAgentVectorEnv([lambda: ScriptedParallel([STAYING])]))
+    state = agent.get_action(observations(agent), agent.get_initial_hidden_state(4)).hidden_state
+    out = agent.get_action(observations(agent), state, agents=["bob_0"])
+    assert list(out.action) == ["bob_0"]
+    assert not any(bool(tensor.any()) for tensor in out.hidden_state["bob_1"].tensors)
+    assert any(bool(tensor.any()) for tensor in state["bob_1"].tensors)
+    with pytest.raises(ValueError, match=r"^agents: expected agents of .* got 'nobody'"):
+        agent.get_action({}, state, agents=["nobody"])
+
+
 class TestInfos:
     """What an environment may say about the agents, besides what they see."""
 

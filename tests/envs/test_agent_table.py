@@ -187,6 +187,21 @@ class TestDescribe:
         with pytest.raises(ValueError, match=r"^env: expected " + message):
             describe(env)
 
+    @pytest.mark.parametrize(
+        ("agents", "message"),
+        [
+            ([0, 1], r"expected possible_agents to hold names, .* got 0 of type int"),
+            ("ab", r"expected possible_agents to be a list of different names, .* got 'ab'"),
+            ({"a"}, r"expected possible_agents to be a list of different names, .* got \{'a'\}"),
+            (["a", "a"], r"expected possible_agents to be a list of different names"),
+        ],
+    )
+    def test_agents_that_are_no_names(self, agents: Any, message: str) -> None:
+        env = Told({})
+        env.possible_agents = agents
+        with pytest.raises(TypeError, match="^env: " + message):
+            describe(env)
+
     def test_no_possible_agents_at_all(self) -> None:
         env = Told({})
         del env.possible_agents
