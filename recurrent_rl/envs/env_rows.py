@@ -48,6 +48,7 @@ class EnvRows(ABC):
         self.waits = self._over = False
         self._left: set[str] = set()  # who has ended, and has been kept in the list since
         self._back: set[str] = set()  # who ended in the last step and was there again at once
+        self._void = False  # somebody's last step never was
         method = getattr(env, "action_masks", None)
         self._mask_method = method if callable(method) else None
         for block in table.blocks:
@@ -111,23 +112,28 @@ class EnvRows(ABC):
         if self._over:
             self._write_nothing()
             return
-        there = self._there()
+        # Mostly everybody is there, and nobody ends: then nothing of this costs anything.
+        there = None if len(self.alive) == len(self.table.place) else self._there()
         self.time += 1
         observations, rewards, terminations, truncations, infos, finals = self._step()
         flagged = {a for flags in (terminations, truncations) for a, flag in flags.items() if flag}
         void = self._back & flagged
-        self.alive -= void
-        self._left |= void
+        if void:
+            self.alive -= void
+            self._left |= void
+            there = self._there() - void if there is None else there - void
         ended = self._has_ended(flagged)
-        back = set() if ended else self._back_at_once(flagged, observations)
-        self._back, finals = self._doubted(back, infos, finals)
-        self._write_rewards(rewards, there - void)
+        back: set[str] = set()
+        if flagged and not ended:
+            back = self._back_at_once(flagged, observations)
+        had_void = bool(self._back)
+        self._back, finals = self._doubted(back, infos, finals) if back else (back, finals)
+        self._write_rewards(rewards, there)
         for block in self.table.blocks:
             block.terminated[self.index] = block.truncated[self.index] = False
-            block.shown[self.index] = block.void[self.index] = False
-        for agent in void:
-            block, i = self.table.place[agent]
-            block.void[self.index, i] = True
+            block.shown[self.index] = False
+        if had_void or self._void:
+            self._write_void(void)
         if flagged or ended:
             self._write_ends(terminations, truncations, finals, ended)
         self.table.ended[self.index] = ended
@@ -137,25 +143,30 @@ class EnvRows(ABC):
         elif ended:
             self.reset()
         else:
-            self._left.intersection_update(self.env.agents)
+            if self._left:
+                self._left.intersection_update(self.env.agents)
             self._write_observations(observations, infos, flagged - back)
 
-    def _write_rewards(self, rewards: ByAgent, there: set[str]) -> None:
-        """Write what those who are there get; an agent without a reward gets 0."""
+    def _write_void(self, void: set[str]) -> None:
+        """Write whose step never was."""
+        self._void = bool(void)
+        for block in self.table.blocks:
+            block.void[self.index] = [agent in void for agent in block.agents]
+
+    def _write_rewards(self, rewards: ByAgent, there: set[str] | None) -> None:
+        """Write what those who are there get (None: all); an agent without a reward gets 0."""
         e = self.index
         for block in self.table.blocks:
-            block.lived[e] = lived = [agent in there for agent in block.agents]
             given = [rewards.get(agent, 0) for agent in block.agents]
             try:
                 block.reward[e] = given
-                plain = not any(reward is None for reward in given)  # NumPy takes None for NaN
             except (TypeError, ValueError):  # one number in an array, or no numbers
-                plain = False
-            if not plain:
                 pairs = zip(block.agents, given, strict=True)
                 block.reward[e] = [self._number(agent, reward) for agent, reward in pairs]
-            if all(lived):
+            if there is None:
+                block.lived[e] = True
                 continue
+            block.lived[e] = lived = [agent in there for agent in block.agents]
             for i, agent in enumerate(block.agents):
                 if not lived[i] and block.reward[e, i] != 0:
                     block.reward[e, i] = 0
@@ -347,6 +358,8 @@ class ParallelRows(EnvRows):
 
     def _check(self, call: str, result: Any, names: Sequence[str]) -> None:
         """Check what reset or step returned."""
+        if type(result) is tuple and len(result) == len(names) and {*map(type, result)} == {dict}:
+            return
         count = len(result) if isinstance(result, tuple | list) else None
         if count != len(names):
             got = type(result).__name__ if count is None else f"{count} values"
