@@ -131,6 +131,7 @@ def json_like(space: Any, action: Any = Discrete(2)) -> dict[str, Any]:  # noqa:
         "networks": [False, False],
         "carry": None,
         "policy": {},
+        "env_steps": 0,
     }
-    rest = {"lineage": None, "elite": None, "hp_config": None}
+    rest = {"lineage": [{"steps": 0}], "fitness": [], "elite": None, "hp_config": None}
     return {**rest, "groups": {"": group}}
