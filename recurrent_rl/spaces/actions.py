@@ -229,9 +229,9 @@ class BoxCodec(ActionCodec):
         self.squash = bool(bounded.all()) if squash is None else squash
         if self.squash and not bounded.all():
             raise ValueError(
-                f"squash_output: expected an action space with finite bounds, none of them beyond "
-                f"{LARGEST_BOUND:g}, got {space}; give it such bounds "
-                f"(gymnasium.wrappers.RescaleAction) or leave squash_output=False"
+                f"squash_output: expected an action space with finite bounds, got {space}; give it "
+                f"bounds, of at most {LARGEST_BOUND:g} (gymnasium.wrappers.RescaleAction), or "
+                f"leave squash_output=False"
             )
         low, high = (
             torch.as_tensor(bound, dtype=torch.float32).flatten()
