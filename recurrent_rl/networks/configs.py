@@ -234,9 +234,11 @@ class PolicyConfig(Config):
         normalize_images: scale images of whole numbers, and bytes of any shape, by their space's
             bounds: the one that is furthest from zero is seen as 1 or -1.
         action_std_init: initial standard deviation of Box actions [half ranges of the space when
-            bounded and squashed, the space's own units otherwise].
+            bounded and squashed, the space's own units otherwise]. It stays above 0.005 times the
+            greater of this and 1. Of bounded whole numbers 1 plays all about equally often.
         squash_output: tanh-squash Box actions into their bounds instead of clipping them; None
-            does so where all bounds are finite.
+            does so where all bounds are finite and at most 1e18. Each of some bounded whole numbers
+            has an equal share either way, by tanh or by the normal distribution function.
         state_dependent_std: the deviation of Box actions is an output of the network, rather than a
             parameter of its own.
         use_sde: generalised state-dependent exploration: Box actions deviate by a random linear
