@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete
+from support.contract import behaviour
 from support.evolving import assert_same, snapshot
 
 from recurrent_rl import IPPO, PPO, HyperparameterConfig, RLParameter, create_population
@@ -160,3 +161,34 @@ def test_test_takes_a_numpy_seed() -> None:
     env = gym.make("CartPole-v1", max_episode_steps=5)
     agent = PPO(env.observation_space, env.action_space)  # type: ignore[arg-type]
     assert agent.test(env, seed=np.int64(3)) == agent.test(env, seed=3)
+
+
+@pytest.mark.parametrize("build", [ppo, ippo])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalize_obs": True},
+        {"previous_action": True},
+        {"previous_reward": True},
+        {"share_encoders": False},
+        {"recurrent": False},
+        {"ortho_init": False},
+        {"max_seq_len": 8, "burn_in": 2},
+        {"normalize_reward": False},
+    ],
+    ids=str,
+)
+def test_built_in_options_cannot_change_and_load_the_same(
+    build: Any, change: dict[str, Any], tmp_path: Path
+) -> None:
+    agent = build()
+    before = snapshot(agent)
+    with pytest.raises(ValueError, match=r"built into the agent; build another agent with"):
+        agent.reconfigure(**change)
+    assert_same(before, snapshot(agent))
+    agent = build(seed=1, **change)
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    other = type(agent).load(tmp_path / "agent.pt")
+    for deterministic in (True, False):
+        ours, theirs = (behaviour(each, deterministic=deterministic) for each in (agent, other))
+        assert_same(ours, theirs)
