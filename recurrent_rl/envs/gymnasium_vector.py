@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, cast
 import gymnasium as gym
 import numpy as np
 from gymnasium.envs.registration import EnvSpec
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from recurrent_rl.envs import parking, vector_outputs
+from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
@@ -85,7 +86,7 @@ class GymRows(RowSource):
                 f"is IPPO"
             )
         check_distinct(innermost(env))
-        self._waiting: list[parking.Waiting] = []
+        self._waiting: list[Any] = []
         self.env, self.num_envs, self.mode = env, int(env.num_envs), autoreset_mode(env)
         self.final_is_next = self.mode == AutoresetMode.NEXT_STEP
         self._action_space = env.single_action_space
@@ -129,6 +130,7 @@ class GymRows(RowSource):
         terminated = vector_outputs.flags("terminated", terminated, self.num_envs)
         truncated = vector_outputs.flags("truncated", truncated, self.num_envs)
         ended = terminated | truncated
+        arrays = observation
         observation, mask = self._seen(observation, info)
         if mask is None and ended.all() and before[0].action_mask is not None:
             # In final states nobody is asked, so nobody need say what is allowed.
@@ -150,6 +152,7 @@ class GymRows(RowSource):
                     # A partial reset's info has nothing of the rows that go on.
                     mask = np.where(ended[:, None], first, mask)
             elif len(final_rows):
+                self._check_kept(info, final_rows, arrays, before[0])
                 final = self._final(info, final_rows)
         outcome = Outcome(reward, terminated, truncated, final_rows, final)
         return [(outcome, Observed(observation, start, action_mask=mask))]
@@ -194,6 +197,28 @@ class GymRows(RowSource):
         active = ~ended if ended.any() else None
         outcome = Outcome(reward, terminated, truncated, NO_ROWS, None, counted=before.active)
         return outcome, Observed(observation, start, active=active, action_mask=mask)
+
+    def _check_kept(
+        self, info: dict[str, Any], rows: Array, observation: Any, before: Observed
+    ) -> None:
+        """Raise ValueError if final observations have been written over by the next ones."""
+        vector, finals = getattr(self.env, "unwrapped", self.env), info.get("final_obs")
+        if isinstance(finals, np.ndarray) and finals.dtype == object:
+            seen = getattr(vector, "_env_obs", None)
+            if seen is None or len(finals) != self.num_envs:
+                return
+            pairs = [(finals[i], seen[i]) for i in rows]
+        else:
+            pairs = [(finals, observation)]
+        if not any(_share_memory(*pair) for pair in pairs):
+            return
+        # An observation that never changes may well be one array.
+        if not np.array_equal(self._final(info, rows), before.observation[rows]):
+            raise ValueError(
+                f"info['final_obs']: expected the final observations of environments {rows}, got "
+                f"arrays that the next episodes' first observations have been written into; build "
+                f"the vector with make_vect_envs, or let the environment return copies"
+            )
 
     def _final(self, info: dict[str, Any], rows: Array) -> Array:
         if "final_obs" not in info:
@@ -266,6 +291,20 @@ class GymRows(RowSource):
         return None
 
 
+def _share_memory(one: Any, other: Any) -> bool:
+    return any(
+        np.may_share_memory(a, b) for a in _arrays_within(one) for b in _arrays_within(other)
+    )
+
+
+def _arrays_within(value: Any) -> Iterator[Array]:
+    if isinstance(value, np.ndarray):
+        yield value
+    elif isinstance(value, Mapping | tuple | list):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _arrays_within(part)
+
+
 def _mask_method(env: Any) -> Callable[[], Any] | None:
     """Return the method that gives each environment's action mask, or None.
 
@@ -297,6 +336,7 @@ def make_vect_envs(
     *,
     make_env: Callable[[], gym.Env[Any, Any]] | None = None,
     should_async_vector: bool = True,
+    timeout: float | None = None,
     **env_kwargs: Any,
 ) -> TypedVectorEnv:
     """Build a vector environment with autoreset mode SAME_STEP.
@@ -307,6 +347,8 @@ def make_vect_envs(
         num_envs: E >= 1.
         should_async_vector: each environment in a process of its own, which pays for slow
             environments only; False runs all in this process.
+        timeout: seconds that a step or reset of the environments in processes may take before it
+            is an error; None for no limit.
         env_kwargs: for ``gymnasium.make``; only with env_name.
 
     Returns:
@@ -329,6 +371,11 @@ def make_vect_envs(
     if num_envs < 1:
         raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
     _check_maker(env_name, make_env)
+    if timeout is not None and not (should_async_vector and timeout > 0):
+        raise ValueError(
+            f"timeout: expected seconds above 0 for environments in processes, got {timeout} with "
+            f"{should_async_vector=}; nothing can interrupt a step in this process"
+        )
     token = f"_recurrent_rl_built_{uuid.uuid4().hex}"
 
     def build() -> gym.Env[Any, Any]:
@@ -344,8 +391,11 @@ def make_vect_envs(
         own[token] = True
         return made
 
-    kind = AsyncVectorEnv if should_async_vector else SyncVectorEnv
-    return cast(TypedVectorEnv, kind([build] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP))
+    makers = [build] * num_envs
+    if should_async_vector:
+        return cast(TypedVectorEnv, WorkerVectorEnv(makers, timeout=timeout))
+    made = InProcessVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    return cast(TypedVectorEnv, made)
 
 
 def _check_maker(env_name: Any, make_env: Any) -> None:

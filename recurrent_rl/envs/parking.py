@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from gymnasium.error import AlreadyPendingCallError
 from gymnasium.vector import SyncVectorEnv
 
 
@@ -20,13 +21,14 @@ class Waiting:
 
     Attributes:
         env: the member itself.
+        waits: whether it does.
         ended: its episode has ended.
 
     """
 
-    def __init__(self, env: Any) -> None:
-        """See ``env`` as one that waits."""
-        self.env, self.ended, self._asleep = env, False, False
+    def __init__(self, env: Any, waits: bool = True) -> None:
+        """See ``env`` as one that waits, or that may be told to."""
+        self.env, self.waits, self.ended, self._asleep = env, waits, False, False
         self._first: Any = None
         self._mask: Any = None
 
@@ -36,17 +38,24 @@ class Waiting:
             raise AttributeError(name)
         return getattr(self.env, name)
 
+    def wait_after_episodes(self, waits: bool) -> None:
+        """Wait, or no longer."""
+        self.waits = waits
+        self.release()
+
     def release(self) -> None:
         """Let the next reset be one."""
         self.ended = self._asleep = False
 
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         """Reset, unless the episode has just ended."""
-        if self.ended:
+        if self.waits and self.ended:
             self._asleep = True
             return self._first, {}
         returned: tuple[Any, dict[str, Any]] = self.env.reset(**options)
-        self._first = copy.deepcopy(returned[0])
+        self.ended = False
+        if self.waits:
+            self._first = copy.deepcopy(returned[0])
         return returned
 
     def step(self, action: Any) -> tuple[Any, ...]:
@@ -59,12 +68,14 @@ class Waiting:
 
     def get_wrapper_attr(self, name: str) -> Any:
         """Return an attribute of whichever wrapper has it; after the end all is allowed."""
-        if name != "action_masks":
-            return self.env.get_wrapper_attr(name)
-        return self._action_masks
+        if name in ("wait_after_episodes", "release"):
+            return getattr(self, name)
+        if name == "action_masks" and self.waits:
+            return self._action_masks
+        return self.env.get_wrapper_attr(name)
 
     def _action_masks(self) -> Any:
-        if self._asleep:
+        if self._asleep and self._mask is not None:
             return self._mask
         mask = self.env.get_wrapper_attr("action_masks")()
         parts = mask if isinstance(mask, tuple) else (mask,)
@@ -74,13 +85,23 @@ class Waiting:
 
 
 @contextlib.contextmanager
-def waiting(vector: Any) -> Iterator[list[Waiting]]:
+def waiting(vector: Any) -> Iterator[list[Any]]:
     """Let the members of a vector wait after their episodes, for as long as this is open.
 
     Yields:
         the members; none if the vector keeps its environments to itself.
 
     """
+    if hasattr(vector, "wait_after_episodes"):  # workers of our own
+        vector.wait_after_episodes(True)
+        try:
+            yield [vector]
+        finally:
+            # After Ctrl-C an answer may be still to come.
+            if not vector.closed:
+                with contextlib.suppress(AlreadyPendingCallError):
+                    vector.wait_after_episodes(False)
+        return
     if not isinstance(vector, SyncVectorEnv):
         yield []
         return

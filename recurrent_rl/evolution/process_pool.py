@@ -19,6 +19,7 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.envs.gymnasium_vector import autoreset_mode
+from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
 from recurrent_rl.envs.multi_agent_vector import AsyncMultiAgentVectorEnv, SyncMultiAgentVectorEnv
 from recurrent_rl.envs.worker_process import (
     Parent,
@@ -241,6 +242,12 @@ def builder_of(env: Any) -> Callable[[], Any]:
     if kind in (SyncVectorEnv, AsyncVectorEnv):
         makers, mode = list(env.env_fns), autoreset_mode(env)
         return lambda: kind(makers, autoreset_mode=mode)
+    if kind is InProcessVectorEnv:
+        makers, mode = list(env.env_fns), autoreset_mode(env)
+        return lambda: InProcessVectorEnv(makers, autoreset_mode=mode)
+    if kind is WorkerVectorEnv:
+        makers, options = list(env.env_fns), dict(env.options)
+        return lambda: WorkerVectorEnv(makers, **options)
     if kind is SyncMultiAgentVectorEnv:
         makers = list(env.env_fns)
         return lambda: kind(makers)

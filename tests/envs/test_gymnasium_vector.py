@@ -189,7 +189,7 @@ class TestMakeVectEnvs:
     def test_by_name(self, use_async: bool, kind: type) -> None:
         env = make_vect_envs("Pendulum-v1", 3, should_async_vector=use_async, g=4.0)
         try:
-            assert type(env) is kind
+            assert isinstance(env, kind)
             assert env.num_envs == 3
             assert autoreset_mode(env) is SAME
             assert [e.g for e in env.get_attr("unwrapped")] == [4.0] * 3  # type: ignore
@@ -201,7 +201,7 @@ class TestMakeVectEnvs:
     def test_async_and_one_environment_are_the_defaults(self) -> None:
         env = make_vect_envs("CartPole-v1")
         try:
-            assert type(env) is AsyncVectorEnv
+            assert isinstance(env, AsyncVectorEnv)
             assert env.num_envs == 1
         finally:
             env.close()
