@@ -3,6 +3,7 @@
 Letters: E environments, A agents in a group, N = E * A rows.
 """
 
+import copy
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from recurrent_rl.envs.usage import mark, note_seeded
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
+from recurrent_rl.spaces.sampling import random_action
 
 
 @torch.no_grad()
@@ -30,10 +32,11 @@ def play_episodes(
     max_steps: int | None,
     deterministic: bool,
     seed: int | None,
+    strangers: Sequence[Array] | None = None,
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
     """Return the undiscounted returns of at least ``episodes`` episodes, [episodes, A] by group.
 
-    See ``PPO.evaluate``.
+    See ``PPO.evaluate``; ``strangers`` says by group who acts uniformly at random, bool [A].
     """
     for name, count in (("episodes", episodes), ("max_steps", max_steps)):
         if count is not None and count < 1:
@@ -50,6 +53,8 @@ def play_episodes(
                 _Part(group, seen, deterministic)
                 for group, seen in zip(agent.groups, observed, strict=True)
             ]
+            for k, (part, others) in enumerate(zip(parts, strangers or (), strict=False)):
+                part.mix_in(others, None if seed is None else derived_seed(seed, i, k))
             _play(rows, parts, max_steps)
             returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
     return [np.concatenate(each) for each in zip(*returns, strict=True)]
@@ -63,6 +68,13 @@ class _Part:
         self.group, self.seen, self.deterministic = group, seen, deterministic
         self.player, self.total = group.player(rows), np.zeros(rows)
         self.last_score = self.total
+        self._random_rows = np.zeros(0, dtype=int)
+
+    def mix_in(self, strangers: Array, seed: int | None) -> None:
+        """Let some of the agents, bool [A], act uniformly at random."""
+        self._random_rows = np.flatnonzero(np.tile(strangers, len(self.total) // self.group.size))
+        self._random = np.random.default_rng(seed)
+        self._space = copy.deepcopy(self.group.action_space)  # sampling draws from it
 
     def act(self, playing: Array, name: Callable[[int], str]) -> Array:
         """Choose the rows' actions; ``playing`` says whose episode goes on, bool [N]."""
@@ -79,7 +91,13 @@ class _Part:
             drawn = policy.action_head.distribution.noise((rows,), self.group.generator)
             noise = drawn.to(self.player.device)
         turn = self.player.act(seen, as_tensor(policy, seen.observation), noise, mask)
-        return policy.actions.to_env(turn.acted.action)
+        actions: Array = policy.actions.to_env(turn.acted.action)
+        if len(self._random_rows):
+            actions = np.array(actions)
+        for row in self._random_rows:
+            own = None if mask is None else mask[row].cpu().numpy()
+            actions[row] = random_action(self._space, own, self._random)
+        return actions
 
     def take(self, outcome: Outcome, observed: Observed, playing: Array) -> None:
         """Take in what a step led to, and what is seen next."""

@@ -1,7 +1,7 @@
 """Agents for PettingZoo environments: a group for each kind of alike agents."""
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -12,6 +12,7 @@ from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActio
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
@@ -187,6 +188,7 @@ class MultiAgent(Agent):
         max_steps: int | None = None,
         deterministic: bool = True,
         seed: int | None = None,
+        players: Sequence[str] | None = None,
     ) -> dict[str, Array]:
         """Run episodes without learning.
 
@@ -199,6 +201,8 @@ class MultiAgent(Agent):
             max_steps: stop each episode here; None plays to its end.
             deterministic: take the most likely actions.
             seed: of the first reset; None leaves the environment's randomness as it is.
+            players: agents that play by their policies; the others act uniformly at random. None:
+                all play.
 
         Returns:
             undiscounted returns by agent, [episodes].
@@ -208,7 +212,13 @@ class MultiAgent(Agent):
             single = env
             env = SyncMultiAgentVectorEnv([lambda: single])
         by_group = play_episodes(
-            self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
+            self,
+            env,
+            episodes,
+            max_steps=max_steps,
+            deterministic=deterministic,
+            seed=seed,
+            strangers=None if players is None else self.team.others(players),
         )
         returns = {
             agent: values
@@ -223,6 +233,9 @@ class MultiAgent(Agent):
         max_steps: int | None = None,
         loop: int = 3,
         sum_scores: bool = True,
+        *,
+        fitness: Fitness = None,
+        opponents: Literal["random"] | None = None,
         **options: Any,
     ) -> float | dict[str, float]:
         """Return the mean return of ``loop`` deterministic episodes, and append it to ``fitness``.
@@ -232,16 +245,26 @@ class MultiAgent(Agent):
             max_steps: of each episode; None plays to its end.
             loop: episodes of each environment, at least 1.
             sum_scores: of all agents together; False returns the means by agent, and appends
-                their sum all the same.
+                the fitness all the same.
+            fitness: names of the agents whose returns are summed; None sums all; or a function of
+                the returns, a dictionary of arrays [episodes] by agent.
+            opponents: "random" tests against agents that act uniformly at random: all but those
+                named in fitness; or else each agent plays its seat in turn, against random ones.
             options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
 
         """
         if loop < 1:
             raise ValueError(f"loop: expected at least 1 episode, got {loop}")
         episodes = loop * int(getattr(env, "num_envs", 1))
-        returns = self.evaluate(env, episodes, max_steps=max_steps, **options)
+        scoring = Scoring(fitness, opponents)
+        scoring.check(self.agent_ids)
+        returns: dict[str, Array] = {}
+        for side in scoring.sides(self.agent_ids):
+            players = None if opponents is None else side
+            played = self.evaluate(env, episodes, max_steps=max_steps, players=players, **options)
+            returns |= {agent: played[agent] for agent in side}
+        self.fitness.append(scoring.value(returns))
         means = {agent: float(values.mean()) for agent, values in returns.items()}
-        self.fitness.append(sum(means.values()))
         return self.fitness[-1] if sum_scores else means
 
     # --- saving -----------------------------------------------------------------------------

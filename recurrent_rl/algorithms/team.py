@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium as gym
+import numpy as np
 from torch import nn
 
 from recurrent_rl.algorithms.configs import sorted_options
@@ -15,6 +16,7 @@ from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.policy import CustomNetworks
 from recurrent_rl.plain import plain
 from recurrent_rl.randomness import derived_seed
+from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import without_mask
 from recurrent_rl.spaces.serialization import same_space
 from recurrent_rl.validation import unknown_name
@@ -154,6 +156,15 @@ class Team:
             if agent_id in agents:
                 return name
         raise ValueError(unknown_name("IPPO", agent_id, self.agent_ids).replace("option", "agent"))
+
+    def others(self, players: Sequence[str]) -> list[Array]:
+        """Return by group who is none of the players, bool [A]; ValueError for unknown ones."""
+        for agent in players:
+            self.group_of(agent)
+        return [
+            np.array([agent not in players for agent in agents])
+            for agents in self.grouped_agents.values()
+        ]
 
     def group_seed(self, seed: int | None, index: int) -> int | None:
         """Return group ``index``'s own seed; the first group's is the agent's, as in PPO."""

@@ -25,6 +25,7 @@ class Plan:
         eval_loop: test episodes in each environment.
         eval_seed: seed of the test episodes, which are the same for all individuals.
         last_seed: seed of the last generation's test episodes.
+        scoring: options of ``test`` that say what several agents' returns are worth.
 
     """
 
@@ -34,10 +35,13 @@ class Plan:
     eval_loop: int
     eval_seed: int
     last_seed: int
+    scoring: dict[str, Any] = field(default_factory=dict)
 
     def test(self, agent: Any, env: Any, seed: int) -> float:
         """Test an agent on the episodes of a seed; the fitness, which the agent records, too."""
-        fitness: float = agent.test(env, max_steps=self.eval_steps, loop=self.eval_loop, seed=seed)
+        fitness: float = agent.test(
+            env, max_steps=self.eval_steps, loop=self.eval_loop, seed=seed, **self.scoring
+        )
         return fitness
 
 

@@ -130,7 +130,8 @@ class ProcessPool:
             while waiting and free:
                 worker, job = free.pop(0), waiting.pop()
                 networks = CloudpickleWrapper(job.networks)  # type: ignore[arg-type]
-                worker.send((job.kind, packed(job.data), job.device, job.plan, networks))
+                plan = CloudpickleWrapper(job.plan)  # type: ignore[arg-type]  # may hold a function
+                worker.send((job.kind, packed(job.data), job.device, plan, networks))
                 busy[worker.connection] = worker, job
             for connection in cast(list[Connection], wait(list(busy))):
                 worker, job = busy[connection]
@@ -181,7 +182,7 @@ def _work(parent: Parent, build: Callable[[], Any], num_envs: int, threads: int)
         kind, data, device, plan, networks = parent.receive()
         agent = kind.from_checkpoint(unpacked(data), device, **networks.fn)
         report = train_individual(
-            agent, env, plan, lambda *progress: parent.send(("progress", *progress))
+            agent, env, plan.fn, lambda *progress: parent.send(("progress", *progress))
         )
         parent.send(("done", packed(agent.to_checkpoint()), report))
 

@@ -5,9 +5,11 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.multi_agent import MultiAgent
+from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.evolution.mutation import Mutations, idle_kinds
 from recurrent_rl.evolution.population import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
@@ -212,3 +214,23 @@ def check_steps(schedule: Schedule, pop: Sequence[Agent]) -> None:
             f"max_steps: expected more than {least}, the environment steps that pop has been "
             f"trained for already, as they count too, got {schedule.max_steps}"
         )
+
+
+def check_scoring(
+    pop: Sequence[Agent], fitness: Fitness, opponents: Literal["random"] | None
+) -> dict[str, Any]:
+    """Return the options of ``test`` that the arguments stand for.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: an unknown agent or opponent, or agents that play alone.
+
+    """
+    given = {"fitness": fitness, "opponents": opponents}
+    for name, value in given.items():
+        if value is not None and not isinstance(pop[0], MultiAgent):
+            raise ValueError(f"{name}: expected None, as one agent plays alone, got {shown(value)}")
+    if not isinstance(pop[0], MultiAgent):
+        return {}
+    Scoring(fitness, opponents).check(pop[0].agent_ids)
+    return given

@@ -13,9 +13,12 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.scoring import Fitness, is_constant_sum, warn_of_constant_sum
 from recurrent_rl.evolution.member import Plan
 from recurrent_rl.evolution.mutation import Mutations
 from recurrent_rl.evolution.process_pool import Job, Pool, pool_opener
@@ -26,6 +29,7 @@ from recurrent_rl.evolution.run_settings import (
     Schedule,
     check_environment,
     check_population,
+    check_scoring,
     check_steps,
 )
 from recurrent_rl.evolution.run_state import RunSaver, RunState, load_state
@@ -63,6 +67,8 @@ def train_on_policy(
     make_env: Callable[[], Any] | None = None,
     threads: int = 1,
     wandb_kwargs: Mapping[str, Any] | None = None,
+    fitness: Fitness = None,
+    opponents: Literal["random"] | None = None,
 ) -> tuple[list[Any], list[list[float]]]:
     """Train a population: collect, learn, test, select, mutate, until ``max_steps`` or ``target``.
 
@@ -110,6 +116,11 @@ def train_on_policy(
             then be from ``make_vect_envs`` or ``make_multi_agent_vect_envs``.
         threads: torch's threads, for each individual.
         wandb_kwargs: options of ``wandb.init``.
+        fitness: for IPPO, names of the agents whose returns are summed; None sums all, which says
+            nothing where one wins what another loses; or a function of the returns, a dictionary of
+            arrays [episodes] by agent.
+        opponents: for IPPO, "random" tests against agents that act uniformly at random: all but
+            those named in fitness; or else each agent plays its seat in turn.
 
     Returns:
         population: as last evaluated; after Ctrl-C, as far as each individual had come. A vector
@@ -158,7 +169,8 @@ def train_on_policy(
     if wandb_kwargs is not None and not wb:
         raise ValueError("wandb_kwargs: expected None, as wb=False; pass wb=True")
     open_pool = pool_opener(env, make_env, workers, threads, len(population))
-    run = TrainingRun(schedule, RunSaver(saving), population, tournament, mutation)
+    scoring = check_scoring(population, fitness, opponents)
+    run = TrainingRun(schedule, RunSaver(saving), population, tournament, mutation, scoring)
     if resume is not None:
         run.resume(resume)
     settings = {"env_name": env_name, "algo": algo, **asdict(schedule), **asdict(saving)}
@@ -243,8 +255,11 @@ class TrainingRun:
         population: list[Any],
         tournament: TournamentSelection | None,
         mutation: Mutations | None,
+        scoring: Mapping[str, Any],
     ) -> None:
         """Begin with a population."""
+        self._scoring = dict(scoring)
+        self._constant = False  # the sum of all agents' returns is, and that was said
         self.schedule, self.saver = schedule, saver
         self.tournament, self.mutation = tournament, mutation
         self._given = list(population)
@@ -326,6 +341,7 @@ class TrainingRun:
         while not self.state.finished:
             self._train_generation(pool, log)
             log.generation(self.state, self._fitness)
+            self._check_fitness()
             self._finish_generation()
             if self.saver.is_due(self.state):
                 before = self.state
@@ -344,6 +360,16 @@ class TrainingRun:
                 total_steps=state.total_steps + report.steps,
             )
 
+    def _check_fitness(self) -> None:
+        """Warn if selection goes by a sum that is the same for all, as training's returns show."""
+        scores = [r.agent_scores for r in self.state.reports if r is not None and r.agent_scores]
+        if self._constant or any(self._scoring.values()) or len(scores) < 2:
+            return
+        returns = {agent: np.array([each[agent] for each in scores]) for agent in scores[0]}
+        if np.isfinite(list(returns.values())).all() and is_constant_sum(returns):
+            self._constant = True
+            warn_of_constant_sum()
+
     def _plan(self) -> Plan:
         state, schedule = self.state, self.schedule
         goal = state.base + (state.generation + 1) * schedule.evo_steps
@@ -358,6 +384,7 @@ class TrainingRun:
             eval_loop=schedule.eval_loop,
             eval_seed=eval_seed,
             last_seed=last_seed,
+            scoring=self._scoring,
         )
 
     def _jobs(self) -> list[Job]:
