@@ -9,6 +9,8 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
+from recurrent_rl.validation import checked
+
 
 @dataclass(frozen=True)
 class TunedSettings:
@@ -220,13 +222,16 @@ def load_tuned(env_id: str) -> TunedSettings:
     """Return the settings for an environment.
 
     Raises:
+        TypeError: no text.
         ValueError: there are none; the message lists what there is.
 
     """
+    env_id = checked("env_id", env_id, str)
     if env_id not in TUNED:
         near = difflib.get_close_matches(env_id, TUNED, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"load_tuned: no tuned settings for {env_id!r}{hint}; known: {', '.join(TUNED)}"
+            f"load_tuned: no tuned settings for the env_id {env_id!r}{hint}; known: "
+            f"{', '.join(TUNED)}"
         )
     return TUNED[env_id]

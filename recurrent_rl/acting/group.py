@@ -25,6 +25,7 @@ from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array, as_array
 from recurrent_rl.spaces.masks import check_mask, without_mask
 from recurrent_rl.spaces.serialization import space_from_dict, space_to_dict
+from recurrent_rl.validation import checked_device, shown
 
 
 class ActionOutput(NamedTuple):
@@ -97,10 +98,16 @@ class AgentGroup:
             ValueError: options that do not fit the spaces.
 
         """
+        for name, space in (
+            ("observation_space", observation_space),
+            ("action_space", action_space),
+        ):
+            if not isinstance(space, gym.Space):
+                raise TypeError(f"{name}: expected a gymnasium space, got {shown(space)}")
         self.config, self.net_config = config, net_config
         self.observation_space, _ = without_mask(observation_space, action_space)
         self.action_space, self.custom_networks = action_space, custom_networks
-        self.device, self.seed = torch.device(device), seed
+        self.device, self.seed = checked_device(device), seed
         self.agents, self.size = tuple(agents), max(len(agents), 1)
         self.generator = seeded(seed)
         self.identify, self.reward_scale = identify, 1.0

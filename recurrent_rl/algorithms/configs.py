@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypedDict
 
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
-from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config
+from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config, shown
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,14 @@ class PPOConfig(SequenceConfig, PolicyConfig):
             )
 
 
+def check_net_config(net_config: Any) -> None:
+    """Raise TypeError unless it is what agents take."""
+    if net_config is not None and not isinstance(net_config, NetConfig | Mapping):
+        raise TypeError(
+            f"net_config: expected a dictionary or a NetConfig, got {shown(net_config)}"
+        )
+
+
 def sorted_options(
     net_config: NetConfig | Mapping[str, Any] | None, hyperparameters: Mapping[str, Any]
 ) -> tuple[NetConfig, dict[str, Any]]:
@@ -118,7 +126,8 @@ def sorted_options(
 
     """
     if not isinstance(net_config, NetConfig):
-        net_config = NetConfig.from_dict(net_config or {})
+        check_net_config(net_config)
+        net_config = NetConfig.from_dict({} if net_config is None else net_config)
     encoder = net_config.encoder_config
     length, options = encoder.max_seq_len, dict(hyperparameters)
     if length is None:

@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 from torch import nn
 
-from recurrent_rl.algorithms.configs import sorted_options
+from recurrent_rl.algorithms.configs import check_net_config, sorted_options
 from recurrent_rl.envs.agent_table import NAMES_HINT
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
@@ -19,7 +19,7 @@ from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import without_mask
 from recurrent_rl.spaces.serialization import same_space
-from recurrent_rl.validation import unknown_name
+from recurrent_rl.validation import shown, unknown_name
 
 Spaces = Mapping[str, gym.Space[Any]] | Sequence[gym.Space[Any]]
 CustomByGroup = nn.Module | Mapping[str, nn.Module] | None
@@ -107,6 +107,15 @@ class Team:
                     "got None; pass env.possible_agents"
                 )
             agent_ids = list(observation_spaces)
+        if not isinstance(agent_ids, Sequence):
+            raise TypeError(f"agent_ids: expected a list of names, got {shown(agent_ids)}")
+        if groups is not None and not isinstance(groups, Mapping):
+            raise TypeError(
+                f"groups: expected names and lists of agents, as a dictionary, got {shown(groups)}"
+            )
+        for agents in (groups or {}).values():
+            if isinstance(agents, str) or not isinstance(agents, Sequence):
+                raise TypeError(f"groups: expected lists of agents, got {shown(agents)}")
         ids = plain(_names(agent_ids), "agent_ids")
         groups = _plain_groups(groups)
         if not ids or len(set(ids)) < len(ids):
@@ -186,6 +195,7 @@ class Team:
         if isinstance(net_config, NetConfig):
             options = sorted_options(net_config, hyperparameters)
             return dict.fromkeys(self.grouped_agents, options)
+        check_net_config(net_config)
         parts = NetConfig().to_dict().keys()
         taken = sorted(parts & {*self.grouped_agents, *self.agent_ids})
         if taken:
@@ -211,6 +221,7 @@ class Team:
         found = {}
         for group in self.grouped_agents:
             own = special[group][1] if group in special else {}
+            check_net_config(own)
             if not isinstance(own, NetConfig):
                 own = _merged(common, own)
             found[group] = sorted_options(own, hyperparameters)

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import gymnasium as gym
 import numpy as np
@@ -21,6 +21,7 @@ from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
+from recurrent_rl.validation import Range, checked
 
 if TYPE_CHECKING:
 
@@ -368,8 +369,8 @@ def make_vect_envs(
             f"make_vect_envs: expected options for gymnasium.make with env_name only, got "
             f"{env_kwargs} beside make_env"
         )
-    if num_envs < 1:
-        raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+    num_envs = checked("num_envs", num_envs, Annotated[int, Range(1, 10**6)])
+    should_async_vector = checked("should_async_vector", should_async_vector, bool)
     _check_maker(env_name, make_env)
     if timeout is not None and not (should_async_vector and timeout > 0):
         raise ValueError(

@@ -14,7 +14,7 @@ import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -40,6 +40,7 @@ from recurrent_rl.envs.worker_process import (
 )
 from recurrent_rl.randomness import PrivateGenerators, seed_this_process
 from recurrent_rl.spaces.array import Array
+from recurrent_rl.validation import Range, checked
 
 MakeEnv = Callable[[], Any]
 Seeds = int | Sequence[int | None] | None
@@ -701,8 +702,8 @@ def make_multi_agent_vect_envs(
             can interrupt.
 
     """
-    if num_envs < 1:
-        raise ValueError(f"num_envs: expected at least 1, got {num_envs}")
+    num_envs = checked("num_envs", num_envs, Annotated[int, Range(1, 10**6)])
+    should_async_vector = checked("should_async_vector", should_async_vector, bool)
     if timeout is not None and not should_async_vector:
         raise ValueError(
             f"timeout: expected None with should_async_vector=False, as nothing can interrupt the "

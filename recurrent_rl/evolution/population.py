@@ -99,7 +99,7 @@ def create_population(
 
     """
     if not isinstance(algo, str) or algo not in ALGORITHMS:
-        raise ValueError(unknown_name("create_population", algo, list(ALGORITHMS)))
+        raise ValueError(f"algo: {unknown_name('create_population', algo, list(ALGORITHMS))}")
     population_size = checked("population_size", population_size, Annotated[int, SIZE])
     num_envs = checked("num_envs", num_envs, Annotated[int, COUNT])
     seed = checked("seed", seed, Annotated[int | None, SEED])

@@ -12,7 +12,7 @@ __all__ = ["as_integers", "check_indices"]
 
 def as_integers(indices: Iterable[int], name: str = "indices") -> tuple[int, ...]:
     """Checks that ``indices`` are integers and returns them as plain ``int``, in the same order."""
-    if not isinstance(indices, Iterable):
+    if not isinstance(indices, Iterable) or getattr(indices, "ndim", 1) == 0:
         raise TypeError(
             f"{name}: expected an iterable of integers, got {indices!r} "
             f"({type(indices).__name__}); for one coordinate write {name}=[{indices!r}]"

@@ -223,7 +223,7 @@ class TestMakeVectEnvs:
         [
             ({}, r"expected one of env_name and make_env, got env_name=None, make_env=None"),
             ({"env_name": "CartPole-v1", "make_env": Scripted}, r"expected one of .*'CartPole-v1'"),
-            ({"env_name": "CartPole-v1", "num_envs": 0}, r"^num_envs: expected at least 1, got 0"),
+            ({"env_name": "CartPole-v1", "num_envs": 0}, r"^num_envs: expected .*, got 0"),
             ({"make_env": Scripted, "nun_envs": 2}, r"with env_name only, got \{'nun_envs': 2\}"),
         ],
     )

@@ -667,7 +667,7 @@ class TestBuilding:
 
     @pytest.mark.parametrize("n", [0, -1])
     def test_no_environment(self, n: int) -> None:
-        with pytest.raises(ValueError, match=f"^num_envs: expected at least 1, got {n}"):
+        with pytest.raises(ValueError, match=f"^num_envs: expected a number .*, got {n}"):
             make_multi_agent_vect_envs(Odd, n)
 
     @KINDS
