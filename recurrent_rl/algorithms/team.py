@@ -1,6 +1,6 @@
 """Who is in a team of agents, and who shares a policy: resolved once, from what users give."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -278,7 +278,7 @@ def _check_spaces(name: str, spaces: Any) -> None:
     single = name[:-1]
     if callable(spaces):
         hint = f"write {{a: env.{single}(a) for a in env.possible_agents}}"
-    elif isinstance(spaces, str) or not isinstance(spaces, Collection):
+    elif isinstance(spaces, str) or not isinstance(spaces, Mapping | Sequence):
         hint = f"where all have the same one, write dict.fromkeys(env.possible_agents, {single})"
     else:
         each = spaces.items() if isinstance(spaces, Mapping) else enumerate(spaces)
