@@ -9,8 +9,6 @@ import difflib
 from dataclasses import dataclass, field
 from typing import Any
 
-from recurrent_rl.validation import checked
-
 
 @dataclass(frozen=True)
 class TunedSettings:
@@ -226,7 +224,10 @@ def load_tuned(env_id: str) -> TunedSettings:
         ValueError: there are none; the message lists what there is.
 
     """
-    env_id = checked("env_id", env_id, str)
+    if not isinstance(env_id, str):
+        raise TypeError(
+            f"env_id: expected the name of an environment, got a {type(env_id).__name__}"
+        )
     if env_id not in TUNED:
         near = difflib.get_close_matches(env_id, TUNED, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
