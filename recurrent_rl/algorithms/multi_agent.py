@@ -260,9 +260,12 @@ class MultiAgent(Agent):
         scoring.check(self.agent_ids)
         returns: dict[str, Array] = {}
         for side in scoring.sides(self.agent_ids):
-            players = None if opponents is None else side
-            played = self.evaluate(env, episodes, max_steps=max_steps, players=players, **options)
-            returns |= {agent: played[agent] for agent in side}
+            if opponents is None:
+                returns = self.evaluate(env, episodes, max_steps=max_steps, **options)
+            else:
+                options["players"] = side
+                played = self.evaluate(env, episodes, max_steps=max_steps, **options)
+                returns |= {agent: played[agent] for agent in side}
         self.fitness.append(scoring.value(returns))
         means = {agent: float(values.mean()) for agent, values in returns.items()}
         return self.fitness[-1] if sum_scores else means

@@ -91,7 +91,7 @@ class Scoring:
                     f"fitness: expected the function to return a number, got {shown(given)}"
                 ) from None
         names = self.named or list(returns)
-        if not self.named and self.opponents is None and is_constant_sum(returns):
+        if not self.named and self.opponents is None and _constant(returns):
             warn_of_constant_sum()
         return float(sum(returns[name].mean() for name in names))
 
@@ -107,15 +107,21 @@ def warn_of_constant_sum() -> None:
     )
 
 
-def is_constant_sum(returns: Returns) -> bool:
+def _constant(returns: Returns) -> bool:
+    return is_constant_sum(np.sum(list(returns.values()), axis=0), returns)
+
+
+def is_constant_sum(totals: Array, returns: Returns, least: int = 16) -> bool:
     """Whether agents win what others lose.
 
     Args:
-        returns: by agent, [episodes].
+        totals: of all agents, [episodes].
+        returns: by agent, [episodes], in any order.
+        least: episodes that it takes to tell, as a few may add up to the same by chance.
 
     """
-    each = np.stack(list(returns.values()))  # [A, episodes]
-    total, scale = each.sum(0), np.abs(each).max()
-    if len(each) < 2 or scale == 0 or np.ptp(total) > 1e-6 * scale:
+    if len(returns) < 2 or len(totals) < least or any(len(own) < 2 for own in returns.values()):
         return False
-    return bool(np.abs(total).max() <= 1e-6 * scale or np.ptp(each, axis=1).max() > 1e-6 * scale)
+    allowed = 1e-6 * max(np.abs(own).max() for own in returns.values())
+    varies = max(np.ptp(own) for own in returns.values()) > allowed
+    return bool(varies and np.ptp(totals) <= allowed)

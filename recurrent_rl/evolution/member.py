@@ -9,6 +9,7 @@ import numpy as np
 
 from recurrent_rl.acting.collect import collect_rollouts_recurrent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
+from recurrent_rl.algorithms.scoring import is_constant_sum
 
 # Called after each rollout with its steps and the mean return of its episodes.
 Progress = Callable[[int, float], None]
@@ -57,6 +58,7 @@ class Report:
         diagnostics: means over the rollouts; names begin with the group where there are several.
         agent_scores: with several agents each one's mean return.
         failed: why training failed; empty if it did not.
+        constant_sum: the returns of all agents added up to the same in all training episodes.
 
     """
 
@@ -67,6 +69,7 @@ class Report:
     diagnostics: dict[str, float] = field(default_factory=dict)
     agent_scores: dict[str, float] = field(default_factory=dict)
     failed: str = ""
+    constant_sum: bool = False
 
 
 @dataclass
@@ -122,6 +125,10 @@ def train_individual(agent: Any, env: Any, plan: Plan, progress: Progress) -> Re
         diagnostics={n: _mean([each[n] for each in training.diagnostics]) for n in names},
         agent_scores={name: _mean(values) for name, values in training.agent_returns.items()},
         failed=training.failed,
+        constant_sum=is_constant_sum(
+            np.array(training.returns),
+            {name: np.array(values) for name, values in training.agent_returns.items()},
+        ),
     )
 
 

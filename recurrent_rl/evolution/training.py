@@ -15,10 +15,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.algorithms.scoring import Fitness, is_constant_sum, warn_of_constant_sum
+from recurrent_rl.algorithms.scoring import Fitness, warn_of_constant_sum
 from recurrent_rl.evolution.member import Plan
 from recurrent_rl.evolution.mutation import Mutations
 from recurrent_rl.evolution.process_pool import Job, Pool, pool_opener
@@ -361,13 +359,11 @@ class TrainingRun:
             )
 
     def _check_fitness(self) -> None:
-        """Warn if selection goes by a sum that is the same for all, as training's returns show."""
-        scores = [r.agent_scores for r in self.state.reports if r is not None and r.agent_scores]
-        if self._constant or any(self._scoring.values()) or len(scores) < 2:
+        """Warn if selection goes by a sum that is always the same, as training's returns show."""
+        if self._constant or any(self._scoring.values()):
             return
-        returns = {agent: np.array([each[agent] for each in scores]) for agent in scores[0]}
-        if np.isfinite(list(returns.values())).all() and is_constant_sum(returns):
-            self._constant = True
+        self._constant = any(r is not None and r.constant_sum for r in self.state.reports)
+        if self._constant:
             warn_of_constant_sum()
 
     def _plan(self) -> Plan:
