@@ -856,10 +856,13 @@ def test_schedules_clock_counts_environment_steps() -> None:
     play = {"bob_0": [(0, 9, "l")], "bob_1": [(0, 9, "l")], "fred_0": [(0, 1, "t")]}
     env = team_on([[play]] * 2)
     team = make_team(env, lr=0.5, lr_schedule="linear", total_steps=40, learn_step=5)
-    for share in (1, 0.75, 0.5, 0.25, 0, 0):
+    for share in (1, 0.75, 0.5, 0.25):
         collect_rollouts_recurrent(team, env)
         assert [d.lr for d in team.learn().values()] == [0.5 * share] * 2
-    assert team.env_steps == 60
+    collect_rollouts_recurrent(team, env)
+    with pytest.warns(UserWarning, match="total_steps = 40 are over"):
+        assert [d.lr for d in team.learn().values()] == [0, 0]
+    assert team.env_steps == 50
 
 
 def test_deviation_of_rewards_is_that_of_the_active_steps() -> None:

@@ -59,8 +59,9 @@ def check_rollout(agent: IPPO) -> None:
         log_prob, value = replay(trainer.policy, buffer)
         taken = torch.isfinite(log_prob)
         assert torch.equal(taken, buffer.active & buffer.exists)
-        torch.testing.assert_close(log_prob[taken], buffer.log_prob[taken], rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(value[taken], buffer.value[taken], rtol=1e-4, atol=1e-5)
+        # Images are many inputs, whose sums in another order differ by some 1e-5.
+        torch.testing.assert_close(log_prob[taken], buffer.log_prob[taken], rtol=1e-4, atol=5e-5)
+        torch.testing.assert_close(value[taken], buffer.value[taken], rtol=1e-4, atol=5e-5)
         assert torch.isfinite(buffer.reward).all()
         ended = buffer.terminated | buffer.truncated
         # A life begins where it did not go on, and only where there is something to see.
@@ -149,13 +150,14 @@ def test_simple_world_comm(tmp_path: Path) -> None:
 def test_particles_in_turns(name: str, tmp_path: Path) -> None:
     agent = run(mpe(name, "env"), tmp_path, learn_step=64)
     for trainer in agent.trainers.values():
-        buffer = trainer.buffer
-        assert buffer is not None
+        assert trainer.buffer is not None
+        buffer = trainer.buffer.behind_lead()
         by_env = buffer.exists.view(64, 3, -1)
         assert (by_env.sum(-1) <= 1).all()
         assert buffer.truncated.any()
     buffers = [trainer.buffer for trainer in agent.trainers.values()]
-    everybody = torch.cat([b.exists.view(64, 3, -1) for b in buffers if b is not None], -1)
+    new = [buffer.behind_lead() for buffer in buffers if buffer is not None]
+    everybody = torch.cat([buffer.exists.view(64, 3, -1) for buffer in new], -1)
     assert (everybody.sum(-1) == 1).all()
 
 
@@ -219,8 +221,8 @@ def test_games_with_action_masks(name: str, needed: str, tmp_path: Path) -> None
     agent = run(make, tmp_path, learn_step=100, previous_action=True)
     [trainer] = agent.trainers.values()
     assert trainer.group.size == 2
-    buffer = trainer.buffer
-    assert buffer is not None
+    assert trainer.buffer is not None
+    buffer = trainer.buffer.behind_lead()
     assert buffer.action_mask is not None
     assert buffer.terminated.any()
     # One acts, the other waits; and who loses by the other's move is told so, too.
