@@ -3,6 +3,7 @@
 Letters: N rows (environment, agent).
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,15 +94,36 @@ class Collection:
         """Begin with nothing to continue from."""
         self.carries: list[Carry] | None = None
         self._mark = object()
+        self._ended = True  # an episode has, since collection started afresh
+        self._last = 0  # identity of the vector that it stopped on
+        self._thrown_away = 0  # starts in a row that no episode's end lay between
 
     def forget(self) -> None:
         """Start afresh next time."""
         self.carries = None
 
-    def stop(self, env: Any, carries: Sequence[Carry]) -> None:
-        """Note where collection has stopped."""
+    def stop(self, env: Any, carries: Sequence[Carry], ended: bool) -> None:
+        """Note where collection has stopped, and whether an episode has ended on the way."""
         self.carries, self._mark = list(carries), object()
+        self._ended = self._ended or ended
         mark(env, self._mark)
+        self._last = id(getattr(env, "unwrapped", env))
+
+    def start_afresh(self, env: Any) -> None:
+        """Note that running episodes are given up; warn, once, if it is so again and again."""
+        if self.carries is not None and self._last == id(getattr(env, "unwrapped", env)):
+            self._thrown_away = 0 if self._ended else self._thrown_away + 1
+            if self._thrown_away == 2:  # the first time may be chance
+                longest = max(int(carry.episode_length.max()) for carry in self.carries)
+                warnings.warn(
+                    f"collection starts afresh, as its environment has been used by something else "
+                    f"(agent.test, for example) since, as it was before the last rollouts; no "
+                    f"episode has ended in between, so that nothing behind an episode's first "
+                    f"{longest} steps is ever trained on. Test in an environment of its own",
+                    UserWarning,
+                    stacklevel=3,
+                )
+        self.carries, self._ended = None, False
 
     def of(self, groups: Sequence[AgentGroup]) -> list[Carry] | None:
         """Return the carries, if they are of the policies that these groups have now."""

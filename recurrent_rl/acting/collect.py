@@ -112,6 +112,8 @@ def collect_rollouts_recurrent(
     if steps < 1:
         raise ValueError(f"n_steps: expected at least 1, got {steps}")
     continued = _to_continue(agent, rows, reset)
+    if continued is None and reset is None:
+        agent.collection.start_afresh(rows.env)
     carries = _reset(agent, rows) if continued is None else continued
     players = [
         group.player(carry.state.rows, carry.state, carry.reward)
@@ -127,7 +129,7 @@ def collect_rollouts_recurrent(
         _step(rows, parts, steps)
         # All are checked before anything is kept.
         carries = [part.finish() for part in parts]
-    agent.collection.stop(rows.env, carries)
+    agent.collection.stop(rows.env, carries, bool(parts[0].episodes.lengths))
     agent.end_rollout(steps * rows.num_envs)
     return _stats(parts, steps * rows.num_envs)
 

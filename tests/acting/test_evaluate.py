@@ -94,6 +94,29 @@ class TestSomebodyElsesUse:
                 (env if through == "vector" else env.envs[1]).reset()
         assert starts == [True, False, True]
 
+    @pytest.mark.parametrize("tested", ["vector", "member"])
+    def test_episodes_thrown_away_again_and_again(self, tested: str) -> None:
+        env = scripted(["6t", "6t"])
+        agent = make_agent(env, learn_step=5)
+
+        def iterate() -> None:
+            collect_rollouts_recurrent(agent, env)
+            agent.test(env if tested == "vector" else env.envs[0], loop=1)
+
+        for _ in range(2):  # once may be chance
+            iterate()
+        with pytest.warns(UserWarning, match="behind an episode's first 5 steps is ever trained"):
+            iterate()
+        iterate()  # said once
+
+    def test_episodes_that_end_or_were_given_up_on_purpose(self) -> None:
+        env = scripted(["6t", "6t"])
+        agent = make_agent(env)
+        for steps, reset in ((7, None), (5, True)):
+            for _ in range(4):
+                collect_rollouts_recurrent(agent, env, steps, reset=reset)
+                agent.test(env, loop=1)
+
 
 class Drawn(gym.Env[Any, Any]):
     """Begins each episode with a random observation."""
