@@ -123,6 +123,7 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "total_steps": optional(COUNT),
         "adam_eps": required(POSITIVE),
         "gamma": required(UNIT),
+        "discount_by": ([], ["steps", "", None, 1], ["step", "decision"]),
         "gae_lambda": required(UNIT),
         "clip_coef": required(POSITIVE),
         "clip_vf_coef": optional(POSITIVE),
