@@ -171,6 +171,7 @@ class OnPolicyTrainer(HasSettings):
         earlier = self._open if continued else None
         self._open = None
         lead = int(earlier is not None)
+        masked = masked or (earlier is not None and earlier.action_mask is not None)
         buffer = self._fitting_buffer(steps, player.state.rows, masked, lead)
         buffer.continued, self.collected = continued, False
         return OnPolicyRecorder(buffer, player, final_is_next, name, earlier)

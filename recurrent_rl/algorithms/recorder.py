@@ -102,7 +102,11 @@ class OnPolicyRecorder(Recorder):
         if stored is None:
             if seen.action_mask is None or not self.policy.actions.choices:
                 return None
-            stored = self.buffer.add_masks(self.policy.actions.mask_size)  # the first there is
+            # The first there is; in front of this rollout everything was allowed.
+            self.rollout.add_masks(self.policy.actions.mask_size)
+            stored = self.rollout.behind_lead().action_mask
+            assert stored is not None
+            self.buffer.action_mask = stored
         if seen.action_mask is None:
             raise ValueError(
                 f"action_mask: expected one at every step, as before, got none at step {t} of this "

@@ -121,7 +121,7 @@ class Steps:
 
     def add_masks(self, mask_size: int) -> Tensor:
         """Make room for action masks, as one has come; until now everything was allowed."""
-        self.action_mask = torch.ones(self.steps, self.rows, mask_size, dtype=torch.bool)
+        self.action_mask = torch.ones(*self.active.shape, mask_size, dtype=torch.bool)
         return self.action_mask
 
     def clear(self) -> None:

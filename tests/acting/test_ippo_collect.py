@@ -1447,6 +1447,31 @@ def test_rewards_of_who_is_not_there_count_nowhere(team_reward: Any) -> None:
     }
 
 
+def test_the_first_mask_of_all_comes_after_a_decision_that_is_open() -> None:
+    play = {"bob_0": [(0, 30, "t")], "fred_0": [(0, 30, "t")]}
+    env = team_on([[play]], masks="info", absent={("fred_0", k) for k in range(2, 5)})
+    (one,) = env.envs
+    one._check_action = lambda *_: None
+    infos, seen = one._infos, []
+
+    def late(agents: Any) -> Any:
+        seen.append(agents)
+        return infos(agents if len(seen) > 6 else [])
+
+    one._infos = late
+    team = make_team(env)
+    collect_rollouts_recurrent(team, env, 3)
+    collect_rollouts_recurrent(team, env, 5)
+    fred = buffer_of(trainers_of(team)[1])
+    assert fred.lead == 1
+    assert fred.active[:, 0].tolist() == [True, False, False, True, True, True]
+    assert fred.action_mask is not None
+    assert fred.action_mask[:4].all()
+    assert not fred.action_mask[4:].all()
+    assert_ratio_one(trainers_of(team)[1])
+    team.learn()
+
+
 @pytest.mark.parametrize("masks", ["info", "observation"])
 def test_masks_of_a_group_that_sees_nothing_at_first(masks: str) -> None:
     play = {"bob_0": [(0, 30, "t")], "fred_0": [(0, 30, "t")], "fred_1": [(0, 30, "t")]}
