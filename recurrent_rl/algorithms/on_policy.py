@@ -259,7 +259,9 @@ class OnPolicyTrainer(HasSettings):
         result = ppo_update(
             self.policy, self.optimizer, self.buffer, self.config, lr, self.group.generator
         )
-        self._idle = 0 if result.updates else self._idle + 1
+        # Whoever waits, for a decision's reward or for the next turn, learns later.
+        waits = self._open is not None or not bool(self.buffer.exists.any())
+        self._idle = 0 if result.updates else self._idle + (not waits)
         if self._idle == IDLE:
             self._warn_once(
                 f"learn: in {IDLE} rollouts in a row there was nothing to learn from: no action "

@@ -760,6 +760,18 @@ def test_rewards_behind_a_rollouts_end_are_learned_from(steps: int) -> None:
     assert team.evaluate(env, 20)["first_0"].mean() == 1
 
 
+def test_waiting_for_a_turn_is_no_standstill() -> None:
+    """Nobody is warned that nothing is learned where others have many turns in between."""
+    env = SyncMultiAgentVectorEnv([lambda: TurnTaking("99l", players=14)])
+    players = env.possible_agents
+    team = make_team(env, groups={player: [player] for player in players}, learn_step=1)
+    updates = 0
+    for _ in range(30):
+        collect_rollouts_recurrent(team, env)
+        updates += sum(d.updates > 0 for d in team.learn().values())
+    assert updates == 30 - 13  # each decision once, as soon as its player's next turn has come
+
+
 def test_discount_by_decisions_is_the_parallel_games() -> None:
     """Three players in turn, paid at the end of a round: gamma counts rounds."""
     env = SyncMultiAgentVectorEnv([lambda: TurnTaking("9l", players=3)])
