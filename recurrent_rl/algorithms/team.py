@@ -107,14 +107,14 @@ class Team:
                     "got None; pass env.possible_agents"
                 )
             agent_ids = list(observation_spaces)
-        if not isinstance(agent_ids, Sequence):
+        if not isinstance(agent_ids, Sequence | np.ndarray):
             raise TypeError(f"agent_ids: expected a list of names, got {shown(agent_ids)}")
         if groups is not None and not isinstance(groups, Mapping):
             raise TypeError(
                 f"groups: expected names and lists of agents, as a dictionary, got {shown(groups)}"
             )
         for agents in (groups or {}).values():
-            if isinstance(agents, str) or not isinstance(agents, Sequence):
+            if isinstance(agents, str) or not isinstance(agents, Sequence | np.ndarray):
                 raise TypeError(f"groups: expected lists of agents, got {shown(agents)}")
         ids = plain(_names(agent_ids), "agent_ids")
         groups = _plain_groups(groups)

@@ -52,7 +52,6 @@ OF_ANY_AGENT: dict[str, dict[str, Any]] = {
 OF_TEAMS: dict[str, dict[str, Any]] = {
     "ids": {"agent_ids": np.array(["a_0", "a_1"])},
     "ids enum": {"agent_ids": [Text.A, Text.B]},
-    "ids int": {"agent_ids": np.arange(2), "groups": {"all": np.arange(2)}},
     "groups": {"groups": {np.str_("all"): np.array(["a_0", "a_1"])}},
     "groups enum": {"groups": {Text.GROUP: (Text.A, Text.B)}},
     "agent_id_input": {"agent_id_input": np.bool_(True)},

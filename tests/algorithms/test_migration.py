@@ -5,11 +5,13 @@ environments; and beside each file what that version then did, and after 8 more 
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from gymnasium.spaces import Box, Dict, Discrete
 from support.contract import LIVES, MIXED, train
 from support.envs import scripted
@@ -24,7 +26,10 @@ from recurrent_rl import (
     checkpoint,
     collect_rollouts_recurrent,
 )
+from recurrent_rl.algorithms import ppo_update
 from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.buffers.steps import Steps
 from recurrent_rl.spaces.serialization import space_to_dict
 
 DATA = Path(__file__).parents[1] / "data"
@@ -60,6 +65,35 @@ def assert_does(agent: Any, expected: list[dict[str, Any]], seen: Any, tolerance
                 np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance, err_msg=name)
 
 
+def deal_as_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deal sequences sorted by length, which is what the older version learned from."""
+
+    def deal(cuts: Any, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
+        active, length = cuts
+        count = max(1, round(int(active.sum()) / batch_size))
+        shuffled = torch.randperm(len(length), generator=generator)
+        order = shuffled[length[shuffled].argsort(stable=True)]
+        middle = active[order].cumsum(0) - 0.5 * active[order]
+        owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
+        parts = order.split(torch.bincount(owner, minlength=count).tolist())
+        for i in torch.randperm(count, generator=generator).tolist():
+            if len(parts[i]):
+                yield parts[i]
+
+    def sequences_of(buffer: Any) -> Any:
+        cuts = Steps.sequences(buffer)
+        lengths[id(cuts.active)] = cuts
+        return cuts
+
+    lengths: dict[int, Any] = {}
+    monkeypatch.setattr(SequenceRolloutBuffer, "sequences", sequences_of)
+    monkeypatch.setattr(
+        ppo_update,
+        "minibatches",
+        lambda active, *rest: deal((active, lengths[id(active)].length), *rest),
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -69,7 +103,9 @@ def assert_does(agent: Any, expected: list[dict[str, Any]], seen: Any, tolerance
     ],
 )
 class TestFormat1:
-    def test_same_numbers_and_trains_on(self, name: str, kind: Any) -> None:
+    def test_same_numbers_and_trains_on(
+        self, name: str, kind: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         path = DATA / f"format_1_{name}.pt"
         said = json.loads(path.with_suffix(".json").read_text())
         agent = kind.load(path)
@@ -77,6 +113,7 @@ class TestFormat1:
         assert (agent.fitness, agent.lineage) == ([1.5], [Birth(0)])
         assert agent.config.max_seq_len == (64 if name == "ppo_bare" else 5)
         assert_does(agent, said["steps"], said["observation"], 1e-6)
+        deal_as_then(monkeypatch)
         train(agent, stale_env(kind), 1, reset=False)
         # Rounding may differ between machines, and grows by Adam's divisions.
         assert_does(agent, said["steps_after_training"], said["observation"], 1e-4)
