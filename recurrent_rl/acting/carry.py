@@ -18,6 +18,9 @@ from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
 
+# Starts in a row without an episode's end in between that are no chance any more.
+AGAIN_AND_AGAIN = 4
+
 
 @dataclass
 class Carry:
@@ -113,11 +116,11 @@ class Collection:
         """Note that running episodes are given up; warn, once, if it is so again and again."""
         if self.carries is not None and self._last == id(getattr(env, "unwrapped", env)):
             self._thrown_away = 0 if self._ended else self._thrown_away + 1
-            if self._thrown_away == 2:  # the first time may be chance
+            if self._thrown_away == AGAIN_AND_AGAIN:
                 longest = max(int(carry.episode_length.max()) for carry in self.carries)
                 warnings.warn(
                     f"collection starts afresh, as its environment has been used by something else "
-                    f"(agent.test, for example) since, as it was before the last rollouts; no "
+                    f"(agent.test, for example) since, again and again; no "
                     f"episode has ended in between, so that nothing behind an episode's first "
                     f"{longest} steps is ever trained on. Test in an environment of its own",
                     UserWarning,

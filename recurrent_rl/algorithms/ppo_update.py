@@ -28,7 +28,8 @@ class Diagnostics:
     Attributes:
         policy_loss: clipped surrogate loss.
         value_loss: half the squared error of the value.
-        entropy: of the policy [nats].
+        entropy: of the policy [nats]; of the first epoch only where it is no part of the loss
+            (ent_coef = 0), as that of squashed actions takes a while to compute.
         approx_kl: approximate KL divergence from the collecting policy [nats].
         clip_fraction: share of steps whose probability ratio left the clipping range, in [0, 1].
         grad_norm: global gradient norm before clipping.
@@ -103,7 +104,7 @@ def ppo_update(
             parts = [buffer.batch(cuts, part, targets) for part in rectangles(which, cuts.length)]
             computed += sum(part.observation.shape[:2].numel() for part in parts)
             padding += sum(part.padding for part in parts)
-            loss, record = ppo_loss(policy, parts, config, device)
+            loss, record = ppo_loss(policy, parts, config, device, with_entropy=epoch == 0)
             kl = record[RECORD.index("approx_kl")]
             if config.target_kl is not None and float(kl) > config.target_kl:
                 stop = True
@@ -111,7 +112,8 @@ def ppo_update(
             norm = gradient_step(loss, optimizer, config.max_grad_norm)
             records.append(torch.cat((record, norm[None])))
     active = buffer.active & buffer.exists
-    mean = torch.stack(records).mean(0).tolist() if records else [0.0] * len(RECORD)
+    # Not a number where there is no entropy.
+    mean = torch.stack(records).nanmean(0).tolist() if records else [0.0] * len(RECORD)
     return Diagnostics(
         **dict(zip(RECORD, mean, strict=True)),
         explained_variance=explained_variance(buffer.value[active], buffer.returns[active]),
@@ -127,7 +129,12 @@ RECORD = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", 
 
 
 def ppo_loss(
-    policy: ActorCritic, parts: Sequence[Batch], config: PPOConfig, device: torch.device
+    policy: ActorCritic,
+    parts: Sequence[Batch],
+    config: PPOConfig,
+    device: torch.device,
+    *,
+    with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """PPO's loss of one minibatch, averaged over its active steps.
 
@@ -138,10 +145,11 @@ def ppo_loss(
         parts: the minibatch, in sequences of like length, on any device.
         config: weights and ranges.
         device: the policy's.
+        with_entropy: compute it even if it is no part of the loss.
 
     Returns:
         loss: scalar.
-        record: the first five of ``RECORD``, [5], detached.
+        record: the first five of ``RECORD``, [5], detached; NaN for an entropy not computed.
 
     """
     unrolled = [unroll_batch(policy, part, device) for part in parts]
@@ -156,10 +164,13 @@ def ppo_loss(
     pi_loss = policy_loss(ratio, advantage, config.clip_coef)
     v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
     loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
-    with torch.set_grad_enabled(config.ent_coef > 0):
-        entropy = distribution.entropy(dist_params)
+    entropy = torch.full_like(pi_loss, torch.nan)
     if config.ent_coef > 0:
+        entropy = distribution.entropy(dist_params)
         loss = torch.sub(loss, entropy, alpha=config.ent_coef)
+    elif with_entropy:
+        with torch.no_grad():
+            entropy = distribution.entropy(dist_params)
     with torch.no_grad():
         kl = approximate_kl(ratio, log_ratio)
         clipped = ((ratio - 1).abs() > config.clip_coef).to(ratio.dtype)

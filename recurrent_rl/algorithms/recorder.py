@@ -55,7 +55,9 @@ class OnPolicyRecorder(Recorder):
         buffer.clear()
         self.buffer = buffer = buffer.behind_lead()
         # Views: NumPy writes a row of a small array in a tenth of the time torch takes.
-        self._obs, self._reward = buffer.obs.numpy(), buffer.reward.numpy()
+        self._obs = buffer.obs.numpy()
+        # In float64, so that what float32 does not hold is found without NumPy's warning of it.
+        self._reward = np.zeros(buffer.reward.shape)
         self._obs_rows = buffer.obs.unbind()
         self._dist_params: list[Tensor] = []
         self._features: list[Tensor] = []
@@ -90,8 +92,11 @@ class OnPolicyRecorder(Recorder):
             self._before = HiddenState(tensors, self._before.rows)
 
     def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
-        with np.errstate(over="ignore"):  # what float32 does not hold is found at the end
+        if seen.observation.dtype == self._obs.dtype:
             self._obs[t] = seen.observation
+        else:
+            with np.errstate(over="ignore"):  # what float32 does not hold is found at the end
+                self._obs[t] = seen.observation
         if seen.start is not None:
             self.buffer.start[t] = torch.from_numpy(seen.start)
         return self._obs_rows[t].to(self.device), self._mask(t, seen)
@@ -154,8 +159,7 @@ class OnPolicyRecorder(Recorder):
 
     def outcome(self, t: int, outcome: Outcome) -> None:
         buffer = self.buffer
-        with np.errstate(over="ignore"):
-            self._reward[t] = outcome.reward
+        self._reward[t] = outcome.reward
         if outcome.void is not None:
             void = torch.from_numpy(outcome.void)
             for flag in (buffer.exists, buffer.active, buffer.start):
@@ -215,6 +219,7 @@ class OnPolicyRecorder(Recorder):
     def _check(self, steps: int, observation: Tensor) -> None:
         """Check the first ``steps`` steps, and an observation that follows."""
         buffer = self.buffer
+        buffer.reward.copy_(torch.from_numpy(self._reward))
         blocks = buffer.obs[:steps].split(BLOCK) if steps else ()
         begins = (*range(0, steps, BLOCK), steps)
         for begin, seen in zip(begins, (*blocks, observation[None]), strict=True):

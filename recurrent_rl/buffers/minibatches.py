@@ -5,6 +5,7 @@ Letters: S sequences, L longest of them.
 
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -61,24 +62,26 @@ def rectangles(which: Tensor, length: Tensor) -> list[Tensor]:
         parts of ``which``, the longest first; as it is if there is nothing to be saved.
 
     """
-    lengths = length[which]
-    if len(which) < 2 or int(lengths.min()) == int(lengths.max()):
+    # NumPy is quicker than torch on so few numbers.
+    lengths = length.numpy()[which.numpy()]
+    if len(lengths) < 2 or lengths.min() == lengths.max():
         return [which]
-    order = lengths.argsort(descending=True, stable=True)
-    bounds = _splits(lengths[order].numpy())
+    order = np.argsort(-lengths, kind="stable")
+    bounds = _splits(lengths[order])
     if not bounds:
         return [which]
-    return list(which[order].tensor_split(bounds))
+    return list(which[torch.from_numpy(order)].tensor_split(bounds))
 
 
 def _splits(lengths: Array) -> list[int]:
     """Where to split sequences, the longest first, so that all take the least time, about."""
     longest, count = lengths[0], len(lengths)
-    rows = count - torch.arange(1, count).numpy()  # behind each place, but the first
+    if count < 2:
+        return []
+    rows = np.arange(count - 1, 0, -1)  # behind each place, but the first
     behind = lengths[1:]
     saved = (longest - behind) * rows - behind * STEP_COST - CALL_COST
-    best = int(saved.argmax()) if count > 1 else 0
-    if count < 2 or saved[best] <= 0:
+    at = int(saved.argmax()) + 1
+    if saved[at - 1] <= 0:
         return []
-    at = best + 1
     return [*_splits(lengths[:at]), at, *(at + i for i in _splits(lengths[at:]))]

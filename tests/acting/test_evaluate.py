@@ -18,6 +18,7 @@ from recurrent_rl import (
     SyncMultiAgentVectorEnv,
     collect_rollouts_recurrent,
 )
+from recurrent_rl.acting.carry import AGAIN_AND_AGAIN
 
 SAME = AutoresetMode.SAME_STEP
 
@@ -103,7 +104,7 @@ class TestSomebodyElsesUse:
             collect_rollouts_recurrent(agent, env)
             agent.test(env if tested == "vector" else env.envs[0], loop=1)
 
-        for _ in range(2):  # once may be chance
+        for _ in range(AGAIN_AND_AGAIN):  # so often may be chance
             iterate()
         with pytest.warns(UserWarning, match="behind an episode's first 5 steps is ever trained"):
             iterate()
@@ -113,7 +114,7 @@ class TestSomebodyElsesUse:
         env = scripted(["6t", "6t"])
         agent = make_agent(env)
         for steps, reset in ((7, None), (5, True)):
-            for _ in range(4):
+            for _ in range(AGAIN_AND_AGAIN + 2):
                 collect_rollouts_recurrent(agent, env, steps, reset=reset)
                 agent.test(env, loop=1)
 

@@ -94,9 +94,10 @@ def test_a_reward_beyond_all_bounds_is_refused(
         outcome = found.outcome
 
         def poisoned(t: int, given: Any) -> None:
-            outcome(t, given)
             if t == 2:
-                found.buffer.reward[t, 0] = float(reward)
+                given = given._replace(reward=np.array(given.reward, np.float64))
+                given.reward[0] = reward
+            outcome(t, given)
 
         found.outcome = poisoned
         return found
