@@ -107,14 +107,14 @@ class Team:
                     "got None; pass env.possible_agents"
                 )
             agent_ids = list(observation_spaces)
-        if not isinstance(agent_ids, Sequence | np.ndarray):
+        if not _is_list(agent_ids):
             raise TypeError(f"agent_ids: expected a list of names, got {shown(agent_ids)}")
         if groups is not None and not isinstance(groups, Mapping):
             raise TypeError(
                 f"groups: expected names and lists of agents, as a dictionary, got {shown(groups)}"
             )
         for agents in (groups or {}).values():
-            if isinstance(agents, str) or not isinstance(agents, Sequence | np.ndarray):
+            if isinstance(agents, str) or not _is_list(agents):
                 raise TypeError(f"groups: expected lists of agents, got {shown(agents)}")
         ids = plain(_names(agent_ids), "agent_ids")
         groups = _plain_groups(groups)
@@ -355,3 +355,8 @@ def custom_by_group(
                 raise ValueError(unknown_name(what, name, list(groups)))
         given.append(each)
     return {name: CustomNetworks(*(each.get(name) for each in given)) for name in groups}
+
+
+def _is_list(value: Any) -> bool:
+    """Whether it has elements in an order, NumPy's arrays of one axis included."""
+    return isinstance(value, Sequence) or (isinstance(value, np.ndarray) and value.ndim == 1)
