@@ -25,7 +25,7 @@ from recurrent_rl import (
     load_tuned,
     make_vect_envs,
 )
-from recurrent_rl.buffers.minibatches import minibatches, rectangles
+from recurrent_rl.buffers.minibatches import dealt, minibatches, rectangles
 
 SHAPES = (  # environments, steps, batch size, chance that an episode ends at a step
     (8, 128, 256, 0.005),
@@ -40,15 +40,9 @@ def sorted_by_length(length: Tensor) -> Callable[..., Iterator[Tensor]]:
     """Return the deal of before: sequences of like length together."""
 
     def deal(active: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-        count = max(1, round(int(active.sum()) / batch_size))
         shuffled = torch.randperm(len(active), generator=generator)
         order = shuffled[length[shuffled].argsort(stable=True)]
-        middle = active[order].cumsum(0) - 0.5 * active[order]
-        owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
-        parts = order.split(torch.bincount(owner, minlength=count).tolist())
-        for i in torch.randperm(count, generator=generator).tolist():
-            if len(parts[i]):
-                yield parts[i]
+        return dealt(order, active, batch_size, generator)
 
     return deal
 

@@ -34,15 +34,21 @@ def minibatches(active: Tensor, batch_size: int, generator: torch.Generator) -> 
         sequence numbers, each exactly once overall.
 
     """
-    if len(active) == 0:
+    order = torch.randperm(len(active), generator=generator)
+    yield from dealt(order, active, batch_size, generator)
+
+
+def dealt(
+    order: Tensor, active: Tensor, batch_size: int, generator: torch.Generator
+) -> Iterator[Tensor]:
+    """Cut sequences in a given order into minibatches, and shuffle these; see ``minibatches``."""
+    if len(order) == 0:
         return
     count = max(1, round(int(active.sum()) / batch_size))
-    order = torch.randperm(len(active), generator=generator)
     # A sequence belongs where its middle lies.
     middle = active[order].cumsum(0) - 0.5 * active[order]
     owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
     parts = order.split(torch.bincount(owner, minlength=count).tolist())
-    # Drawn although the order is random already: which minibatch is the shorter one is, too.
     for i in torch.randperm(count, generator=generator).tolist():
         if len(parts[i]):
             yield parts[i]

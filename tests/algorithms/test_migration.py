@@ -5,7 +5,6 @@ environments; and beside each file what that version then did, and after 8 more 
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from recurrent_rl import (
 )
 from recurrent_rl.algorithms import ppo_update
 from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.buffers.minibatches import dealt
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.buffers.steps import Steps
 from recurrent_rl.spaces.serialization import space_to_dict
@@ -68,17 +68,10 @@ def assert_does(agent: Any, expected: list[dict[str, Any]], seen: Any, tolerance
 def deal_as_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deal sequences sorted by length, which is what the older version learned from."""
 
-    def deal(cuts: Any, batch_size: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-        active, length = cuts
-        count = max(1, round(int(active.sum()) / batch_size))
+    def deal(active: torch.Tensor, size: int, generator: torch.Generator) -> Any:
+        length = lengths[id(active)].length
         shuffled = torch.randperm(len(length), generator=generator)
-        order = shuffled[length[shuffled].argsort(stable=True)]
-        middle = active[order].cumsum(0) - 0.5 * active[order]
-        owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
-        parts = order.split(torch.bincount(owner, minlength=count).tolist())
-        for i in torch.randperm(count, generator=generator).tolist():
-            if len(parts[i]):
-                yield parts[i]
+        return dealt(shuffled[length[shuffled].argsort(stable=True)], active, size, generator)
 
     def sequences_of(buffer: Any) -> Any:
         cuts = Steps.sequences(buffer)
@@ -87,11 +80,7 @@ def deal_as_then(monkeypatch: pytest.MonkeyPatch) -> None:
 
     lengths: dict[int, Any] = {}
     monkeypatch.setattr(SequenceRolloutBuffer, "sequences", sequences_of)
-    monkeypatch.setattr(
-        ppo_update,
-        "minibatches",
-        lambda active, *rest: deal((active, lengths[id(active)].length), *rest),
-    )
+    monkeypatch.setattr(ppo_update, "minibatches", deal)
 
 
 @pytest.mark.parametrize(
