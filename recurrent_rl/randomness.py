@@ -1,12 +1,18 @@
 """Random streams: seeded, derived from each other, and saved."""
 
+import contextlib
+import itertools
 import operator
+import pickle
 import random
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import numpy as np
 import torch
+
+_CALLS = itertools.count()  # of ``base_seed``
 
 
 def seeded(seed: int | None) -> torch.Generator:
@@ -53,6 +59,26 @@ def seed_this_process(seed: int | None) -> None:
     np.random.seed(numpy)  # noqa: NPY002 - the one that environments draw from
     # Not torch.manual_seed, which would reach for GPUs, as a forked process must not.
     torch.default_generator.manual_seed(torch_seed)
+
+
+@contextlib.contextmanager
+def seeded_globals(*numbers: int) -> Iterator[None]:
+    """Seed the global generators for a while, by numbers >= 0, and put them back as they were."""
+    before = _states()
+    seed_this_process(derived_seed(*numbers))
+    try:
+        yield
+    finally:
+        _go_on(before)
+
+
+def base_seed() -> int:
+    """Return a seed that follows from NumPy's global generator, which stays as it is.
+
+    So runs that seed it are repeatable; each call gives another seed all the same.
+    """
+    state = pickle.dumps(np.random.get_state())  # noqa: NPY002
+    return zlib.crc32(state, next(_CALLS))
 
 
 class PrivateGenerators:

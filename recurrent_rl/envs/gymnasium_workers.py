@@ -20,11 +20,11 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
-from recurrent_rl.envs.global_generators import base_seed, seed_globals, seeded_globals
 from recurrent_rl.envs.parking import Waiting
 from recurrent_rl.envs.vector_outputs import parts
 from recurrent_rl.envs.watchdog import die_with
 from recurrent_rl.envs.worker_process import format_traceback
+from recurrent_rl.randomness import base_seed, derived_seed, seed_this_process, seeded_globals
 
 MakeEnv = Callable[[], gym.Env[Any, Any]]
 CLOSING = 5.0  # seconds for environments to close in
@@ -213,7 +213,7 @@ class _Member(Waiting):
     def reset(self, **options: Any) -> tuple[Any, dict[str, Any]]:
         seed = options.get("seed")
         if seed is not None:
-            seed_globals(int(seed))
+            seed_this_process(int(seed))
         try:
             return super().reset(**options)
         except Exception as error:
@@ -252,7 +252,7 @@ class _Maker:
             self.labels.append(env.spec.id if env.spec else type(env.unwrapped).__name__)
             return env
         die_with(self.parent)
-        seed_globals(self.seed, self.index)
+        seed_this_process(derived_seed(self.seed, self.index))
         return _Member(self.make(), self.index)
 
 
