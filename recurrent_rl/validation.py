@@ -58,9 +58,15 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every field against its annotation, normalising numbers and sequences."""
-        for name, hint in typing.get_type_hints(type(self), include_extras=True).items():
+        hints = typing.get_type_hints(type(self), include_extras=True)
+        for name in self.names():
             where = f"{type(self).__name__}.{name}"
-            object.__setattr__(self, name, checked(where, getattr(self, name), hint))
+            object.__setattr__(self, name, checked(where, getattr(self, name), hints[name]))
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names of the fields, in order."""
+        return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -77,7 +83,7 @@ class Config:
                 f"{cls.__name__}: expected a dictionary of options, got {shown(values)} "
                 f"({_kind(values)})"
             )
-        fields = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
+        fields = cls.names()
         for name in values:
             if name not in fields:
                 known = [*fields, *cls._shorthands()]

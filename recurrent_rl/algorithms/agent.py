@@ -12,14 +12,12 @@ from recurrent_rl import checkpoint
 from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.carry import Collection
 from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.acting.player import Player
+from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
-from recurrent_rl.algorithms.recorder import OnPolicyRecorder
 from recurrent_rl.algorithms.settings import HasSettings
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.checkpoint import CheckpointError
-from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.plain import plain
 
 
@@ -27,6 +25,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     """One group of agents or several, each with a trainer, behind one front door.
 
     Attributes:
+        trainer_type: the class of its trainers.
         device: of the policies.
         seed: what the agent was given.
         trainers: what trains each group, by its name; "" where there is one without a name.
@@ -38,9 +37,10 @@ class Agent(HasSettings, InPopulation, ActingAgent):
 
     """
 
+    trainer_type: ClassVar[type[Trainer]]
     device: torch.device
     seed: int | None
-    trainers: dict[str, OnPolicyTrainer]
+    trainers: Mapping[str, Trainer]  # a dictionary, of an algorithm's own trainers
     steps: list[int]
     fitness: list[float]
     scores: list[float]
@@ -49,7 +49,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
 
     def _set_up(
         self,
-        trainers: Mapping[str, OnPolicyTrainer],
+        trainers: Mapping[str, Trainer],
         device: torch.device | str,
         seed: int | None,
     ) -> None:
@@ -75,47 +75,32 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         """Environment steps collected so far, ancestors' included: the clock of all schedules."""
         return next(iter(self.trainers.values())).env_steps
 
+    # --- hyper-parameters ---------------------------------------------------------------------
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        """Names of the keyword arguments that describe an agent beside spaces and networks."""
+        return cls.config_type.names()
+
+    @property
+    def config(self) -> AlgorithmConfig:
+        """Hyper-parameters, of the first group; mutations may give each group its own."""
+        return next(iter(self.trainers.values())).config
+
     @property
     def learn_step(self) -> int:
         """T, steps per environment in a rollout."""
-        return next(iter(self.trainers.values())).config.learn_step
+        return self.config.learn_step
 
     def reconfigure(self, **changes: Any) -> None:
-        """Change hyper-parameters of all groups, from the next rollout on.
+        """Change hyper-parameters of all groups, from the next collection on.
 
-        See ``OnPolicyTrainer``; ``trainers[name].reconfigure`` changes those of one group.
+        See ``Trainer``; ``trainers[name].reconfigure`` changes those of one group.
         """
         for trainer in self.trainers.values():
             trainer.config.replace(**changes)  # refused before any is changed
         for trainer in self.trainers.values():
             trainer.reconfigure(**changes)
-
-    # --- collecting, for ``collect_rollouts_recurrent`` ---------------------------------------
-
-    def start_rollout(
-        self,
-        steps: int,
-        players: Sequence[Player],
-        seen: Sequence[Observed],
-        rows: RowSource,
-        continued: bool,
-    ) -> list[OnPolicyRecorder]:
-        parts = zip(self.trainers.values(), players, seen, strict=True)
-        return [
-            trainer.recorder(
-                steps,
-                player,
-                masked=observed.action_mask is not None,
-                continued=continued,
-                final_is_next=rows.final_is_next,
-                name=lambda row, i=i: rows.name(i, row),  # type: ignore[misc]
-            )
-            for i, (trainer, player, observed) in enumerate(parts)
-        ]
-
-    def end_rollout(self, steps: int) -> None:
-        for trainer in self.trainers.values():
-            trainer.end_rollout(steps)
 
     # --- copies -----------------------------------------------------------------------------
 

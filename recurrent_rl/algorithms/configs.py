@@ -1,12 +1,14 @@
 """Hyper-parameters: what describes a policy, its sequences, and what an algorithm does with them.
 
-Users give one flat list of keywords. ``PPOConfig`` is that list; it *is* a ``PolicyConfig`` and a
-``SequenceConfig`` too, so each part of the code asks for no more than the part that it needs.
+Users give one flat list of keywords. An ``AlgorithmConfig`` is that list, ``PPOConfig`` for
+example; it *is* a ``PolicyConfig`` and a ``SequenceConfig`` too, so each part of the code asks for
+no more than the part that it needs.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
 from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config, shown
@@ -32,11 +34,50 @@ class SequenceConfig(Config):
 
 
 @dataclass(frozen=True)
-class PPOConfig(SequenceConfig, PolicyConfig):
-    """Everything about a PPO agent that is not a space or a network shape.
+class AlgorithmConfig(SequenceConfig, PolicyConfig, ABC):
+    """What agents, populations and training loops ask of any algorithm's hyper-parameters.
 
     Attributes, beside those of ``PolicyConfig`` and ``SequenceConfig``:
+        MUTABLE: names of those that a search may change.
+        CHANGEABLE: names of those that ``reconfigure`` may change, as they act from one collection
+            to the next; those of ``MUTABLE`` are among them. The others are built in.
+        COMMON: names of those of ``MUTABLE`` that all groups of an agent have in common.
         learn_step: T, steps per environment in a rollout.
+
+    """
+
+    MUTABLE: ClassVar[tuple[str, ...]] = ("learn_step",)
+    CHANGEABLE: ClassVar[tuple[str, ...]] = MUTABLE
+    # All groups of an environment take their steps together.
+    COMMON: ClassVar[tuple[str, ...]] = ("learn_step",)
+
+    learn_step: Annotated[int, COUNT] = 128
+
+    def __post_init__(self) -> None:
+        """Check single fields, then the ones that depend on each other."""
+        super().__post_init__()
+        if self.recurrent and self.burn_in >= self.max_seq_len:
+            raise ValueError(
+                f"{type(self).__name__}.burn_in: expected less than max_seq_len = "
+                f"{self.max_seq_len}, got {self.burn_in}"
+            )
+
+    @property
+    def end_of_learning(self) -> int | None:
+        """Environment steps at which schedules have brought step sizes to 0; None: never."""
+        return None
+
+    @property
+    @abstractmethod
+    def update_ratio(self) -> float:
+        """Gradient steps for each environment step, about; they take most of the time."""
+
+
+@dataclass(frozen=True)
+class PPOConfig(AlgorithmConfig):
+    """Everything about a PPO agent that is not a space or a network shape.
+
+    Attributes, beside those of ``AlgorithmConfig``:
         batch_size: transitions (active steps) in a minibatch, about: sequences stay whole.
         update_epochs: passes over each rollout.
         lr: Adam's step size.
@@ -66,7 +107,30 @@ class PPOConfig(SequenceConfig, PolicyConfig):
 
     """
 
-    learn_step: Annotated[int, COUNT] = 128
+    MUTABLE: ClassVar[tuple[str, ...]] = (
+        "learn_step",
+        "batch_size",
+        "update_epochs",
+        "lr",
+        "gamma",
+        "gae_lambda",
+        "clip_coef",
+        "clip_vf_coef",
+        "ent_coef",
+        "vf_coef",
+        "max_grad_norm",
+        "target_kl",
+        "reward_scale",
+    )
+    CHANGEABLE: ClassVar[tuple[str, ...]] = (
+        *MUTABLE,
+        "discount_by",
+        "lr_schedule",
+        "total_steps",
+        "normalize_advantage",
+        "refresh_hidden_state",
+    )
+
     batch_size: Annotated[int, COUNT] = 256
     update_epochs: Annotated[int, COUNT] = 4
     lr: Annotated[float, POSITIVE] = 3e-4
@@ -94,11 +158,14 @@ class PPOConfig(SequenceConfig, PolicyConfig):
                 f"PPOConfig.total_steps: expected the training's length in environment steps, as "
                 f"lr_schedule={self.lr_schedule!r} needs it, got None"
             )
-        if self.recurrent and self.burn_in >= self.max_seq_len:
-            raise ValueError(
-                f"PPOConfig.burn_in: expected less than max_seq_len = {self.max_seq_len}, got "
-                f"{self.burn_in}"
-            )
+
+    @property
+    def end_of_learning(self) -> int | None:
+        return None if self.lr_schedule == "constant" else self.total_steps
+
+    @property
+    def update_ratio(self) -> float:
+        return self.update_epochs / self.batch_size
 
 
 def check_net_config(net_config: Any) -> None:

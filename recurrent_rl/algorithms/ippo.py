@@ -9,13 +9,14 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
+from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.validation import SEED, checked
 
 
-class IPPO(MultiAgent):
+class IPPO(OnPolicyAgent, MultiAgent):
     """Independent PPO for agents that remember: each group of alike agents has its own policy.
 
     Agents whose names agree up to the final ``_`` form a group: ``bob_0`` and ``bob_1`` share one
@@ -108,6 +109,11 @@ class IPPO(MultiAgent):
             trainers[name] = OnPolicyTrainer(group, config)
         self.team, self.agent_id_input = team, agent_id_input
         self._set_up(trainers, device, seed)
+
+    @property
+    def trainees(self) -> dict[str, OnPolicyTrainer]:
+        """What trains each group, by name; rollouts are of N = E * A rows, row e * A + a."""
+        return self.trainers
 
     def learn(self) -> dict[str, Diagnostics]:
         """Train each group on the rollout that ``collect_rollouts_recurrent`` has filled it with.

@@ -10,8 +10,6 @@ import torch
 from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActionOutput, act
 from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.algorithms.configs import PPOConfig
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.group_rows import GroupRows
@@ -44,10 +42,9 @@ class MultiAgent(Agent):
 
     # --- parts ------------------------------------------------------------------------------
 
-    @property
-    def trainees(self) -> dict[str, OnPolicyTrainer]:
-        """What trains each group, by name; rollouts are of N = E * A rows, row e * A + a."""
-        return self.trainers
+    @classmethod
+    def option_names(cls) -> list[str]:
+        return [*super().option_names(), "agent_ids", "agent_id_input", "groups", "team_reward"]
 
     @property
     def agent_ids(self) -> list[str]:
@@ -83,11 +80,6 @@ class MultiAgent(Agent):
     def net_configs(self) -> dict[str, NetConfig]:
         """Network shapes by group."""
         return {name: trainer.net_config for name, trainer in self.trainers.items()}
-
-    @property
-    def config(self) -> PPOConfig:
-        """Hyper-parameters, of the first group; mutations may give each group its own."""
-        return next(iter(self.trainers.values())).config
 
     def get_group_id(self, agent_id: str) -> str:
         """Return the name of an agent's group; ValueError: there is no such agent."""
@@ -297,7 +289,7 @@ class MultiAgent(Agent):
         actor, critic = networks.get("actor_network"), networks.get("critic_network")
         custom = custom_by_group(list(members), actor, critic)
         trainers = {
-            name: OnPolicyTrainer.from_data(group, device, custom[name])
+            name: self.trainer_type.from_data(group, device, custom[name])
             for name, group in data["groups"].items()
         }
         self.team = Team.resolve(

@@ -6,10 +6,10 @@ Letters: T steps, E environments, A agents in the group, N = E * A rows.
 import math
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Player
@@ -17,41 +17,28 @@ from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
-from recurrent_rl.algorithms.search_space import MUTABLE
-from recurrent_rl.algorithms.settings import HasSettings
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.normalization import RewardNorm
-from recurrent_rl.networks.policy import ActorCritic
-
-# Hyper-parameters that act from one rollout to the next. The others are built into the policy, the
-# rollout or the optimiser.
-CHANGEABLE = (
-    *MUTABLE,
-    "discount_by",
-    "lr_schedule",
-    "total_steps",
-    "normalize_advantage",
-    "refresh_hidden_state",
-)
-
+from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
 
 IDLE = 10  # rollouts in a row without an update that are worth a warning
 
 
-class OnPolicyTrainer(HasSettings):
+class OnPolicyTrainer(Trainer):
     """Trains one group on its rollouts.
 
-    Attributes:
-        group: the policy and the agents that share it.
-        config: hyper-parameters; ``reconfigure`` changes them.
+    Attributes, beside those of ``Trainer``:
         reward_norm: running statistics of the discounted return; None without.
         collected: it is whole, and has not been learned from.
-        env_steps: environment steps collected so far, the clock of ``lr_schedule``.
 
     """
+
+    config_type = PPOConfig
+    config: PPOConfig
 
     def __init__(self, group: AgentGroup, config: PPOConfig) -> None:
         """Train ``group``, whose policy was built with the same ``config``."""
@@ -77,64 +64,24 @@ class OnPolicyTrainer(HasSettings):
         self.group.buffer = buffer
 
     @property
-    def policy(self) -> ActorCritic:
-        """The group's."""
-        return self.group.policy
-
-    @property
-    def net_config(self) -> NetConfig:
-        """The group's network shapes."""
-        return self.group.net_config
-
-    @property
-    def agents(self) -> tuple[str, ...]:
-        """Names of the agents in the group."""
-        return self.group.agents
-
-    @property
     def optimizer(self) -> torch.optim.Adam:
         """Adam over those parameters of the policy that require gradients."""
         return self._optimizer.adam
 
-    def reconfigure(self, **changes: Any) -> None:
-        """Change hyper-parameters, from the next rollout on.
-
-        Args:
-            changes: those of ``CHANGEABLE``; the others are built in.
-
-        Raises:
-            TypeError: a value of the wrong type.
-            ValueError: an unknown name, one that is built in, or a value out of range.
-
-        """
-        config = self.config.replace(**changes)
-        for name in changes:
-            if name not in CHANGEABLE:
-                raise ValueError(
-                    f"reconfigure: expected hyper-parameters that act from one rollout to the "
-                    f"next, out of {', '.join(CHANGEABLE)}, got {name!r}, which is built into the "
-                    f"agent; build another agent with {name}={changes[name]!r}"
-                )
-        self.config = config
-        self.group.reward_scale = config.reward_scale
+    def _reconfigured(self, changes: Mapping[str, Any]) -> None:
+        self.group.reward_scale = self.config.reward_scale
         if "lr" in changes:
-            self._optimizer.set_lr(config.lr)
+            self._optimizer.set_lr(self.config.lr)
 
     def moments(self) -> list[dict[str, Tensor]]:
-        """Return Adam's moments for each of the policy's trained parameters; {} for none."""
         return self._optimizer.moments(self.policy)
+
+    def noisy_modules(self) -> list[nn.Module]:
+        return [self.policy.encoders[0], self.policy.action_head.layers]
 
     def replace_policy(
         self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, Tensor]]
     ) -> None:
-        """Take another network for the same spaces; collection starts afresh.
-
-        Args:
-            net_config: its shapes.
-            policy: from ``AgentGroup.build_policy``.
-            moments: Adam's, for each of its parameters; empty to begin anew.
-
-        """
         frozen = {name for name, p in self.policy.named_parameters() if not p.requires_grad}
         for name, parameter in policy.named_parameters():
             parameter.requires_grad_(name not in frozen)
@@ -323,7 +270,6 @@ class OnPolicyTrainer(HasSettings):
     # --- saving -----------------------------------------------------------------------------
 
     def to_data(self) -> dict[str, Any]:
-        """Return all that training goes on from, the group included, for ``from_data``."""
         self._prepare()
         return {
             **self.group.to_data(),
@@ -337,16 +283,8 @@ class OnPolicyTrainer(HasSettings):
 
     @classmethod
     def from_data(
-        cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: Any
-    ) -> "OnPolicyTrainer":
-        """Rebuild what ``to_data`` described, sharing no memory with it.
-
-        Args:
-            data: from ``to_data``.
-            device: of the policy.
-            custom_networks: modules like those that it was built with.
-
-        """
+        cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: CustomNetworks
+    ) -> Self:
         config = PPOConfig.from_dict(data["config"])
         trainer = cls(AgentGroup.from_data(data, config, device, custom_networks), config)
         trainer._optimizer.load_state_dict(trainer.policy, data["optimizer"])

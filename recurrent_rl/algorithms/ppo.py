@@ -10,14 +10,16 @@ from torch import nn
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions, sorted_options
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
+from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.single_agent import SingleAgent
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.policy import CustomNetworks
 from recurrent_rl.validation import SEED, checked
 
 
-class PPO(SingleAgent):
+class PPO(OnPolicyAgent, SingleAgent):
     """Proximal policy optimisation for policies that remember (and for those that do not).
 
     Source: Schulman et al. 2017, "Proximal Policy Optimization Algorithms".
@@ -76,6 +78,21 @@ class PPO(SingleAgent):
             custom_networks=CustomNetworks(actor_network, critic_network),
         )
         self._set_up({"": OnPolicyTrainer(group, config)}, device, seed)
+
+    @property
+    def trainer(self) -> OnPolicyTrainer:
+        """What trains the policy."""
+        return self.trainers[""]
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Adam over the policy."""
+        return self.trainer.optimizer
+
+    @property
+    def buffer(self) -> SequenceRolloutBuffer | None:
+        """The last rollout; None before the first."""
+        return self.trainer.buffer
 
     def learn(self) -> Diagnostics:
         """Train on the rollout that ``collect_rollouts_recurrent`` has filled the buffer with.

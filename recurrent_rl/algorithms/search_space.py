@@ -2,31 +2,17 @@
 
 import math
 import numbers
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 
-from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.configs import AlgorithmConfig, PPOConfig
 from recurrent_rl.validation import checked, shown, unknown_name
 
-# Those that act from one rollout to the next. The others are built into a policy.
-MUTABLE = (
-    "learn_step",
-    "batch_size",
-    "update_epochs",
-    "lr",
-    "gamma",
-    "gae_lambda",
-    "clip_coef",
-    "clip_vf_coef",
-    "ent_coef",
-    "vf_coef",
-    "max_grad_norm",
-    "target_kl",
-    "reward_scale",
-)
+# Of all algorithms: what a search may change is known before it is known of which.
+CONFIGS: tuple[type[AlgorithmConfig], ...] = (PPOConfig,)
 
 
 @dataclass(frozen=True)
@@ -160,14 +146,32 @@ class HyperparameterConfig:
     def __init__(self, **parameters: RLParameter) -> None:
         """Raise ValueError for names that cannot be mutated and for ranges that are not allowed."""
         for name, parameter in parameters.items():
-            if name not in MUTABLE:
-                raise ValueError(unknown_name("HyperparameterConfig", name, list(MUTABLE)))
+            owners = [config for config in CONFIGS if name in config.MUTABLE]
+            if not owners:
+                known = dict.fromkeys(known for config in CONFIGS for known in config.MUTABLE)
+                raise ValueError(unknown_name("HyperparameterConfig", name, list(known)))
             if not isinstance(parameter, RLParameter):
                 raise TypeError(f"{name}: expected an RLParameter, got {shown(parameter)}")
-            for bound in (0.0, 1.0):
-                # A refusal names the field and its range.
-                PPOConfig.from_dict({name: parameter.between(bound)})
+            _check_range(name, parameter, owners)
         self.parameters: dict[str, RLParameter] = dict(parameters)
+
+    def check(self, algorithm: str, config_type: type[AlgorithmConfig]) -> None:
+        """Check that an algorithm has all of these hyper-parameters, and allows their ranges.
+
+        Args:
+            algorithm: its name, for messages.
+            config_type: its hyper-parameters.
+
+        Raises:
+            TypeError: a parameter of another type.
+            ValueError: it has no such parameter to be mutated, or another range for it.
+
+        """
+        for name, parameter in self.parameters.items():
+            if name not in config_type.MUTABLE:
+                known = list(config_type.MUTABLE)
+                raise ValueError(unknown_name(f"hp_config of {algorithm}", name, known))
+            _check_range(name, parameter, [config_type])
 
     def __eq__(self, other: object) -> bool:
         """Whether the ranges are equal."""
@@ -194,3 +198,20 @@ class HyperparameterConfig:
         return cls(
             **{name: RLParameter(**{**d, "dtype": kinds[d["dtype"]]}) for name, d in data.items()}
         )
+
+
+def _check_range(
+    name: str, parameter: RLParameter, owners: Sequence[type[AlgorithmConfig]]
+) -> None:
+    """Raise what the first of some algorithms says against a range, unless any allows it."""
+    refusals: list[TypeError | ValueError] = []
+    for owner in owners:
+        try:
+            for bound in (0.0, 1.0):
+                # A refusal names the field and its range.
+                owner.from_dict({name: parameter.between(bound)})
+        except (TypeError, ValueError) as error:
+            refusals.append(error)
+        else:
+            return
+    raise refusals[0]

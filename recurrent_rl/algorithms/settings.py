@@ -1,15 +1,19 @@
 """Objects with hyper-parameters: what is changed by ``reconfigure`` alone."""
 
-from dataclasses import fields
-from typing import Any, Final
+from typing import Any, ClassVar
 
-from recurrent_rl.algorithms.configs import PPOConfig
-
-HYPERPARAMETERS: Final = frozenset(field.name for field in fields(PPOConfig))
+from recurrent_rl.algorithms.configs import AlgorithmConfig
 
 
 class HasSettings:
-    """Refuses attributes that would do nothing, ``agent.lr = 1e-4`` for example."""
+    """Refuses attributes that would do nothing, ``agent.lr = 1e-4`` for example.
+
+    Attributes:
+        config_type: the algorithm's hyper-parameters.
+
+    """
+
+    config_type: ClassVar[type[AlgorithmConfig]]
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute that is neither a hyper-parameter nor a part of the agent.
@@ -18,7 +22,7 @@ class HasSettings:
             AttributeError: it is one; the message says how to change it.
 
         """
-        if name in HYPERPARAMETERS:
+        if name in self.config_type.names():
             raise AttributeError(
                 f"{type(self).__name__}.{name}: expected hyper-parameters to be changed by "
                 f"reconfigure, got an attribute, which would do nothing; call "

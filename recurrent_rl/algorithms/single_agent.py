@@ -10,9 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.algorithms.configs import PPOConfig
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
-from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.envs.gymnasium_vector import GymRows
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.configs import NetConfig
@@ -40,7 +38,7 @@ class SingleAgent(Agent):
     # --- parts ------------------------------------------------------------------------------
 
     @property
-    def trainer(self) -> OnPolicyTrainer:
+    def trainer(self) -> Trainer:
         """What trains the policy."""
         return self.trainers[""]
 
@@ -68,21 +66,6 @@ class SingleAgent(Agent):
     def net_config(self) -> NetConfig:
         """Network shapes."""
         return self.group.net_config
-
-    @property
-    def config(self) -> PPOConfig:
-        """Hyper-parameters; ``reconfigure`` changes them."""
-        return self.trainer.config
-
-    @property
-    def optimizer(self) -> torch.optim.Optimizer:
-        """Adam over the policy."""
-        return self.trainer.optimizer
-
-    @property
-    def buffer(self) -> SequenceRolloutBuffer | None:
-        """The last rollout; None before the first."""
-        return self.trainer.buffer
 
     def rows_of(self, env: VectorEnv[Any, Any, Any]) -> GymRows:
         """See a Gymnasium vector environment as rows.
@@ -227,7 +210,7 @@ class SingleAgent(Agent):
         self, data: dict[str, Any], device: torch.device | str, networks: dict[str, Any]
     ) -> None:
         custom = CustomNetworks(networks.get("actor_network"), networks.get("critic_network"))
-        trainer = OnPolicyTrainer.from_data(data["groups"][""], device, custom)
+        trainer = self.trainer_type.from_data(data["groups"][""], device, custom)
         self._set_up({"": trainer}, device, data["seed"])
 
 

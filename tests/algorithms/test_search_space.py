@@ -1,7 +1,8 @@
 """Tests of `recurrent_rl.algorithms.search_space`: ranges, and how a mutation moves in them."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
 import pytest
 import torch
@@ -9,7 +10,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recurrent_rl import HyperparameterConfig, PPOConfig, RLParameter
-from recurrent_rl.algorithms.search_space import MUTABLE
+from recurrent_rl.algorithms import search_space
+from recurrent_rl.algorithms.configs import AlgorithmConfig
+from recurrent_rl.algorithms.search_space import CONFIGS
+from recurrent_rl.validation import UNIT, Range
+
+
+@dataclass(frozen=True)
+class OtherConfig(AlgorithmConfig):
+    """Of an algorithm with a parameter of its own, and with one of PPO's in another range."""
+
+    MUTABLE: ClassVar[tuple[str, ...]] = ("learn_step", "gamma", "tau", "lr")
+    CHANGEABLE: ClassVar[tuple[str, ...]] = MUTABLE
+
+    tau: Annotated[float, UNIT] = 0.01
+    gamma: Annotated[float, Range(0, 2)] = 0.99
+    lr: Annotated[float, Range(0, 1e-3)] = 1e-3
+
+    @property
+    def update_ratio(self) -> float:
+        return 1.0
 
 
 def draws(parameter: RLParameter, value: float, count: int = 60) -> set[float]:
@@ -197,8 +217,10 @@ def test_wrong_ranges(arguments: Any, kind: type[Exception], message: str) -> No
 # --- several ------------------------------------------------------------------------------------
 
 
-def test_every_mutable_name_is_a_hyperparameter() -> None:
-    assert set(MUTABLE) <= set(PPOConfig().to_dict())
+@pytest.mark.parametrize("config_type", CONFIGS)
+def test_every_mutable_name_is_a_hyperparameter(config_type: type[AlgorithmConfig]) -> None:
+    assert set(config_type.MUTABLE) <= set(config_type.CHANGEABLE) <= set(config_type.names())
+    assert set(config_type.COMMON) <= set(config_type.MUTABLE)
 
 
 @pytest.mark.parametrize(
@@ -228,6 +250,41 @@ def test_unknown_names(name: str, message: str) -> None:
 def test_ranges_that_are_not_allowed(parameters: Any, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
         HyperparameterConfig(**parameters)
+
+
+@pytest.fixture
+def two_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search_space, "CONFIGS", (PPOConfig, OtherConfig))
+
+
+@pytest.mark.usefixtures("two_algorithms")
+class TestOfSeveralAlgorithms:
+    def test_names_of_any(self) -> None:
+        config = HyperparameterConfig(tau=RLParameter(0.001, 0.1), clip_coef=RLParameter(0.1, 0.3))
+        assert list(config.parameters) == ["tau", "clip_coef"]
+        with pytest.raises(ValueError, match="has no option 'tua'; did you mean 'tau'"):
+            HyperparameterConfig(tua=RLParameter(0.001, 0.1))
+
+    def test_ranges_that_any_allows(self) -> None:
+        HyperparameterConfig(gamma=RLParameter(0.9, 1.5))  # the other
+        HyperparameterConfig(lr=RLParameter(1e-4, 1e-2))  # PPO
+        with pytest.raises(ValueError, match=r"OtherConfig\.tau: .*\[0, 1\], got 1\.5"):
+            HyperparameterConfig(tau=RLParameter(0.1, 1.5))
+        with pytest.raises(ValueError, match=r"PPOConfig\.gamma: .*\[0, 1\], got 2\.5"):
+            HyperparameterConfig(gamma=RLParameter(0.1, 2.5))
+
+    def test_what_one_of_them_has(self) -> None:
+        config = HyperparameterConfig(tau=RLParameter(0.001, 0.1))
+        config.check("Other", OtherConfig)
+        message = "hp_config of IPPO has no option 'tau'.*Known options: batch_size, clip_coef"
+        with pytest.raises(ValueError, match=message):
+            config.check("IPPO", PPOConfig)
+
+    def test_the_range_of_one_of_them(self) -> None:
+        config = HyperparameterConfig(lr=RLParameter(1e-4, 1e-2))
+        config.check("PPO", PPOConfig)
+        with pytest.raises(ValueError, match=r"OtherConfig\.lr: .*\[0, 0\.001\], got 0\.01"):
+            config.check("Other", OtherConfig)
 
 
 def test_round_trip_through_plain_values() -> None:

@@ -1,0 +1,53 @@
+"""Agents that learn from the rollout that they have just collected, and from no other."""
+
+from collections.abc import Sequence
+
+from recurrent_rl.acting.player import Player
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.recorder import OnPolicyRecorder
+from recurrent_rl.envs.rows import Observed, RowSource
+
+
+class OnPolicyAgent(Agent):
+    """The on-policy half of an agent; ``SingleAgent`` or ``MultiAgent`` is the other.
+
+    Attributes, beside those of ``Agent``:
+        trainers: what trains each group, by its name.
+
+    """
+
+    config_type = PPOConfig
+    trainer_type = OnPolicyTrainer
+    trainers: dict[str, OnPolicyTrainer]
+
+    @property
+    def config(self) -> PPOConfig:
+        """Hyper-parameters, of the first group; mutations may give each group its own."""
+        return next(iter(self.trainers.values())).config
+
+    def start_rollout(
+        self,
+        steps: int,
+        players: Sequence[Player],
+        seen: Sequence[Observed],
+        rows: RowSource,
+        continued: bool,
+    ) -> list[OnPolicyRecorder]:
+        parts = zip(self.trainers.values(), players, seen, strict=True)
+        return [
+            trainer.recorder(
+                steps,
+                player,
+                masked=observed.action_mask is not None,
+                continued=continued,
+                final_is_next=rows.final_is_next,
+                name=lambda row, i=i: rows.name(i, row),  # type: ignore[misc]
+            )
+            for i, (trainer, player, observed) in enumerate(parts)
+        ]
+
+    def end_rollout(self, steps: int) -> None:
+        for trainer in self.trainers.values():
+            trainer.end_rollout(steps)

@@ -1,0 +1,123 @@
+"""What trains one group of agents, as agents, populations and mutations see it.
+
+An algorithm is a trainer of its own on this one, which owns its optimisers and what was recorded.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.algorithms.configs import AlgorithmConfig
+from recurrent_rl.algorithms.settings import HasSettings
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
+
+
+class Trainer(HasSettings, ABC):
+    """Trains one group, whatever the algorithm.
+
+    Attributes:
+        group: the policy and the agents that share it.
+        config: hyper-parameters; ``reconfigure`` changes them.
+        env_steps: environment steps collected so far, the clock of schedules.
+
+    """
+
+    group: AgentGroup
+    config: AlgorithmConfig
+    env_steps: int
+
+    @property
+    def buffer(self) -> Any:
+        """What was recorded last, which the group has too; None before anything was."""
+        return self.group.buffer
+
+    @property
+    def policy(self) -> ActorCritic:
+        """The group's."""
+        return self.group.policy
+
+    @property
+    def net_config(self) -> NetConfig:
+        """The group's network shapes."""
+        return self.group.net_config
+
+    @property
+    def agents(self) -> tuple[str, ...]:
+        """Names of the agents in the group."""
+        return self.group.agents
+
+    # --- hyper-parameters ---------------------------------------------------------------------
+
+    def reconfigure(self, **changes: Any) -> None:
+        """Change hyper-parameters, from the next collection on.
+
+        Args:
+            changes: those of ``config.CHANGEABLE``; the others are built in.
+
+        Raises:
+            TypeError: a value of the wrong type.
+            ValueError: an unknown name, one that is built in, or a value out of range.
+
+        """
+        config = self.config.replace(**changes)
+        for name in changes:
+            if name not in config.CHANGEABLE:
+                raise ValueError(
+                    f"reconfigure: expected hyper-parameters that act from one rollout to the "
+                    f"next, out of {', '.join(config.CHANGEABLE)}, got {name!r}, which is built "
+                    f"into the agent; build another agent with {name}={changes[name]!r}"
+                )
+        self.config = config
+        self._reconfigured(changes)
+
+    @abstractmethod
+    def _reconfigured(self, changes: Mapping[str, Any]) -> None:
+        """Pass on what has changed in ``config`` to whoever has a copy of it."""
+
+    # --- mutations ----------------------------------------------------------------------------
+
+    @abstractmethod
+    def noisy_modules(self) -> list[nn.Module]:
+        """Return what a mutation of weights adds noise to: all that chooses actions."""
+
+    @abstractmethod
+    def moments(self) -> list[dict[str, Tensor]]:
+        """Return Adam's moments for each of the policy's trained parameters; {} for none."""
+
+    @abstractmethod
+    def replace_policy(
+        self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, Tensor]]
+    ) -> None:
+        """Take another network for the same spaces; collection starts afresh.
+
+        Args:
+            net_config: its shapes.
+            policy: from ``AgentGroup.build_policy``.
+            moments: Adam's, for each of its parameters; empty to begin anew.
+
+        """
+
+    # --- saving -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def to_data(self) -> dict[str, Any]:
+        """Return all that training goes on from, the group included, for ``from_data``."""
+
+    @classmethod
+    @abstractmethod
+    def from_data(
+        cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: CustomNetworks
+    ) -> Self:
+        """Rebuild what ``to_data`` described, sharing no memory with it.
+
+        Args:
+            data: from ``to_data``.
+            device: of the policy.
+            custom_networks: modules like those that it was built with.
+
+        """
