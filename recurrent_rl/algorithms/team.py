@@ -164,7 +164,9 @@ class Team:
         for name, agents in self.grouped_agents.items():
             if agent_id in agents:
                 return name
-        raise ValueError(unknown_name("IPPO", agent_id, self.agent_ids).replace("option", "agent"))
+        raise ValueError(
+            unknown_name("The team", agent_id, self.agent_ids).replace("option", "agent")
+        )
 
     def others(self, players: Sequence[str]) -> list[Array]:
         """Return by group who is none of the players, bool [A]; ValueError for unknown ones."""

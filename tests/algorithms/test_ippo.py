@@ -297,7 +297,8 @@ class TestConstructor:
 
     @pytest.mark.parametrize("name", ["bob_2", "bob", ""])
     def test_group_of_an_unknown_agent(self, name: str) -> None:
-        with pytest.raises(ValueError, match=rf"^IPPO has no agent '{name}'.*bob_0, bob_1, fred_0"):
+        message = rf"^The team has no agent '{name}'.*bob_0, bob_1, fred_0"
+        with pytest.raises(ValueError, match=message):
             team().get_group_id(name)
 
 
