@@ -1,18 +1,24 @@
 """What one individual of a population does in a generation: it is trained, then tested."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from recurrent_rl.acting.collect import collect_rollouts_recurrent
-from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.scoring import is_constant_sum
 
 # Called after each rollout with its steps and the mean return of its episodes.
 Progress = Callable[[int, float], None]
+
+
+class Learned(Protocol):
+    """What ``learn`` returns, of each group if there are several."""
+
+    def to_dict(self) -> dict[str, float]:
+        """Names and values."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +105,7 @@ def train_individual(agent: Any, env: Any, plan: Plan, progress: Progress) -> Re
     the plan, as long as the environment's resets do what their seeds say.
 
     Args:
-        agent: ``PPO`` or ``IPPO``, changed in place.
+        agent: of any algorithm, changed in place.
         env: the vector environment for both.
         plan: how to train and test.
         progress: called after each rollout.
@@ -164,9 +170,9 @@ def _train(agent: Any, env: Any, plan: Plan, progress: Progress) -> _Training:
     return training
 
 
-def _by_name(learned: Diagnostics | dict[str, Diagnostics]) -> dict[str, float]:
+def _by_name(learned: Learned | Mapping[str, Learned]) -> dict[str, float]:
     """Return diagnostics as numbers by name; the names of several groups' begin with the group."""
-    if isinstance(learned, Diagnostics):
+    if not isinstance(learned, Mapping):
         return learned.to_dict()
     return {
         f"{group}/{name}": value

@@ -17,12 +17,13 @@ Letters: K layers, N rows, H units, D features, A numbers of an action.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import singledispatch
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.distributions import GeneralizedSDE
@@ -44,9 +45,7 @@ from recurrent_rl.recurrent.growth import (
 from recurrent_rl.recurrent.state import HiddenState
 
 
-def morph(
-    trainer: OnPolicyTrainer, net_config: NetConfig, generator: torch.Generator
-) -> "Transfer":
+def morph(trainer: Trainer, net_config: NetConfig, generator: torch.Generator) -> "Transfer":
     """Give a group's policy another architecture; weights and the optimiser's state come along.
 
     Growing changes no output: not over whole sequences, and not with hidden states carried over;
@@ -65,7 +64,7 @@ def morph(
     """
     old = trainer.policy
     policy = trainer.group.build_policy(net_config, generator)
-    transfer = Transfer.between(old, policy)
+    transfer = transfer_between(old, policy)
     transfer.copy_weights()
     trainer.replace_policy(net_config, policy, transfer.moments(trainer.moments()))
     return transfer
@@ -90,13 +89,6 @@ class Transfer:
     new: ActorCritic
     origin: dict[Tensor, tuple[Tensor, Tensor]]
     layers: list[LayerOrigins | None]
-
-    @classmethod
-    def between(cls, old: ActorCritic, new: ActorCritic) -> "Transfer":
-        """Find the origins."""
-        found = _Origins()
-        found.find(old, new)
-        return cls(old, new, found.origin, found.layers)
 
     @torch.no_grad()
     def copy_weights(self) -> None:
@@ -146,6 +138,25 @@ class Transfer:
                 x = state.tensors[len(tensors)]
                 tensors.append(x if layers is None else _carried(x, layers))
         return HiddenState([*tensors, *state.tensors[self.old.memory :]], state.rows)
+
+
+@singledispatch
+def transfer_between(old: nn.Module, new: nn.Module) -> Transfer:
+    """Return what a policy takes over from another of its kind, each kind in its own way.
+
+    Raises:
+        TypeError: a kind that cannot be morphed.
+
+    """
+    known = [kind.__name__ for kind in transfer_between.registry if kind is not object]
+    raise TypeError(f"morph: expected one of {known}, got {type(old).__name__}")
+
+
+@transfer_between.register
+def _(old: ActorCritic, new: ActorCritic) -> Transfer:
+    found = _Origins()
+    found.find(old, new)
+    return Transfer(old, new, found.origin, found.layers)
 
 
 class _Origins:

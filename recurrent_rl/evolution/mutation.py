@@ -9,7 +9,7 @@ import torch
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.evolution.architecture_sites import (
     Site,
     activation_paths,
@@ -39,8 +39,8 @@ Change = dict[str, Any]  # fields of the individual's ``Birth`` that say what a 
 class Mutations(RandomStream):
     """Change individuals at random: nothing, architecture, weights, activation, hyper-parameters.
 
-    Growing a network changes no output (see ``morphing``). Of an IPPO agent's groups a mutation
-    changes one, drawn at random; only ``learn_step`` is common to all.
+    Growing a network changes no output (see ``morphing``). Of several groups a mutation changes
+    one, drawn at random; only ``learn_step`` is common to all.
 
     Attributes:
         generator: of its random draws.
@@ -146,7 +146,12 @@ class Mutations(RandomStream):
         Args:
             population: left as it is; individuals without a change are in the result themselves.
 
+        Raises:
+            ValueError: an ``hp_config`` with hyper-parameters that the algorithm does not have.
+
         """
+        for agent in population:
+            check_hyperparameters(agent)
         mutated: list[AnyAgent] = []
         number = max((birth.index for a in population for birth in a.lineage), default=0)
         for agent in population:
@@ -208,9 +213,9 @@ class Mutations(RandomStream):
 
     def _add_noise(self, agent: Agent) -> Change:
         name, trainer = self._draw_trainer(agent)
-        changed = [trainer.policy.encoders[0], trainer.policy.action_head.layers]
+        changed = (p for module in trainer.noisy_modules() for p in module.parameters())
         with torch.no_grad():
-            for parameter in (p for module in changed for p in module.parameters()):
+            for parameter in changed:
                 if not parameter.requires_grad:  # a user's own network may have frozen some
                     continue
                 noise = torch.randn(parameter.shape, generator=self.generator)
@@ -242,7 +247,7 @@ class Mutations(RandomStream):
         changed = names[self._draw_index(len(names))]
         name, trainer = self._draw_trainer(agent)
         trainers = [trainer]
-        if changed == "learn_step":  # all groups of an environment take their steps together
+        if changed in trainer.config.COMMON:
             name, trainers = "", list(agent.trainers.values())
         before = getattr(trainer.config, changed)
         if before is None:
@@ -254,7 +259,7 @@ class Mutations(RandomStream):
 
     # --- drawing ----------------------------------------------------------------------------
 
-    def _draw_trainer(self, agent: Agent) -> tuple[str, OnPolicyTrainer]:
+    def _draw_trainer(self, agent: Agent) -> tuple[str, Trainer]:
         """Draw one of an agent's groups; how messages name it, and its trainer."""
         trainers = list(agent.trainers.items())
         name, trainer = trainers[self._draw_index(len(trainers))]
@@ -285,6 +290,17 @@ def _field(config: Any, path: Sequence[str]) -> Any:
     for name in path:
         config = getattr(config, name)
     return config
+
+
+def check_hyperparameters(agent: Agent) -> None:
+    """Check that an agent has the hyper-parameters that its ``hp_config`` says may change.
+
+    Raises:
+        ValueError: it has not; the message names the algorithm and what it has.
+
+    """
+    if agent.hp_config is not None:
+        agent.hp_config.check(type(agent).__name__, agent.config_type)
 
 
 def idle_kinds(mutation: Mutations, population: Sequence[Agent]) -> dict[str, str]:

@@ -9,14 +9,12 @@ import numpy as np
 import torch
 
 from recurrent_rl import checkpoint
-from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.individual import Birth, Individual
-from recurrent_rl.algorithms.ippo import IPPO
-from recurrent_rl.algorithms.ppo import PPO
 from recurrent_rl.algorithms.search_space import HyperparameterConfig
 from recurrent_rl.algorithms.team import Spaces
+from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.evolution.run_keys import (
-    TEAM_KEYS,
+    agent_keys,
     check_agreement,
     check_run_keys,
     warn_of_idle_keys,
@@ -32,7 +30,6 @@ from recurrent_rl.validation import (
     unknown_name,
 )
 
-ALGORITHMS: dict[str, type[PPO] | type[IPPO]] = {"PPO": PPO, "IPPO": IPPO}
 SIZE = Range(1, 10_000)  # of a population, all of which is held in memory
 
 
@@ -108,20 +105,23 @@ def create_population(
         raise TypeError(
             f"hp_config: expected a HyperparameterConfig or None, got {shown(hp_config)}"
         )
+    build: Any = ALGORITHMS[algo]  # each takes spaces and options of its own, and checks them
+    if hp_config is not None:
+        hp_config.check(algo, build.config_type)
     init_hp = {} if INIT_HP is None else INIT_HP
     check_run_keys(algo, init_hp)
     warn_of_idle_keys(init_hp)
     check_agreement(init_hp, {"POP_SIZE": ("population_size", population_size)})
     if num_envs > 1:
         check_agreement(init_hp, {"NUM_ENVS": ("num_envs", num_envs)})
-    options = _options(init_hp)
+    options = _options(algo, init_hp)
     for_agents, for_spread = np.random.SeedSequence(seed).spawn(2)
     seeds = [int(s >> np.uint64(1)) for s in for_agents.generate_state(population_size, np.uint64)]
     population: list[Any] = []
     for index in range(population_size):
-        agent = ALGORITHMS[algo](
-            observation_space,  # type: ignore[arg-type]  # each algorithm checks its own
-            action_space,  # type: ignore[arg-type]
+        agent = build(
+            observation_space,
+            action_space,
             net_config=net_config,
             device=device,
             seed=seeds[index],
@@ -157,9 +157,9 @@ def _spread(
                 trainer.reconfigure(**{name: parameter.between(float(share))})
 
 
-def _options(init_hp: Mapping[str, Any]) -> dict[str, Any]:
+def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
     """Return keyword arguments for an agent."""
-    keys = [*(name.upper() for name in PPOConfig().to_dict()), *TEAM_KEYS]
+    keys = agent_keys(algo)
     options = {key.lower(): value for key, value in init_hp.items() if key in keys}
     if options.get("lr_schedule", "constant") != "constant" and "MAX_STEPS" in init_hp:
         options.setdefault("total_steps", init_hp["MAX_STEPS"])

@@ -38,7 +38,7 @@ class Job:
 
     Attributes:
         place: the individual's index in the population.
-        kind: class of the agent, ``PPO`` or ``IPPO``.
+        kind: class of the agent.
         data: the agent's checkpoint data.
         device: of its policies.
         plan: how it is trained and tested.

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.validation import COUNT, checked, shown, unknown_name
 
 # What each takes. Training functions take the same things as arguments, or see them in their
@@ -26,7 +26,6 @@ RUN_KEYS: dict[str, Any] = {
 }
 # Keys with the only value that is possible here.
 ALWAYS = {"USE_ROLLOUT_BUFFER": True}
-TEAM_KEYS = ("AGENT_IDS", "AGENT_ID_INPUT", "GROUPS", "TEAM_REWARD")
 # What other libraries' dictionaries have, and where it belongs here.
 ELSEWHERE = {
     "ACT_MUT": "Mutations(activation=...)",
@@ -44,6 +43,11 @@ ELSEWHERE = {
 }
 
 
+def agent_keys(algo: str) -> list[str]:
+    """Return the keys that describe an algorithm's agents."""
+    return [name.upper() for name in ALGORITHMS[algo].option_names()]
+
+
 def check_run_keys(algo: str, init_hp: Mapping[str, Any]) -> None:
     """Check the names of all keys, and the values of those that describe the run.
 
@@ -54,8 +58,7 @@ def check_run_keys(algo: str, init_hp: Mapping[str, Any]) -> None:
     """
     if not isinstance(init_hp, Mapping):
         raise TypeError(f"INIT_HP: expected a dictionary, got {shown(init_hp)}")
-    agents = [name.upper() for name in PPOConfig().to_dict()]
-    known = [*agents, *(TEAM_KEYS if algo == "IPPO" else ()), *ALWAYS, *RUN_KEYS]
+    known = [*agent_keys(algo), *ALWAYS, *RUN_KEYS]
     for key, value in init_hp.items():
         if isinstance(key, str) and key in RUN_KEYS:
             checked(f"INIT_HP[{key!r}]", value, RUN_KEYS[key])

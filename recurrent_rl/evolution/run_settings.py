@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
-from recurrent_rl.evolution.mutation import Mutations, idle_kinds
-from recurrent_rl.evolution.population import ALGORITHMS
+from recurrent_rl.evolution.mutation import Mutations, check_hyperparameters, idle_kinds
+from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
 from recurrent_rl.validation import COUNT, checked, shown
 
@@ -45,10 +45,9 @@ class Schedule:
     def check_step_sizes(self, population: Sequence[Agent]) -> None:
         """Warn if some agents' step sizes will have reached 0 before the run's end."""
         ends = [
-            trainer.config.total_steps
+            trainer.config.end_of_learning
             for agent in population
             for trainer in agent.trainers.values()
-            if trainer.config.lr_schedule != "constant"
         ]
         least = min((steps for steps in ends if steps is not None), default=self.max_steps)
         if least < self.max_steps:
@@ -184,6 +183,8 @@ def _check_mutation(
             "mutation: expected somebody to mutate, got a population of one, which is its own "
             "elite; make it larger, or pass mutation=None and tournament=None"
         )
+    for agent in pop:
+        check_hyperparameters(agent)
     idle = idle_kinds(mutation, pop)
     active = [k for k, share in mutation.probabilities.items() if share and k != "none"]
     if not idle:

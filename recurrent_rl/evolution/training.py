@@ -464,7 +464,7 @@ class TrainingRun:
 
 def _updates_per_step(agent: Agent) -> float:
     """Return the gradient steps for each environment step; they take most of the time."""
-    return sum(t.config.update_epochs / t.config.batch_size for t in agent.trainers.values())
+    return sum(trainer.config.update_ratio for trainer in agent.trainers.values())
 
 
 def _replaced_at(items: list[Any], place: int, item: Any) -> list[Any]:

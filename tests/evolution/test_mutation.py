@@ -712,6 +712,19 @@ def test_hyperparameter_that_is_switched_off() -> None:
     assert mutations("rl_hp").mutation([agent])[0].mut == "none (target_kl is None)"
 
 
+def test_hyperparameter_that_the_algorithm_does_not_have() -> None:
+    agents = [individual(0), individual(1)]
+    agents[1].hp_config = HyperparameterConfig()
+    agents[1].hp_config.parameters["tau"] = RLParameter(0.001, 0.1)
+    before = [snapshot(agent) for agent in agents]
+    source = mutations("rl_hp")
+    drawn = source.generator.get_state()
+    with pytest.raises(ValueError, match=r"^hp_config of PPO has no option 'tau'.* batch_size"):
+        source.mutation(agents)
+    assert_same([snapshot(agent) for agent in agents], before)
+    assert torch.equal(source.generator.get_state(), drawn)
+
+
 # --- teams --------------------------------------------------------------------------------------
 
 

@@ -213,6 +213,13 @@ def test_wrong_values(options: Any, message: str) -> None:
         create(**options)
 
 
+def test_ranges_of_what_the_algorithm_does_not_have() -> None:
+    config = HyperparameterConfig(lr=RLParameter(1e-4, 1e-2))
+    config.parameters["tau"] = RLParameter(0.001, 0.1)
+    with pytest.raises(ValueError, match=r"^hp_config of PPO has no option 'tau'.* batch_size"):
+        create(2, hp_config=config)
+
+
 @pytest.mark.parametrize("algo", ["ppo", "DQN"])
 def test_unknown_algorithm(algo: str) -> None:
     with pytest.raises(ValueError, match=f"has no option '{algo}'.*Known options: IPPO, PPO"):

@@ -880,6 +880,11 @@ def test_populations_that_do_not_fit() -> None:
         train_on_policy(env, "Recall", "DQN", population(env))
     with pytest.raises(TypeError, match="pop: expected IPPO agents, as algo says, got PPO"):
         train_on_policy(env, "Recall", "IPPO", population(env))
+    odd = population(env)
+    odd[0].hp_config = HyperparameterConfig()
+    odd[0].hp_config.parameters["tau"] = RLParameter(min=1e-3, max=0.1)
+    with pytest.raises(ValueError, match=r"^hp_config of PPO has no option 'tau'.* batch_size"):
+        train(env, odd, **evolution())
     twins = [population(env, 1)[0] for _ in range(3)]
     with pytest.raises(ValueError, match=r"different numbers, got \[0, 0, 0\]"):
         train(env, twins, **evolution())
