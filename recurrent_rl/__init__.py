@@ -4,11 +4,19 @@ from recurrent_rl.acting.collect import RolloutStats, collect_rollouts, collect_
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.ddpg import DDPG
+from recurrent_rl.algorithms.dqn import DQN
 from recurrent_rl.algorithms.individual import Birth
 from recurrent_rl.algorithms.ippo import IPPO
+from recurrent_rl.algorithms.maddpg import MADDPG, MATD3
+from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics
+from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, DQNConfig, SACConfig, TD3Config
 from recurrent_rl.algorithms.ppo import PPO
 from recurrent_rl.algorithms.ppo_update import Diagnostics
+from recurrent_rl.algorithms.sac import SAC
 from recurrent_rl.algorithms.search_space import HyperparameterConfig, RLParameter
+from recurrent_rl.algorithms.td3 import TD3
+from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.envs.gymnasium_vector import make_vect_envs
@@ -40,14 +48,22 @@ from recurrent_rl.wrappers.mask_velocity import MaskVelocityWrapper
 __version__ = "0.1.0"
 
 __all__ = [
+    "DDPG",
+    "DQN",
     "IPPO",
+    "MADDPG",
+    "MATD3",
     "PPO",
+    "SAC",
+    "TD3",
     "ActionOutput",
     "AgentGroup",
     "AsyncMultiAgentVectorEnv",
     "Birth",
     "CheckpointError",
     "CnnConfig",
+    "DDPGConfig",
+    "DQNConfig",
     "Diagnostics",
     "EarlyMessageWrapper",
     "EncoderConfig",
@@ -61,15 +77,20 @@ __all__ = [
     "MultiAgentVectorEnv",
     "Mutations",
     "NetConfig",
+    "OffPolicyDiagnostics",
     "PPOConfig",
     "RLParameter",
     "RecurrentCore",
     "RolloutStats",
+    "SACConfig",
     "SequenceNetwork",
+    "SequenceReplayBuffer",
     "SequenceRolloutBuffer",
     "SyncMultiAgentVectorEnv",
+    "TD3Config",
     "TournamentSelection",
     "TunedSettings",
+    "Windows",
     "collect_rollouts",
     "collect_rollouts_recurrent",
     "create_population",

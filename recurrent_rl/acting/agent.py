@@ -46,6 +46,10 @@ class Recorder(ABC):
     def check(self, steps: int) -> None:
         """Raise as ``finish`` does if what was seen in the first ``steps`` steps makes no sense."""
 
+    @abstractmethod
+    def abandon(self) -> None:
+        """Forget what was kept: it is not whole, or makes no sense."""
+
 
 class ActingAgent(ABC):
     """One group of agents or several, which act together in environments.
@@ -62,10 +66,9 @@ class ActingAgent(ABC):
     def groups(self) -> Sequence[AgentGroup]:
         """The groups of agents that share a policy."""
 
-    @property
     @abstractmethod
-    def learn_step(self) -> int:
-        """T, steps per environment in a rollout."""
+    def rollout_steps(self, num_envs: int) -> int:
+        """Return T, steps of each of E environments that are collected at a time."""
 
     @abstractmethod
     def rows_of(self, env: Any) -> RowSource:

@@ -14,7 +14,7 @@ import torch
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.envs.usage import is_marked, mark
-from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
 
@@ -41,7 +41,7 @@ class Carry:
     reward: torch.Tensor
     episode_return: Array
     episode_length: Array
-    policy: ActorCritic
+    policy: Policy
 
     @classmethod
     def fresh(cls, group: AgentGroup, observed: Observed) -> "Carry":
@@ -68,7 +68,7 @@ class Carry:
         }
 
     @classmethod
-    def from_data(cls, data: Mapping[str, Any], policy: ActorCritic) -> "Carry":
+    def from_data(cls, data: Mapping[str, Any], policy: Policy) -> "Carry":
         """Rebuild what ``to_data`` described, sharing no memory with it."""
         arrays = (None if x is None else x.cpu().numpy().copy() for x in data["observed"])
         return cls(

@@ -14,7 +14,7 @@ import torch
 from recurrent_rl.acting.agent import ActingAgent, Recorder
 from recurrent_rl.acting.carry import Carry
 from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.acting.player import Player
+from recurrent_rl.acting.player import Player, SampledNoise
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import mark, note_seeded, was_seeded
 from recurrent_rl.spaces.array import Array
@@ -108,7 +108,7 @@ def collect_rollouts_recurrent(
 
     """
     rows = agent.rows_of(env)
-    steps = agent.learn_step if n_steps is None else n_steps
+    steps = agent.rollout_steps(rows.num_envs) if n_steps is None else n_steps
     if steps < 1:
         raise ValueError(f"n_steps: expected at least 1, got {steps}")
     continued = _to_continue(agent, rows, reset)
@@ -119,16 +119,24 @@ def collect_rollouts_recurrent(
         group.player(carry.state.rows, carry.state, carry.reward)
         for group, carry in zip(agent.groups, carries, strict=True)
     ]
+    for group, player in zip(agent.groups, players, strict=True):
+        distribution, rows_acting = group.policy.distribution, player.state.rows
+        player.explorer = SampledNoise(distribution, rows_acting, group.generator, group.device)
     seen = [carry.observed for carry in carries]
     recorders = agent.start_rollout(steps, players, seen, rows, continued is not None)
     # Until the rollout is whole there is nothing to continue from.
     agent.collection.forget()
     mark(rows.env, None)
     parts = [_Part(*part) for part in zip(agent.groups, players, recorders, carries, strict=True)]
-    with torch.inference_mode():
-        _step(rows, parts, steps)
-        # All are checked before anything is kept.
-        carries = [part.finish() for part in parts]
+    try:
+        with torch.inference_mode():
+            _step(rows, parts, steps)
+            # All are checked before anything is kept.
+            carries = [part.finish() for part in parts]
+    except BaseException:
+        for part in parts:
+            part.recorder.abandon()
+        raise
     agent.collection.stop(rows.env, carries, bool(parts[0].episodes.lengths))
     agent.end_rollout(steps * rows.num_envs)
     return _stats(parts, steps * rows.num_envs)
@@ -183,7 +191,7 @@ class _Part:
     def act(self, t: int, steps: int) -> Array:
         """Choose the rows' actions at step t of T, in the environment's form."""
         observation, mask = self.recorder.see(t, self.seen)
-        noise = self.player.noise(self.group.generator, steps - t)
+        noise = self.player.explore(self.seen, steps - t)
         turn = self.player.act(self.seen, observation, noise, mask)
         self.recorder.acted(t, self.seen, turn)
         return self.player.policy.actions.to_env(turn.acted.action)

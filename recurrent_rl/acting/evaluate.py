@@ -88,7 +88,7 @@ class _Part:
             allowed = check_mask(seen.action_mask, space, rows, asked=asked, name=name)
             mask = torch.from_numpy(allowed).to(self.player.device)
         if not self.deterministic:
-            drawn = policy.action_head.distribution.noise((rows,), self.group.generator)
+            drawn = policy.distribution.noise((rows,), self.group.generator)
             noise = drawn.to(self.player.device)
         turn = self.player.act(seen, as_tensor(policy, seen.observation), noise, mask)
         actions: Array = policy.actions.to_env(turn.acted.action)

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from recurrent_rl.acting.player import Player, as_tensor
 from recurrent_rl.envs.rows import Observed
+from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
 from recurrent_rl.networks.parameter_limit import parameter_limit
-from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
+from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.networks.summary import parameter_count, summary
 from recurrent_rl.randomness import derived_seed, peek, seeded
 from recurrent_rl.recurrent.state import HiddenState
@@ -53,6 +54,7 @@ class AgentGroup:
     Attributes:
         observation_space: of one agent.
         action_space: likewise.
+        kind: of policy.
         agents: names of the agents, [A]; () for the one, nameless agent of ``PPO``.
         size: A.
         config: what is built into the policy.
@@ -78,6 +80,7 @@ class AgentGroup:
         agents: Sequence[str] = (),
         identify: bool = False,
         custom_networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
+        kind: type[Policy] = ActorCritic,
     ) -> None:
         """Build an untrained policy.
 
@@ -92,6 +95,7 @@ class AgentGroup:
             agents: their names.
             identify: show the policy which of the agents it acts for, as a one-hot input.
             custom_networks: modules of one's own in the encoders' places; they are copied.
+            kind: of policy; fixed for good.
 
         Raises:
             TypeError: a space of the wrong kind.
@@ -104,7 +108,7 @@ class AgentGroup:
         ):
             if not isinstance(space, gym.Space):
                 raise TypeError(f"{name}: expected a gymnasium space, got {shown(space)}")
-        self.config, self.net_config = config, net_config
+        self.kind, self.config, self.net_config = kind, config, net_config
         self.observation_space, _ = without_mask(observation_space, action_space)
         self.action_space, self.custom_networks = action_space, custom_networks
         self.device, self.seed = checked_device(device), seed
@@ -116,18 +120,18 @@ class AgentGroup:
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Refuse a policy in a wrapper of torch's, through which agents cannot act or learn."""
-        if name == "policy" and not isinstance(value, ActorCritic):
+        if name == "policy" and not isinstance(value, self.kind):
             raise TypeError(
-                f"policy: expected an ActorCritic, got {type(value).__name__}; policies in "
+                f"policy: expected {self.kind.__name__}, got {type(value).__name__}; policies in "
                 f"wrappers such as torch.compile's or DataParallel are not supported"
             )
         super().__setattr__(name, value)
 
-    def build_policy(self, net_config: NetConfig, generator: torch.Generator) -> ActorCritic:
+    def build_policy(self, net_config: NetConfig, generator: torch.Generator) -> Policy:
         """Return an untrained policy for this group's spaces; its weights are drawn here."""
         with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            policy = ActorCritic(
+            policy = self.kind(
                 self.observation_space,
                 self.action_space,
                 net_config,
@@ -150,7 +154,7 @@ class AgentGroup:
     def describe(self, title: str) -> str:
         """Title and size, what is seen and done, and the networks, a line each."""
         first = f"{title}, {parameter_count(self.policy):,} parameters"
-        lines = summary(self.policy, self.net_config, self.action_space)
+        lines = summary(self.policy, self.net_config)
         return "\n  ".join([first, *lines])
 
     # --- acting -----------------------------------------------------------------------------
@@ -218,11 +222,12 @@ class AgentGroup:
         if seen.action_mask is not None:
             allowed = check_mask(seen.action_mask, self.action_space, rows, asked=seen.active)
             mask = torch.as_tensor(allowed, device=self.device)
-        distribution = policy.action_head.distribution
+        distribution = policy.distribution
         noise = None
         if not deterministic:
             noise = distribution.noise((rows,), self.generator).to(self.device)
-        acted = player.act(seen, as_tensor(policy, seen.observation), noise, mask).acted
+        observation = as_tensor(policy, seen.observation)
+        acted = player.act(seen, observation, noise, mask, judge=True).acted
         action = policy.actions.to_env(acted.action)
         if seen.forced is not None and seen.forced_action is not None:
             action[seen.forced] = seen.forced_action[seen.forced]  # as given, without rounding
@@ -230,7 +235,7 @@ class AgentGroup:
             action,
             distribution.log_prob(acted.dist_params, acted.action).numpy(force=True),
             distribution.entropy(acted.dist_params).numpy(force=True),
-            policy.value_of(acted.critic_features).numpy(force=True),
+            policy.chosen_value(acted).numpy(force=True),
             player.state,
         )
 
@@ -318,6 +323,7 @@ class AgentGroup:
         config: PolicyConfig,
         device: torch.device | str,
         custom_networks: CustomNetworks,
+        kind: type[Policy] = ActorCritic,
     ) -> "AgentGroup":
         """Rebuild what ``to_data`` described, around modules like those it was built with.
 
@@ -338,6 +344,7 @@ class AgentGroup:
                 agents=data["agents"],
                 identify=data["identify"],
                 custom_networks=custom_networks,
+                kind=kind,
             )
         group.policy.load_state_dict(data["policy"])
         if (frozen := data.get("frozen")) is not None:  # older checkpoints do not know

@@ -6,13 +6,16 @@ forgotten, is written here and nowhere else.
 Letters: N rows (environment, agent), A agents in a group, F width of the extra inputs.
 """
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from recurrent_rl.envs.rows import Observed
-from recurrent_rl.networks.policy import Acted, ActorCritic
+from recurrent_rl.networks.acting_policy import Acted, Policy
+from recurrent_rl.networks.distributions import ActionDistribution
+from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
 
@@ -34,6 +37,54 @@ class Turn(NamedTuple):
     extra: Tensor | None
 
 
+class Explorer(ABC):
+    """Where a player's randomness comes from, of N rows that act step by step."""
+
+    @abstractmethod
+    def noise(self, steps_left: int) -> Tensor:
+        """Return the noise of the next step, [N, ...], as the policy's distribution takes it.
+
+        ``steps_left`` are still to come, this one included.
+        """
+
+    @abstractmethod
+    def begin(self, start: Array) -> None:
+        """Note rows whose life begins, bool [N]."""
+
+    def instead(self, mask: Tensor | None) -> Tensor | None:
+        """Return stored actions [N, ...] to be taken instead of the policy's; None: its own.
+
+        ``mask`` has the allowed ones, bool [N, mask_size], or is None.
+        """
+        return None
+
+
+class SampledNoise(Explorer):
+    """The noise by which a distribution is sampled, drawn for many steps at once."""
+
+    def __init__(
+        self,
+        distribution: ActionDistribution,
+        rows: int,
+        generator: torch.Generator,
+        device: torch.device,
+    ) -> None:
+        """Args: what is sampled, N, where from (on the CPU), and where the policy is."""
+        self.distribution, self.rows = distribution, rows
+        self.generator, self.device = generator, device
+        self._noise: list[Tensor] = []
+
+    def begin(self, start: Array) -> None:
+        pass  # the noise of one step says nothing of the next
+
+    def noise(self, steps_left: int) -> Tensor:
+        if not self._noise:
+            steps = min(max(NOISE_BLOCK, self.distribution.hold), steps_left)
+            drawn = self.distribution.noise((steps, self.rows), self.generator).to(self.device)
+            self._noise = list(drawn.unbind())[::-1]
+        return self._noise.pop()
+
+
 class Player:
     """One group's rows in environments, and what they remember.
 
@@ -45,12 +96,13 @@ class Player:
         policy: what acts.
         state: hidden state of N rows.
         reward: the last rewards, scaled, [N].
+        explorer: where its randomness comes from; None: it plays the most likely actions.
 
     """
 
     def __init__(
         self,
-        policy: ActorCritic,
+        policy: Policy,
         state: HiddenState,
         reward: Tensor | None = None,
         *,
@@ -70,23 +122,20 @@ class Player:
         self.policy, self.state = policy, state
         self.device = policy.device
         self.reward = torch.zeros(state.rows, device=self.device) if reward is None else reward
-        self._identity, self._scale = identity, reward_scale
-        self._noise: list[Tensor] = []
+        self.identity, self._scale = identity, reward_scale
+        self.explorer: Explorer | None = None
 
-    def noise(self, generator: torch.Generator, steps_left: int) -> Tensor:
-        """Return the noise of the next step, [N, ...]; drawn for many steps at once.
+    def explore(self, seen: Observed, steps_left: int) -> Tensor | None:
+        """Return the noise of the next step, [N, ...]; None without an explorer."""
+        if self.explorer is None:
+            return None
+        if seen.start is not None:
+            self.explorer.begin(seen.start)
+        return self.explorer.noise(steps_left)
 
-        Args:
-            generator: on the CPU.
-            steps_left: steps that are still to come, this one included.
-
-        """
-        if not self._noise:
-            distribution = self.policy.action_head.distribution
-            steps = min(max(NOISE_BLOCK, distribution.hold), steps_left)
-            drawn = distribution.noise((steps, self.state.rows), generator).to(self.device)
-            self._noise = list(drawn.unbind())[::-1]
-        return self._noise.pop()
+    def extra(self) -> Tensor | None:
+        """Return what the policy sees beside the next observation, [N, F] or None."""
+        return self.policy.extra.joined(self.state, self.reward, self.identity)
 
     def begin(self, start: Array | None) -> None:
         """Zero the memory of rows whose life begins, bool [N]; None: of no row."""
@@ -96,7 +145,13 @@ class Player:
             self.reward = self.reward.masked_fill(rows, 0)
 
     def act(
-        self, seen: Observed, observation: Tensor, noise: Tensor | None, mask: Tensor | None = None
+        self,
+        seen: Observed,
+        observation: Tensor,
+        noise: Tensor | None,
+        mask: Tensor | None = None,
+        *,
+        judge: bool = False,
     ) -> Turn:
         """Choose the rows' actions and remember the step.
 
@@ -105,16 +160,22 @@ class Player:
             observation: the same in stored form, [N, *shape], on the policy's device.
             noise: [N, ...]; None takes the most likely actions.
             mask: allowed actions, bool [N, mask_size], on the policy's device, or None.
+            judge: somebody wants the value of what is chosen.
 
         """
         self.begin(seen.start)
-        before = self.state
-        extra = self.policy.extra.joined(before, self.reward, self._identity)
+        before, extra = self.state, self.extra()
         forced = None
+        if self.explorer is not None and (own := self.explorer.instead(mask)) is not None:
+            forced = (torch.ones(self.state.rows, dtype=torch.bool, device=self.device), own)
         if seen.forced is not None and seen.forced_action is not None:
             given = self.policy.actions.from_env(seen.forced_action).to(self.device)
-            forced = (torch.from_numpy(seen.forced).to(self.device), given)
-        acted = self.policy.act(observation, extra, before, noise, mask, forced)
+            rows = torch.from_numpy(seen.forced).to(self.device)
+            if forced is not None:  # the environment's word goes before the explorer's
+                wide = rows.view(-1, *[1] * (given.ndim - 1))
+                given, rows = torch.where(wide, given, forced[1]), forced[0]
+            forced = (rows, given)
+        acted = self.policy.act(observation, extra, before, noise, mask, forced, judge=judge)
         self.state = acted.state
         if seen.exists is not None:
             self.state = acted.state.where(torch.from_numpy(seen.exists).to(self.device), before)
@@ -145,7 +206,8 @@ class Player:
             rows: which rows these are of, [n]; None: all.
 
         """
-        state, reward, identity = self.state, self.reward, self._identity
+        assert isinstance(self.policy, ActorCritic)
+        state, reward, identity = self.state, self.reward, self.identity
         if rows is not None:
             place = torch.from_numpy(rows).to(self.device)
             state, reward = state[place], reward[place]
@@ -154,6 +216,6 @@ class Player:
         return self.policy.value(observation.to(self.device), extra, state).cpu()
 
 
-def as_tensor(policy: ActorCritic, observation: Array) -> Tensor:
+def as_tensor(policy: Policy, observation: Array) -> Tensor:
     """Return observations in stored form, [N, *shape], as a tensor beside the policy."""
     return policy.codec.layout.tensor(observation).to(policy.device)

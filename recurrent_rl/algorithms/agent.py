@@ -89,8 +89,11 @@ class Agent(HasSettings, InPopulation, ActingAgent):
 
     @property
     def learn_step(self) -> int:
-        """T, steps per environment in a rollout."""
+        """The hyper-parameter of that name."""
         return self.config.learn_step
+
+    def rollout_steps(self, num_envs: int) -> int:
+        return self.learn_step
 
     def reconfigure(self, **changes: Any) -> None:
         """Change hyper-parameters of all groups, from the next collection on.

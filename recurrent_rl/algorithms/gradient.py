@@ -1,19 +1,31 @@
 """The one function that takes a gradient step, whatever the algorithm."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 
-def gradient_step(loss: Tensor, optimizer: torch.optim.Optimizer, max_norm: float) -> Tensor:
+def gradient_step(
+    loss: Tensor, *optimizers: torch.optim.Optimizer, max_norm: float, also: Sequence[Tensor] = ()
+) -> Tensor:
     """Take one clipped step; return the global gradient norm before clipping, detached.
+
+    Args:
+        loss: a number.
+        optimizers: over different parameters, whose gradients are clipped together.
+        max_norm: of them; infinity leaves gradients as they are.
+        also: other losses, of parameters of their own, whose gradients are computed with it.
 
     Raises:
         FloatingPointError: the norm is not finite; the weights are those before the step.
 
     """
-    optimizer.zero_grad(set_to_none=False)  # gradients may be views of one vector
-    loss.backward()
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=False)  # gradients may be views of one vector
+    torch.autograd.backward([loss, *also])
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    parameters = [p for group in groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
     if not torch.isfinite(norm):
         raise FloatingPointError(
@@ -21,5 +33,6 @@ def gradient_step(loss: Tensor, optimizer: torch.optim.Optimizer, max_norm: floa
             f"weights are those before this step. Lower lr or reward_scale, or set "
             f"normalize_reward=True"
         )
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     return norm.detach()

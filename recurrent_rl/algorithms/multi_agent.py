@@ -14,8 +14,8 @@ from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.policy import CustomNetworks
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
 

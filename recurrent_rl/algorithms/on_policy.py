@@ -21,9 +21,10 @@ from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
+from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.normalization import RewardNorm
-from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
+from recurrent_rl.networks.policy import ActorCritic
 
 IDLE = 10  # rollouts in a row without an update that are worth a warning
 
@@ -64,6 +65,11 @@ class OnPolicyTrainer(Trainer):
         self.group.buffer = buffer
 
     @property
+    def policy(self) -> ActorCritic:
+        """The group's."""
+        return cast("ActorCritic", self.group.policy)
+
+    @property
     def optimizer(self) -> torch.optim.Adam:
         """Adam over those parameters of the policy that require gradients."""
         return self._optimizer.adam
@@ -80,7 +86,7 @@ class OnPolicyTrainer(Trainer):
         return [self.policy.encoders[0], self.policy.action_head.layers]
 
     def replace_policy(
-        self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, Tensor]]
+        self, net_config: NetConfig, policy: Policy, moments: list[dict[str, Tensor]]
     ) -> None:
         frozen = {name for name, p in self.policy.named_parameters() if not p.requires_grad}
         for name, parameter in policy.named_parameters():

@@ -1,13 +1,29 @@
 """Adam over exactly those parameters of a policy that require gradients."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from recurrent_rl.networks.flat_parameters import flatten_parameters, split_adam_state
-from recurrent_rl.networks.policy import ActorCritic
+
+
+class Trainable(Protocol):
+    """Modules whose parameters an optimiser steps: a policy, or a part of one."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Names and parameters."""
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """All parameters."""
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return those that an optimiser may step, in order."""
+
+    def check_parts(self) -> None:
+        """Raise RuntimeError if a part was replaced that would not be noticed."""
+
 
 Moments = dict[str, Tensor]  # Adam's of one parameter, and its step count
 
@@ -34,7 +50,7 @@ class PolicyOptimizer:
 
     """
 
-    def __init__(self, policy: ActorCritic, device: torch.device, lr: float, eps: float) -> None:
+    def __init__(self, policy: Trainable, device: torch.device, lr: float, eps: float) -> None:
         """Join the parameters of ``policy``, which is on ``device``."""
         self._device, self._dtype = device, next(policy.parameters()).dtype
         self._one_vector = steps_one_vector(device)
@@ -50,7 +66,7 @@ class PolicyOptimizer:
 
     # --- the parameters ---------------------------------------------------------------------
 
-    def check(self, policy: ActorCritic) -> dict[str, nn.Parameter]:
+    def check(self, policy: Trainable) -> dict[str, nn.Parameter]:
         """Return the parameters that can be trained, frozen ones included, by name, in order.
 
         Raises:
@@ -72,10 +88,10 @@ class PolicyOptimizer:
                     f"and value_head only, got {name!r}, which nothing trains; freeze it, or give "
                     f"the agent a network of your own (actor_network)"
                 )
-        policy.check_trunks()
+        policy.check_parts()
         return {names[p]: p for p in trained}
 
-    def join(self, policy: ActorCritic) -> bool:
+    def join(self, policy: Trainable) -> bool:
         """Step exactly the parameters that require gradients; whether there are any.
 
         Raises:
@@ -162,12 +178,12 @@ class PolicyOptimizer:
             state = {kind: parts[i] for kind, parts in each.items()}
             self.adam.state[p] = {"step": step.to(p.device, copy=True), **state}
 
-    def moments(self, policy: ActorCritic) -> list[Moments]:
+    def moments(self, policy: Trainable) -> list[Moments]:
         """Return those of each trained parameter, in order; without a step so far, {} each."""
         by_name = self._by_name()
         return [by_name.get(name, {}) for name in self.check(policy)]
 
-    def state_dict(self, policy: ActorCritic) -> dict[str, Any]:
+    def state_dict(self, policy: Trainable) -> dict[str, Any]:
         """Return Adam's state over all parameters, frozen ones included, for ``load_state_dict``.
 
         Over the one vector or over each parameter; those without moments are left out.
@@ -182,7 +198,7 @@ class PolicyOptimizer:
             "param_groups": [{**state["param_groups"][0], "params": list(range(len(names)))}],
         }
 
-    def load_state_dict(self, policy: ActorCritic, saved: Mapping[str, Any]) -> None:
+    def load_state_dict(self, policy: Trainable, saved: Mapping[str, Any]) -> None:
         """Take over what ``state_dict`` gave, of a policy of the same shapes."""
         found = self.check(policy)
         (group,) = saved["param_groups"]
@@ -193,7 +209,7 @@ class PolicyOptimizer:
         each = split_adam_state(saved, list(found.values()))
         self._put({n: m for n, m in zip(found, each, strict=False) if m})
 
-    def replace(self, policy: ActorCritic, moments: Sequence[Moments]) -> None:
+    def replace(self, policy: Trainable, moments: Sequence[Moments]) -> None:
         """Go on with another policy, and moments for each of its parameters; [] to begin anew."""
         self.adam.state.clear()
         self._names, self._members, self._shapes = [], [], []

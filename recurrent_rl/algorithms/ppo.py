@@ -14,8 +14,9 @@ from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.single_agent import SingleAgent
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.policy import CustomNetworks
+from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.validation import SEED, checked
 
 
@@ -83,6 +84,11 @@ class PPO(OnPolicyAgent, SingleAgent):
     def trainer(self) -> OnPolicyTrainer:
         """What trains the policy."""
         return self.trainers[""]
+
+    @property
+    def policy(self) -> ActorCritic:
+        """The network."""
+        return self.trainer.policy
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:

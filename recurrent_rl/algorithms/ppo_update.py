@@ -109,7 +109,7 @@ def ppo_update(
             if config.target_kl is not None and float(kl) > config.target_kl:
                 stop = True
                 break
-            norm = gradient_step(loss, optimizer, config.max_grad_norm)
+            norm = gradient_step(loss, optimizer, max_norm=config.max_grad_norm)
             records.append(torch.cat((record, norm[None])))
     active = buffer.active & buffer.exists
     # Not a number where there is no entropy.

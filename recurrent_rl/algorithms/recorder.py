@@ -7,7 +7,7 @@ computed for a block of steps at once.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.envs.rows import Observed, Outcome
 from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
+from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
@@ -48,7 +49,8 @@ class OnPolicyRecorder(Recorder):
             earlier: decisions that the rollout before has left open, if the buffer has a lead.
 
         """
-        self.rollout, self.player, self.policy = buffer, player, player.policy
+        self.rollout, self.player = buffer, player
+        self.policy = cast("ActorCritic", player.policy)
         self.device, self.name, self.final_is_next = player.device, name, final_is_next
         # Steps, and rows that were truncated there without being shown a final observation.
         self._unshown: list[tuple[int, Tensor]] = []
@@ -215,6 +217,9 @@ class OnPolicyRecorder(Recorder):
 
     def check(self, steps: int) -> None:
         self._check(steps - 1, self.buffer.obs[steps - 1])
+
+    def abandon(self) -> None:
+        pass  # a rollout that is not whole is never learned from
 
     def _check(self, steps: int, observation: Tensor) -> None:
         """Check the first ``steps`` steps, and an observation that follows."""

@@ -13,8 +13,8 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.envs.gymnasium_vector import GymRows
 from recurrent_rl.envs.rows import Observed
+from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.masks import flat_mask, part_mask
 from recurrent_rl.spaces.serialization import same_space
@@ -58,7 +58,7 @@ class SingleAgent(Agent):
         return self.group.action_space
 
     @property
-    def policy(self) -> ActorCritic:
+    def policy(self) -> Policy:
         """The network."""
         return self.group.policy
 

@@ -12,8 +12,8 @@ from recurrent_rl.algorithms.configs import check_net_config, sorted_options
 from recurrent_rl.envs.agent_table import NAMES_HINT
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
+from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.policy import CustomNetworks
 from recurrent_rl.plain import plain
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.array import Array

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.settings import HasSettings
+from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.policy import ActorCritic, CustomNetworks
 
 
 class Trainer(HasSettings, ABC):
@@ -37,7 +37,7 @@ class Trainer(HasSettings, ABC):
         return self.group.buffer
 
     @property
-    def policy(self) -> ActorCritic:
+    def policy(self) -> Policy:
         """The group's."""
         return self.group.policy
 
@@ -91,7 +91,7 @@ class Trainer(HasSettings, ABC):
 
     @abstractmethod
     def replace_policy(
-        self, net_config: NetConfig, policy: ActorCritic, moments: list[dict[str, Tensor]]
+        self, net_config: NetConfig, policy: Policy, moments: list[dict[str, Tensor]]
     ) -> None:
         """Take another network for the same spaces; collection starts afresh.
 

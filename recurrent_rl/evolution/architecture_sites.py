@@ -130,7 +130,7 @@ def _part_sites(group: AgentGroup) -> list[Site]:
 def _explored(group: AgentGroup) -> str | None:
     """Return the name of the width that state-dependent exploration reads; None without it."""
     encoder, head = group.net_config.encoder_config, group.net_config.head_config
-    if not group.policy.action_head.distribution.latents:
+    if not group.policy.distribution.latents:
         return None
     if head.hidden_size:
         return f"head.hidden_size[{len(head.hidden_size) - 1}]"

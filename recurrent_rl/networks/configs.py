@@ -272,3 +272,15 @@ class PolicyConfig(Config):
                 f"{type(self).__name__}: expected one of use_sde and state_dependent_std, got "
                 f"both; with use_sde the deviation depends on the state already"
             )
+
+
+@dataclass(frozen=True)
+class QPolicyConfig(PolicyConfig):
+    """What describes a policy that compares its actions' values; built in for good.
+
+    Attributes, beside those of ``PolicyConfig``:
+        dueling: values are that of the state plus an advantage of each action (Wang et al. 2016).
+
+    """
+
+    dueling: bool = False

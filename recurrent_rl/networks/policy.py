@@ -4,75 +4,25 @@ Letters: N rows, S sequences, L longest sequence, K layers, H width of the featu
 extra inputs (previous action, previous reward, identity), M steps that matter.
 """
 
-import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import gymnasium as gym
-import torch
 from torch import Tensor, nn
 
+from recurrent_rl.networks.acting_policy import Acted, CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
-from recurrent_rl.networks.custom import CustomEncoder
-from recurrent_rl.networks.distributions import make_distribution
-from recurrent_rl.networks.encoder import Encoder
+from recurrent_rl.networks.distributions import ActionDistribution, make_distribution
 from recurrent_rl.networks.heads import ActionHead, ValueHead
-from recurrent_rl.networks.layers import ResidualBlock, orthogonal_init
-from recurrent_rl.networks.trunk import ExtraInputs, Preprocessor, Trunk
-from recurrent_rl.recurrent.core import RecurrentCore
 from recurrent_rl.recurrent.state import HiddenState
-from recurrent_rl.spaces.actions import action_codec
-from recurrent_rl.spaces.codec import ObservationCodec
 
 
-class CustomNetworks(NamedTuple):
-    """Modules of the user's own in the encoders' places, see ``SequenceNetwork``; None: built in.
-
-    Attributes:
-        actor: the actor's, and the critic's too where they share one.
-        critic: the critic's.
-
-    """
-
-    actor: nn.Module | None = None
-    critic: nn.Module | None = None
-
-
-class Acted(NamedTuple):
-    """What one acting step gives, [N, ...] each.
-
-    Log-probabilities and values are not needed to act: whoever wants them computes them from
-    ``dist_params`` and ``critic_features``, for many steps at once.
-
-    Attributes:
-        action: in stored form.
-        dist_params: of the distribution over actions.
-        critic_features: what the value head reads.
-        state: after the step.
-
-    """
-
-    action: Tensor
-    dist_params: Tensor
-    critic_features: Tensor
-    state: HiddenState
-
-
-class ActorCritic(nn.Module):
+class ActorCritic(Policy):
     """A policy and its value function, with memory.
 
-    The trunk is shared by both heads, or each has its own; the state of the actor's comes first in
-    the hidden state. With ``previous_action`` the hidden state also holds the last action.
-
-    Attributes:
-        codec: how observations are stored and shown.
-        actions: how actions are stored and taken by environments.
-        trunks: one for both heads, or the actor's and the critic's.
+    Attributes, beside those of ``Policy``:
         action_head: from the first trunk's features to a distribution over actions.
         value_head: from the last trunk's features to V.
-        extra: what the policy sees beside the observation.
-        state_shapes: (K, H) of each tensor of a hidden state.
-        memory: how many of these are the trunks', the first.
 
     """
 
@@ -85,104 +35,24 @@ class ActorCritic(nn.Module):
         identities: int = 0,
         networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
     ) -> None:
-        """Build an untrained policy.
-
-        Args:
-            observation_space: of one agent.
-            action_space: likewise.
-            net: widths.
-            config: what is built into the policy.
-            identities: the number of agents that the policy is to tell apart; 0 for none.
-            networks: in place of encoders. Each becomes a part of the policy, without a copy. One
-                for the critic makes it have an encoder to itself.
-
-        Raises:
-            TypeError: spaces that are not supported.
-
-        """
-        super().__init__()
-        self.codec = ObservationCodec(
-            observation_space,
-            normalize_images=config.normalize_images,
-            channels_last=net.encoder_config.cnn_config.channels_last,
-        )
-        self.actions = action_codec(action_space, config.squash_output)
-        self.extra = ExtraInputs(
-            self.actions.features if config.previous_action else 0,
-            config.previous_reward,
-            identities,
-        )
-        trunks = self._build_trunks(net, config, networks)
-        self.trunks = nn.ModuleList(trunks)
-        self._ends = (trunks[0], trunks[-1])  # faster to reach than in a list of modules
-        widths, heads = (trunks[0].outputs, trunks[-1].outputs), net.head_config
-        latents = heads.hidden_size[-1] if heads.hidden_size else widths[0]
+        """Build an untrained policy; see ``Policy``."""
+        super().__init__(observation_space, action_space, net, config, identities, networks)
+        first, last = self._ends
+        heads = net.head_config
+        latents = heads.hidden_size[-1] if heads.hidden_size else first.outputs
         distribution = make_distribution(self.actions, config, latents)
-        self.action_head = ActionHead(widths[0], heads, distribution)
-        self.value_head = ValueHead(widths[1], heads)
-        self._initialise(config.ortho_init, net.encoder_config.forget_bias)
-        shapes = [shape for trunk in trunks for shape in trunk.shapes]
-        self.memory = len(shapes)
-        self.state_shapes = shapes
-        if self.extra.action:
-            self.state_shapes = [*shapes, (1, self.extra.action)]
-        self._built = {(name, x.shape) for name, x in self.state_dict().items()}
-        every = dict(self.named_parameters(remove_duplicate=False))
-        self._tied = every.keys() - dict(self.named_parameters()).keys()
-
-    def _build_trunks(
-        self, net: NetConfig, config: PolicyConfig, networks: CustomNetworks
-    ) -> list[Trunk]:
-        asked = [("actor_network", networks.actor)]
-        if networks.critic is not None or not config.share_encoders:
-            asked.append(("critic_network", networks.critic))
-        preprocessor = Preprocessor(self.codec, config.normalize_obs)
-        trunks: list[Trunk] = []
-        place = 0
-        for name, network in asked:
-            encoder = (
-                Encoder(self.codec, self.extra.width, net, config.recurrent)
-                if network is None
-                else CustomEncoder(network, self.codec, self.extra.width, config.recurrent, name)
-            )
-            trunks.append(Trunk(preprocessor, encoder, place))
-            place += len(encoder.shapes)
-        return trunks
-
-    def _initialise(self, orthogonal: bool, forget_bias: float) -> None:
-        """Draw the first weights, but for the user's own modules."""
-        built_in = [encoder for encoder in self.encoders if isinstance(encoder, Encoder)]
-        actor, critic = self.action_head.layers, self.value_head.layers
-        if orthogonal:
-            for module in (*built_in, actor, critic):
-                orthogonal_init(module, math.sqrt(2))
-            orthogonal_init(actor[-1], 0.01)  # a nearly uniform first policy
-            orthogonal_init(critic[-1], 1.0)
-        for encoder in built_in:
-            if encoder.core is not None and forget_bias:
-                encoder.core.set_forget_bias(forget_bias)
-        for part in (*built_in, actor, critic):
-            for module in part.modules():
-                if isinstance(module, ResidualBlock | RecurrentCore):
-                    module.start_as_identity()
+        self.action_head = ActionHead(first.outputs, heads, distribution)
+        self.value_head = ValueHead(last.outputs, heads)
+        # A nearly uniform first policy.
+        layers = [(self.action_head.layers, 0.01), (self.value_head.layers, 1.0)]
+        self._initialise(layers, config.ortho_init, net.encoder_config.forget_bias)
+        self._note_parts()
 
     @property
-    def encoders(self) -> list[Encoder | CustomEncoder]:
-        """The trunks' encoders."""
-        return [trunk.encoder for trunk in self._ends[: len(self.trunks)]]
-
-    @property
-    def preprocessor(self) -> Preprocessor:
-        """What all trunks have in front."""
-        return self._ends[0].preprocessor
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
+    def distribution(self) -> ActionDistribution:
+        return self.action_head.distribution
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """Return all parameters, in the order in which optimisers (and checkpoints) have them."""
         parts = (
             self.action_head.distribution,
             self.trunks,
@@ -191,76 +61,19 @@ class ActorCritic(nn.Module):
         )
         return [parameter for part in parts for parameter in part.parameters()]
 
-    def check_trunks(self) -> None:
-        """Raise RuntimeError if a trunk was replaced: acting would go on with the old one."""
-        if self.trunks[0] is not self._ends[0] or self.trunks[-1] is not self._ends[-1]:
-            raise RuntimeError(
-                "policy.trunks: expected the trunks that the policy was built with, got another "
-                "module (of torch.compile?); build the agent with actor_network=... instead"
-            )
+    def dist_params(self, features: Tensor, mask: Tensor | None = None) -> Tensor:
+        params: Tensor = self.action_head(features, mask)
+        return params
 
-    def changed_parts(self) -> list[str]:
-        """Names of weights and statistics that were added, removed, reshaped or tied."""
-        now = {(name, x.shape) for name, x in self.state_dict().items()}
-        every = dict(self.named_parameters(remove_duplicate=False))
-        tied = every.keys() - dict(self.named_parameters()).keys()
-        return sorted({name for name, _ in now ^ self._built} | (tied - self._tied))
-
-    def initial_state(self, rows: int) -> HiddenState:
-        """Zeros for N rows."""
-        like = next(self.parameters())
-        return HiddenState([like.new_zeros(k, rows, h) for k, h in self.state_shapes], rows)
-
-    def _inputs(self, observation: Tensor) -> list[tuple[Trunk, Any]]:
-        """Join each trunk with what it reads, which is computed once where it is the same."""
+    def heads(self) -> list[tuple[str, int, str, nn.Module]]:
         first, last = self._ends
-        x = first.inputs(observation)
-        if first is last:
-            return [(first, x)]
         return [
-            (first, x),
-            (last, x if first.is_custom == last.is_custom else last.inputs(observation)),
+            ("actor", first.outputs, str(self.actions.space), self.action_head),
+            ("critic", last.outputs, "value", self.value_head),
         ]
 
-    def act(
-        self,
-        observation: Tensor,
-        extra: Tensor | None,
-        state: HiddenState,
-        noise: Tensor | None,
-        mask: Tensor | None = None,
-        forced: tuple[Tensor, Tensor] | None = None,
-    ) -> Acted:
-        """Choose one step's actions and advance the state.
-
-        Args:
-            observation: stored form, [N, *shape].
-            extra: from ``extra.joined``, [N, F] or None.
-            state: before the step.
-            noise: from the distribution, [N, ...]; None takes the mode.
-            mask: allowed actions, bool [N, mask_size], or None.
-            forced: rows whose action somebody else chose, bool [N], and those actions in stored
-                form, [N, ...]; or None.
-
-        """
-        outputs: list[Tensor] = []
-        after: list[Tensor] = []
-        for trunk, x in self._inputs(observation):
-            y, s = trunk.step(x, extra, state.tensors)
-            outputs.append(y)
-            after += s
-        distribution = self.action_head.distribution
-        dist_params = self.action_head(outputs[0], mask)
-        if noise is None:
-            action = distribution.mode(dist_params)
-        else:
-            action = distribution.sample(dist_params, noise)
-        if forced is not None:
-            rows, given = forced
-            action = torch.where(rows.view(-1, *[1] * (action.ndim - 1)), given, action)
-        if self.extra.action:
-            after.append(self.actions.encode(action)[None])
-        return Acted(action, dist_params, outputs[-1], HiddenState(after, state.rows))
+    def chosen_value(self, acted: Acted) -> Tensor:
+        return self.value_of(acted.critic_features)
 
     def value_of(self, critic_features: Tensor) -> Tensor:
         """[..., H] -> [...]."""
@@ -297,29 +110,7 @@ class ActorCritic(nn.Module):
 
         """
         outputs = []
-        for trunk, x in self._inputs(observation):
+        for trunk, x in self._inputs(observation, self._ends):
             y = trunk(x, extra, state)[0].flatten(0, 1)  # [L, S, H] -> [L * S, H]
             outputs.append(y if active_index is None else y[active_index])
         return self.action_head(outputs[0], mask), self.value_of(outputs[-1])
-
-    @torch.no_grad()
-    def advance(
-        self,
-        observation: Tensor,
-        extra: Tensor | None,
-        length: Tensor,
-        state: Sequence[Tensor],
-    ) -> list[Tensor]:
-        """Return the memory after sequences of different ``length`` [S], without gradients.
-
-        Args:
-            observation: [L, S, *shape].
-            extra: [L, S, F] or None.
-            length: [S].
-            state: before the first step, [K, S, H] each.
-
-        """
-        after: list[Tensor] = []
-        for trunk, x in self._inputs(observation):
-            after += trunk.run(x, extra, length, state)
-        return after

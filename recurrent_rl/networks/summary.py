@@ -5,11 +5,11 @@ from typing import cast
 
 from torch import nn
 
+from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.configs import CnnConfig, NetConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn
-from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.leaves import Kind
 
@@ -19,7 +19,7 @@ def parameter_count(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def summary(policy: ActorCritic, net_config: NetConfig, action_space: object) -> list[str]:
+def summary(policy: Policy, net_config: NetConfig) -> list[str]:
     """Return a line for what is seen and one for each part, with its number of parameters.
 
     >>> from recurrent_rl import PPO
@@ -51,11 +51,9 @@ def summary(policy: ActorCritic, net_config: NetConfig, action_space: object) ->
     head = net_config.head_config
     inner = "".join(f" -> {width} {head.activation}" for width in head.hidden_size)
     inner += f" + {head.residual_layers} residual" if head.residual_layers else ""
-    widths = [encoder.outputs for encoder in (encoders[0], encoders[-1])]
-    actor, critic = parameter_count(policy.action_head), parameter_count(policy.value_head)
-    actions = " ".join(str(action_space).split())  # arrays in it may go over several lines
-    lines += _line("actor", [f"{widths[0]}{inner} -> {actions}"], actor)
-    lines += _line("critic", [f"{widths[1]}{inner} -> value"], critic)
+    for name, width, gives, module in policy.heads():
+        gives = " ".join(gives.split())  # arrays in a space may go over several lines
+        lines += _line(name, [f"{width}{inner} -> {gives}"], parameter_count(module))
     return lines
 
 
@@ -78,7 +76,7 @@ def _seen(layout: ObservationLayout) -> Iterator[str]:
         yield name + what
 
 
-def _encoder(encoder: Encoder, policy: ActorCritic, net_config: NetConfig) -> Iterator[str]:
+def _encoder(encoder: Encoder, policy: Policy, net_config: NetConfig) -> Iterator[str]:
     config, codec = net_config.encoder_config, policy.codec
     images = [leaf for leaf in codec.layout.leaves if leaf.kind.is_image]
     for leaf, shape, cnn in zip(images, codec.image_shapes, encoder.cnns, strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurrent_rl import SyncMultiAgentVectorEnv
 from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.acting.player import Player
+from recurrent_rl.acting.player import Player, SampledNoise
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.policy import Acted
 from recurrent_rl.recurrent.state import HiddenState
@@ -130,10 +130,11 @@ def test_rule_of_memory_equals_a_plain_loop(action: str, options: dict[str, Any]
     player, script = group.player(ROWS), Script(group, 1)
     rows = [OneRow(group, n % group.size) for n in range(ROWS)]
     generator = torch.Generator().manual_seed(2)
+    explorer = SampledNoise(group.policy.distribution, ROWS, generator, group.device)
     for t in range(STEPS):
         seen = script.observed(rare=t % 5 == 4)
         observation = torch.from_numpy(seen.observation)
-        noise = player.noise(generator, STEPS - t)
+        noise = explorer.noise(STEPS - t)
         exists = np.ones(ROWS, bool) if seen.exists is None else seen.exists
         for n, row in enumerate(rows):
             if seen.start is not None and seen.start[n]:

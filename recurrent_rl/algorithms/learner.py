@@ -1,0 +1,246 @@
+"""Updates from replayed windows: what all algorithms that take them have in common.
+
+Letters: L places that are trained on, R rows, M decisions among them whose outcome is known.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.algorithms.gradient import gradient_step
+from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
+from recurrent_rl.algorithms.replayed import Replayed
+from recurrent_rl.buffers.replay import Windows
+from recurrent_rl.functional.targets import NStep
+from recurrent_rl.networks.off_policy import copied, move_towards
+
+
+class Parts(nn.ModuleList):
+    """Modules, or single parameters of some, that one optimiser steps."""
+
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """Return them, each once."""
+        return list(self.parameters())
+
+    def check_parts(self) -> None:
+        """Find nothing amiss: modules are looked up when they are used."""
+
+
+class Network:
+    """Parts that are trained together, with an optimiser for each step size, and perhaps a target.
+
+    Attributes:
+        parts: by the name of their step size.
+        target: parts' slowly moving copies; None without.
+
+    """
+
+    def __init__(
+        self,
+        parts: Mapping[str, Sequence[nn.Module]],
+        step_sizes: Mapping[str, float],
+        device: torch.device,
+        eps: float,
+    ) -> None:
+        """Args: modules by the name of their step size, the step sizes, device, Adam's epsilon."""
+        self.parts = {name: Parts(modules) for name, modules in parts.items() if modules}
+        self.optimizers = {
+            name: PolicyOptimizer(part, device, step_sizes[name], eps)
+            for name, part in self.parts.items()
+            if any(True for _ in part.parameters())
+        }
+        self.max_norm = math.inf
+
+    def set_step_sizes(self, step_sizes: Mapping[str, float]) -> None:
+        """Change step sizes."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.set_lr(step_sizes[name])
+
+    def join(self) -> bool:
+        """Step exactly what requires gradients; whether there is anything."""
+        joined = [opt.join(self.parts[name]) for name, opt in self.optimizers.items()]
+        return any(joined)
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Take a gradient step; return the norm before clipping."""
+        adams = [optimizer.adam for optimizer in self.optimizers.values()]
+        return gradient_step(loss, *adams, max_norm=self.max_norm)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return the optimisers' states."""
+        return {name: opt.state_dict(self.parts[name]) for name, opt in self.optimizers.items()}
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        """Take over what ``to_data`` gave."""
+        for name, optimizer in self.optimizers.items():
+            optimizer.load_state_dict(self.parts[name], data[name])
+
+
+class Target:
+    """A network's slowly moving copy.
+
+    Attributes:
+        module: the copy.
+
+    """
+
+    def __init__(self, source: nn.Module, shared: Sequence[nn.Module] = ()) -> None:
+        """Copy ``source``; its parts in ``shared`` stay one with it."""
+        self.source = source
+        self.module: Any = copied(source, shared)
+        held = {id(p) for part in shared for p in part.parameters()}
+        pairs = zip(self.module.parameters(), source.parameters(), strict=True)
+        self._pairs = [(new, old) for new, old in pairs if id(old) not in held]
+
+    def move(self, tau: float) -> None:
+        """Go a share ``tau`` of the way to the source."""
+        if self._pairs:
+            target, source = zip(*self._pairs, strict=True)
+            move_towards([p.data for p in target], [p.data for p in source], tau)
+
+    def to_data(self) -> list[Tensor]:
+        """Return its parameters."""
+        return [target.detach() for target, _ in self._pairs]
+
+    def load(self, data: Sequence[Tensor]) -> None:
+        """Take over what ``to_data`` gave."""
+        with torch.no_grad():
+            for (target, _), saved in zip(self._pairs, data, strict=True):
+                target.copy_(saved)
+
+
+class Known(NamedTuple):
+    """The decisions of a sample whose outcome is known, M of them, on the networks' device.
+
+    Attributes:
+        at: flat places (t * R + r); None where all L * R are.
+        reward: up to the place whose value follows, [M].
+        discount: of that value, [M].
+        place: flat, [M].
+        weight: in the loss, [M].
+        row: window-wise rows, [M], on the CPU.
+
+    """
+
+    at: Tensor | None
+    reward: Tensor
+    discount: Tensor
+    place: Tensor
+    weight: Tensor
+    row: Tensor
+
+    def pick(self, field: Tensor) -> Tensor:
+        """Return a field [L, R, ...] at the decisions, [M, ...]."""
+        flat = field.flatten(0, 1)
+        return flat if self.at is None else flat[self.at]
+
+
+def known_decisions(
+    nstep: NStep, weight: Tensor, agents: int, scale: float, device: torch.device
+) -> Known:
+    """Return what is known of a sample's decisions.
+
+    Args:
+        nstep: of it.
+        weight: of each window, [B].
+        agents: A.
+        scale: multiplies rewards.
+        device: of the networks.
+
+    """
+    rows = nstep.known.shape[1]
+    row = torch.arange(rows).expand_as(nstep.known)
+    wide = weight.repeat_interleave(agents).expand_as(nstep.reward)
+    place = nstep.place * rows + row
+    fields = [nstep.reward * scale, nstep.discount, place, wide, row]
+    index = None
+    if bool(nstep.known.all()):
+        picked = [field.flatten() for field in fields]
+    else:
+        index = nstep.known.flatten().nonzero().squeeze(1)
+        picked = [field.flatten()[index] for field in fields]
+    reward, discount, place, wide = (x.to(device) for x in picked[:4])
+    return Known(
+        None if index is None else index.to(device), reward, discount, place, wide, picked[4]
+    )
+
+
+def priorities(error: Tensor, row: Tensor, agents: int, windows: int, mix: float) -> Tensor:
+    """Return each window's priority: a mix of its greatest and its mean absolute error, [B].
+
+    Source: Kapturowski et al. 2019, "Recurrent Experience Replay in Distributed Reinforcement
+    Learning", sec. 2.3.
+
+    Args:
+        error: of M decisions.
+        row: theirs, int [M].
+        agents: A.
+        windows: B.
+        mix: eta.
+
+    """
+    size, window = error.detach().abs().cpu(), row // agents
+    count = torch.bincount(window, minlength=windows).clamp_min(1)
+    mean = torch.zeros(windows).index_add_(0, window, size) / count
+    greatest = torch.zeros(windows).scatter_reduce_(0, window, size, "amax")
+    return (mix * greatest + (1 - mix) * mean).clamp_min(1e-6)
+
+
+class Learner(ABC):
+    """What learns from replayed windows: networks, their targets, and one update.
+
+    Attributes:
+        updates: how many there were.
+
+    """
+
+    updates: int = 0
+
+    @abstractmethod
+    def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
+        """Take an update; return what there is to know of each group, and windows' priorities."""
+
+    @abstractmethod
+    def networks(self) -> Iterator[tuple[str, Network]]:
+        """Names and networks."""
+
+    @abstractmethod
+    def targets(self) -> Iterator[tuple[str, Target]]:
+        """Names and targets."""
+
+    @abstractmethod
+    def configure(self) -> None:
+        """Take over step sizes and what else may have changed in configurations."""
+
+    def join(self) -> bool:
+        """Prepare for updates; whether any parameter is trained."""
+        joined = [network.join() for _, network in self.networks()]
+        return any(joined)
+
+    def to_data(self) -> dict[str, Any]:
+        """Return all that updates go on from, but for the policies' own weights."""
+        return {
+            "updates": self.updates,
+            "optimizers": {name: network.to_data() for name, network in self.networks()},
+            "targets": {name: target.to_data() for name, target in self.targets()},
+        }
+
+    def load(self, data: Mapping[str, Any]) -> None:
+        """Take over what ``to_data`` gave."""
+        self.updates = data["updates"]
+        for name, network in self.networks():
+            network.load(data["optimizers"][name])
+        for name, target in self.targets():
+            target.load(data["targets"][name])
+
+
+def replayed(windows: Windows, device: torch.device) -> dict[str, Replayed]:
+    """Return a sample's groups for networks to be run over."""
+    return {
+        name: Replayed(group, windows.burn_in, windows.length, device)
+        for name, group in windows.groups.items()
+    }

@@ -1,0 +1,137 @@
+"""MADDPG and MATD3: teams whose actors are judged by critics that see what everybody does."""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar
+
+import torch
+
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
+from recurrent_rl.algorithms.actor_critic_update import DPGLearner
+from recurrent_rl.algorithms.ddpg import DDPGTrainer
+from recurrent_rl.algorithms.multi_agent import MultiAgent
+from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics
+from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, TD3Config
+from recurrent_rl.algorithms.off_policy_single import off_policy_shapes
+from recurrent_rl.algorithms.td3 import TD3Trainer
+from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
+from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.validation import SEED, checked
+
+
+class CentrallyJudged(ActorCriticAgent, MultiAgent):
+    """Several agents that learn from a replay, by critics of all that they see and do."""
+
+    config_type: ClassVar[type[DDPGConfig]]
+    trainer_type: ClassVar[type[ActorCriticTrainer]]
+    learner_type = DPGLearner
+
+    def __init__(
+        self,
+        observation_spaces: Spaces,
+        action_spaces: Spaces,
+        agent_ids: Sequence[str] | None = None,
+        net_config: Mapping[str, Any] | NetConfig | None = None,
+        *,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        agent_id_input: bool = False,
+        team_reward: TeamReward = None,
+        device: torch.device | str = "cpu",
+        seed: int | None = None,
+        actor_network: CustomByGroup = None,
+        critic_network: CustomByGroup = None,
+        **hyperparameters: Any,
+    ) -> None:
+        """Build an untrained agent.
+
+        Args:
+            observation_spaces: by agent, or a list in the order of ``agent_ids``.
+            action_spaces: likewise: Box, Discrete, MultiDiscrete or MultiBinary.
+            agent_ids: the environment's ``possible_agents``; needed unless the spaces are
+                dictionaries.
+            net_config: ``{"encoder_config": {...}, "head_config": {...}}`` for all, see
+                ``NetConfig``; under the name of a group or an agent stands what is special to it.
+                Here activations are ReLU, and heads have a layer of 128, unless it says otherwise.
+            groups: names and members; None groups by what stands before the final "_".
+            agent_id_input: show each policy which agent of its group it acts for, one-hot.
+            team_reward: train every agent on the sum or the mean of all living agents' rewards;
+                None, on its own.
+            device: of the networks; the replay is stored on the CPU.
+            seed: of weights, actions, sampling, and of the environments at each fresh start of
+                collection. None takes fresh entropy and leaves environments' seeds alone.
+            actor_network: by group, a module of your own in place of the encoder that
+                ``net_config`` describes, see ``SequenceNetwork``; or one for all.
+            critic_network: likewise, for the critic alone.
+            hyperparameters: the fields of the algorithm's configuration, for all groups.
+
+        Raises:
+            TypeError: a space or a value of the wrong kind.
+            ValueError: an unknown name, a value out of range, agents of a group with different
+                spaces; the message has what is known.
+
+        """
+        seed = checked("seed", seed, Annotated[int | None, SEED])
+        agent_id_input = checked("agent_id_input", agent_id_input, bool)
+        team = Team.resolve(observation_spaces, action_spaces, agent_ids, groups, team_reward)
+        networks = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
+        trainers = {}
+        shapes = off_policy_shapes(net_config)
+        for i, (name, (net, options)) in enumerate(team.options(shapes, hyperparameters).items()):
+            agents, config = team.grouped_agents[name], self.config_type.from_dict(options)
+            group = AgentGroup(
+                team.observation_spaces[agents[0]],
+                team.action_spaces[agents[0]],
+                net,
+                config,
+                device=device,
+                seed=team.group_seed(seed, i),
+                agents=agents,
+                identify=agent_id_input,
+                custom_networks=networks[name],
+                kind=self.trainer_type.policy_type,
+            )
+            trainers[name] = self.trainer_type(group, config)
+        self.team, self.agent_id_input = team, agent_id_input
+        self._set_up(trainers, device, seed)
+
+    def learn(
+        self, experiences: SequenceReplayBuffer | Windows | None = None
+    ) -> dict[str, OffPolicyDiagnostics]:
+        """Take the updates that are due for the steps collected since the last call.
+
+        Args:
+            experiences: a memory to sample from instead of the agent's own; or a sample, upon which
+                one update is taken.
+
+        Returns:
+            losses and what else there is to know, by group.
+
+        Raises:
+            RuntimeError: there is less in the memory than a batch, or everything is frozen.
+            FloatingPointError: a gradient was not finite; the weights are those before it.
+
+        """
+        return self._learn(experiences)
+
+
+class MADDPG(CentrallyJudged):
+    """Multi-agent deep deterministic policy gradient, each group's critic with all agents in view.
+
+    Source: Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive
+    Environments".
+    """
+
+    config_type = DDPGConfig
+    trainer_type = DDPGTrainer
+
+
+class MATD3(CentrallyJudged):
+    """MADDPG with the lesser of two critics, a noisy target and delayed actors.
+
+    Source: Ackermann et al. 2019, "Reducing Overestimation Bias in Multi-Agent Domains Using Double
+    Centralized Critics".
+    """
+
+    config_type = TD3Config
+    trainer_type = TD3Trainer

@@ -1,0 +1,201 @@
+"""Off-policy training of one group: how it explores, and what it asks of a replay.
+
+What is learned, of all groups together, is a ``Learner``'s business.
+
+Letters: E environments, A agents in the group, N = E * A rows.
+"""
+
+import math
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.acting.exploration import (
+    EpsilonExplorer,
+    OffPolicyExplorer,
+    OrnsteinUhlenbeck,
+    epsilon_of_each,
+)
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.algorithms.learner import Learner
+from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, DQNConfig, OffPolicyConfig
+from recurrent_rl.algorithms.trainer import Trainer
+from recurrent_rl.buffers.replay import ReplayLayout
+from recurrent_rl.buffers.steps import StepShapes
+from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.exploring import EpsilonGreedy, NoisyBox
+
+
+@dataclass(frozen=True)
+class OffPolicyDiagnostics:
+    """What happened to one group in one call of ``learn``: means over its updates.
+
+    Attributes:
+        updates: gradient steps that were taken.
+        values: losses and what else the algorithm notes, by name.
+
+    """
+
+    updates: int
+    values: dict[str, float]
+
+    def __getattr__(self, name: str) -> float:
+        """Return one of the values; NaN if it was not noted in this call.
+
+        Raises:
+            AttributeError: no name that could be one.
+
+        """
+        if name.startswith("_") or name == "values":
+            raise AttributeError(name)
+        return self.values.get(name, math.nan)
+
+    def to_dict(self) -> dict[str, float]:
+        """Names and values, as a logger takes them."""
+        return {**self.values, "updates": float(self.updates)}
+
+
+class OffPolicyTrainer(Trainer):
+    """What is one group's own in off-policy training.
+
+    Attributes, beside those of ``Trainer``:
+        learner: of all groups of the agent.
+        explorer: how its rows explore; None before the first collection.
+
+    """
+
+    config_type: ClassVar[type[OffPolicyConfig]]
+    policy_type: ClassVar[type[Policy]]
+    config: OffPolicyConfig
+    learner: Learner
+
+    def __init__(self, group: AgentGroup, config: OffPolicyConfig) -> None:
+        """Train ``group``, whose policy was built with the same ``config``."""
+        self.group, self.config = group, config
+        group.reward_scale = config.reward_scale
+        self.env_steps = 0
+        self.explorer: OffPolicyExplorer | None = None
+        self._explorer_state: Mapping[str, Any] | None = None
+        self._set_noise()
+
+    # --- exploration ------------------------------------------------------------------------
+
+    def _set_noise(self) -> None:
+        """Tell the policy's distribution how much to explore when asked by ``get_action``."""
+        distribution, config = self.policy.distribution, self.config
+        if isinstance(distribution, NoisyBox):
+            distribution.deviation = cast("DDPGConfig", config).expl_noise
+        elif isinstance(distribution, EpsilonGreedy):
+            distribution.epsilon = self._epsilon()
+
+    def _epsilon(self) -> float:
+        """Return the share of random actions at present."""
+        config = cast("DQNConfig", self.config)
+        if config.epsilon_per_env:
+            return config.epsilon_end
+        done = min(self.env_steps / config.epsilon_steps, 1.0)
+        return config.epsilon_start + done * (config.epsilon_end - config.epsilon_start)
+
+    def explorer_of(self, rows: int) -> OffPolicyExplorer:
+        """Return what N rows explore by: the last one, if it was for as many."""
+        if self.explorer is None or self.explorer.rows != rows:
+            self.explorer = self._new_explorer(rows)
+            if self._explorer_state is not None:
+                self.explorer.load_state_dict(self._explorer_state)
+                self._explorer_state = None
+        self.explorer.distribution = self.policy.distribution
+        return self.explorer
+
+    def _new_explorer(self, rows: int) -> OffPolicyExplorer:
+        config, group = self.config, self.group
+        if isinstance(config, DQNConfig):
+            if config.epsilon_per_env:
+                each = epsilon_of_each(config.epsilon_start, rows)
+                return EpsilonExplorer(group, rows, lambda: each)
+            return EpsilonExplorer(group, rows, self._epsilon)
+        if isinstance(config, DDPGConfig) and self._drifts():
+            return OrnsteinUhlenbeck(group, rows, self._drift)
+        return OffPolicyExplorer(group, rows)
+
+    def _drifts(self) -> bool:
+        config = self.config
+        is_box = isinstance(self.policy.distribution, NoisyBox)
+        return isinstance(config, DDPGConfig) and config.o_u_noise and is_box
+
+    def _drift(self) -> tuple[float, float, float, float]:
+        config = cast("DDPGConfig", self.config)
+        return config.expl_noise, config.mean_noise, config.theta, config.dt
+
+    # --- the replay -------------------------------------------------------------------------
+
+    def shapes(self, masked: bool) -> StepShapes:
+        """Return what one step of one row takes; ``masked``: action masks as well."""
+        policy = self.policy
+        return StepShapes(
+            policy.codec.shape,
+            policy.actions.shape,
+            policy.codec.dtype,
+            policy.actions.dtype,
+            policy.state_shapes[: policy.memory],
+            policy.extra.width,
+            policy.actions.mask_size if masked else 0,
+        )
+
+    @property
+    def layout(self) -> ReplayLayout:
+        """How its sequences lie in a replay."""
+        config = self.config
+        if not config.recurrent:
+            return ReplayLayout()
+        length = config.max_seq_len
+        return ReplayLayout(length, length - config.overlap, config.burn_in)
+
+    # --- what all trainers do ---------------------------------------------------------------
+
+    def _reconfigured(self, changes: Mapping[str, Any]) -> None:
+        self.group.reward_scale = self.config.reward_scale
+        self._set_noise()
+        self.learner.configure()
+
+    def end_rollout(self, steps: int) -> None:
+        """Note that so many environment steps have been collected."""
+        self.env_steps += steps
+        self._set_noise()
+
+    def to_data(self) -> dict[str, Any]:
+        return {
+            **self.group.to_data(),
+            "config": self.config.to_dict(),
+            "env_steps": self.env_steps,
+            "explorer": None if self.explorer is None else self.explorer.state_dict(),
+        }
+
+    @classmethod
+    def from_data(
+        cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: CustomNetworks
+    ) -> Self:
+        config = cls.config_type.from_dict(data["config"])
+        group = AgentGroup.from_data(data, config, device, custom_networks, cls.policy_type)
+        trainer = cls(group, config)
+        trainer.env_steps = data["env_steps"]
+        trainer._explorer_state = data["explorer"] or None
+        trainer._set_noise()
+        return trainer
+
+    # --- mutations --------------------------------------------------------------------------
+
+    @abstractmethod
+    def noisy_modules(self) -> list[nn.Module]: ...
+
+    def moments(self) -> list[dict[str, Tensor]]:
+        raise NotImplementedError
+
+    def replace_policy(
+        self, net_config: NetConfig, policy: Policy, moments: list[dict[str, Tensor]]
+    ) -> None:
+        raise NotImplementedError

@@ -1,0 +1,240 @@
+"""Agents that learn from a replay of what they, or others, have gone through."""
+
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recurrent_rl import checkpoint
+from recurrent_rl.acting.exploration import OrnsteinUhlenbeck
+from recurrent_rl.acting.player import Player
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.learner import Learner
+from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics, OffPolicyTrainer
+from recurrent_rl.algorithms.off_policy_configs import OffPolicyConfig
+from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorder
+from recurrent_rl.algorithms.trainer import Trainer
+from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
+from recurrent_rl.envs.rows import Observed, RowSource
+
+
+class OffPolicyAgent(Agent):
+    """The off-policy half of an agent; ``SingleAgent`` or ``MultiAgent`` is the other.
+
+    Attributes, beside those of ``Agent``:
+        trainers: what is each group's own.
+        learner: what learns, of all groups together.
+        memory: the replay; agents may share one.
+        training: ``get_action`` explores unless it is told otherwise.
+
+    """
+
+    trainers: dict[str, OffPolicyTrainer]
+    memory: SequenceReplayBuffer
+    learner: Learner
+
+    def _set_up(
+        self, trainers: Mapping[str, Trainer], device: torch.device | str, seed: int | None
+    ) -> None:
+        super()._set_up(trainers, device, seed)
+        self.memory = SequenceReplayBuffer(self.config.memory_size)
+        self.training = True
+        self._due = 0.0  # environment steps that no update has been taken for yet
+        self.learner = self._make_learner()
+        for trainer in self.trainers.values():
+            trainer.learner = self.learner
+
+    @abstractmethod
+    def _make_learner(self) -> Learner:
+        """Return what learns, with untrained critics."""
+
+    @property
+    def config(self) -> OffPolicyConfig:
+        """Hyper-parameters, of the first group; mutations may give each group its own."""
+        return next(iter(self.trainers.values())).config
+
+    # --- collecting -------------------------------------------------------------------------
+
+    def rollout_steps(self, num_envs: int) -> int:
+        return max(1, round(self.config.learn_step / num_envs))
+
+    def start_rollout(
+        self,
+        steps: int,
+        players: Sequence[Player],
+        seen: Sequence[Observed],
+        rows: RowSource,
+        continued: bool,
+    ) -> list[OffPolicyRecorder]:
+        config, memory = self.config, self.memory
+        trainers, first = list(self.trainers.items()), self.trainers[next(iter(self.trainers))]
+        parts = zip(trainers, seen, strict=True)
+        memory.fit(
+            {name: t.shapes(observed.action_mask is not None) for (name, t), observed in parts},
+            {name: trainer.group.size for name, trainer in trainers},
+            rows.num_envs,
+            first.layout,
+            prioritised=config.sampling == "priority",
+        )
+        if not continued:
+            memory.close()
+        memory.begin()
+        finals, recorders = Finals(memory), []
+        for i, ((name, trainer), player) in enumerate(zip(trainers, players, strict=True)):
+            explorer = trainer.explorer_of(player.state.rows)
+            explorer.at_first = trainer.env_steps < config.learning_starts
+            player.explorer = explorer
+            recorders.append(
+                OffPolicyRecorder(
+                    memory,
+                    name,
+                    player,
+                    finals,
+                    lambda row, i=i: rows.name(i, row),  # type: ignore[misc]
+                    self.index,
+                )
+            )
+        finals.recorders = recorders
+        return recorders
+
+    def end_rollout(self, steps: int) -> None:
+        for name, trainer in self.trainers.items():
+            self._update_statistics(name, trainer)
+            trainer.end_rollout(steps)
+        if self.env_steps > self.config.learning_starts:
+            late = self.env_steps - self.config.learning_starts
+            self._due += min(steps, late)
+
+    def _update_statistics(self, name: str, trainer: OffPolicyTrainer) -> None:
+        """Take what was seen into running statistics of observations, if there are any."""
+        preprocessor = trainer.policy.preprocessor
+        if preprocessor.norm is None and not preprocessor.image_norms:
+            return
+        obs, exists = self.memory.latest(name)
+        preprocessor.update(obs, exists)
+
+    # --- learning ---------------------------------------------------------------------------
+
+    def _learn(
+        self, experiences: SequenceReplayBuffer | Windows | None
+    ) -> dict[str, OffPolicyDiagnostics]:
+        if torch.is_inference_mode_enabled():
+            raise RuntimeError(
+                "learn: expected a call outside of torch.inference_mode, which gradients cannot "
+                "be computed in; collect and learn outside of it"
+            )
+        if not self.learner.join():
+            raise RuntimeError(
+                "learn: expected parameters that require gradients, got none, as all are frozen; "
+                "unfreeze some by agent.policy.requires_grad_(True)"
+            )
+        records: list[dict[str, dict[str, Tensor]]] = []
+        if isinstance(experiences, Windows):
+            records.append(self.learner.update(experiences)[0])
+        else:
+            memory = self.memory if experiences is None else experiences
+            for _ in range(self._updates_due()):
+                windows = self._sample(memory)
+                record, order = self.learner.update(windows)
+                if self.config.sampling == "priority":
+                    memory.set_priority(windows.slot, order.numpy())
+                records.append(record)
+        return {name: _summary([record[name] for record in records]) for name in self.trainers}
+
+    def _updates_due(self) -> int:
+        """Return how many updates the steps collected since the last ones are worth."""
+        rounds = int(self._due // self.config.learn_step)
+        self._due -= rounds * self.config.learn_step
+        return rounds * self.config.gradient_steps
+
+    def _sample(self, memory: SequenceReplayBuffer) -> Windows:
+        config = self.config
+        layout = self.trainers[next(iter(self.trainers))].layout
+        if config.batch_size > len(memory):
+            raise RuntimeError(
+                f"learn: expected at least batch_size = {config.batch_size} steps in the memory, "
+                f"got {len(memory)}; collect more first, or set learning_starts to at least that"
+            )
+        owner = -1 if config.stored_state == "zero" else self.index
+        generator = self.groups[0].generator
+        count = max(1, round(config.batch_size / layout.length))
+        if config.sampling == "episodes":
+            return memory.sample_episodes(count, generator)
+        prioritised = config.sampling == "priority"
+        return memory.sample(
+            count,
+            generator,
+            ahead=config.n_step,
+            owner=owner,
+            exponent=config.priority_exponent if prioritised else 0.0,
+            correction=config.priority_weight,
+        )
+
+    # --- exploring --------------------------------------------------------------------------
+
+    def set_training_mode(self, training: bool) -> None:
+        """Let ``get_action`` explore, or take the most likely actions, unless it is told."""
+        self.training = bool(training)
+
+    def reset_action_noise(self, indices: Sequence[int] | np.ndarray[Any, Any]) -> None:
+        """Begin drifting exploration noise at zero again, in some environments.
+
+        Collection does so by itself. Without drifting noise there is nothing to do.
+
+        Args:
+            indices: of the environments.
+
+        """
+        for trainer in self.trainers.values():
+            if isinstance(trainer.explorer, OrnsteinUhlenbeck):
+                trainer.explorer.reset([int(i) for i in indices])
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def to_checkpoint(self, save_replay: bool = False) -> dict[str, Any]:
+        return {
+            **super().to_checkpoint(),
+            "learner": self.learner.to_data(),
+            "due": self._due,
+            "training": self.training,
+            "memory": self.memory.to_data() if save_replay else None,
+        }
+
+    @classmethod
+    def from_checkpoint(
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+    ) -> Any:
+        agent = super().from_checkpoint(data, device, **networks)
+        agent.learner.load(data["learner"])
+        agent._due, agent.training = data["due"], data["training"]
+        if data["memory"] is not None:
+            agent.memory = SequenceReplayBuffer.from_data(data["memory"])
+        return agent
+
+    def save_checkpoint(self, path: str | os.PathLike[str], *, save_replay: bool = False) -> None:
+        """Save everything that training goes on from: atomically, readable in weights-only mode.
+
+        Args:
+            path: of the file.
+            save_replay: the replay as well, which exact resumption needs.
+
+        Raises:
+            FileNotFoundError: the directory does not exist.
+            PermissionError: it cannot be written.
+
+        """
+        checkpoint.save(self.to_checkpoint(save_replay), path)
+
+
+def _summary(records: Sequence[Mapping[str, Tensor]]) -> OffPolicyDiagnostics:
+    """Return means of what was noted of a group, each over the updates that have it."""
+    names = dict.fromkeys(name for record in records for name in record)
+    values = {
+        name: float(torch.stack([r[name].float() for r in records if name in r]).mean())
+        for name in names
+    }
+    return OffPolicyDiagnostics(len(records), values)

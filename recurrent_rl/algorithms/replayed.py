@@ -1,0 +1,208 @@
+"""Sampled windows run through trunks again.
+
+Letters: W places of a window, P of them from the first that is trained on, R rows (windows x
+agents), S sequences, K layers, H units, D features.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from recurrent_rl.buffers.minibatches import rectangles
+from recurrent_rl.buffers.replay import GroupWindows
+from recurrent_rl.functional.targets import NStep, n_step
+from recurrent_rl.networks.trunk import Trunk
+from recurrent_rl.recurrent.sequences import cut_sequences
+
+
+class Replayed:
+    """One group's part of sampled windows, for networks to be run over.
+
+    Windows may have starts of lives within them, and places where nothing was seen; trunks are run
+    over the sequences between, as everywhere.
+
+    Attributes:
+        windows: what was sampled, on the CPU.
+        device: of the networks.
+        places: P.
+        rows: R.
+        nstep: what decisions have led to; places count from the first that is trained on.
+
+    """
+
+    def __init__(
+        self, windows: GroupWindows, burn_in: int, length: int, device: torch.device
+    ) -> None:
+        """Args: what was sampled, places in front, those trained on, and where networks are."""
+        self.windows, self.device = windows, device
+        self._burn_in, self.length = burn_in, length
+        whole, self.rows = windows.start.shape
+        self.places = whole - burn_in
+        self._plan: _Plan | None = None
+
+    def part(self, field: Tensor, begin: int = 0, end: int | None = None) -> Tensor:
+        """Return some places of a field [W, R, ...], counted from the first trained on."""
+        stop = None if end is None else self._burn_in + end
+        return field[self._burn_in + begin : stop]
+
+    def targets(self, gamma: float, steps: int) -> NStep:
+        """Return what decisions have led to, on the CPU; see ``functional.n_step``."""
+        w = self.windows
+        fields = (w.reward, w.active, w.exists, w.start, w.terminated, w.truncated, w.final)
+        reward, active, exists, start, terminated, truncated, final = map(self.part, fields)
+        return n_step(
+            reward,
+            active,
+            exists,
+            start,
+            terminated,
+            truncated,
+            final,
+            gamma,
+            steps=steps,
+            length=self.length,
+        )
+
+    def features(self, trunk: Trunk, begin: int = 0, end: int | None = None) -> Tensor:
+        """Return a trunk's features at places ``begin`` to ``end``, [end - begin, R, D].
+
+        They are those of a row's own life up to each place; zeros where nothing was seen.
+        """
+        end = self.places if end is None else end
+        if not trunk.shapes:
+            return self._memoryless(trunk, begin, end)
+        if self._plan is None:
+            self._plan = _Plan(self)
+        return self._plan.run(trunk)[begin:end]
+
+    def _memoryless(self, trunk: Trunk, begin: int, end: int) -> Tensor:
+        observation = self.part(self.windows.obs, begin, end).to(self.device)
+        extra = self.extra(begin, end)
+        y: Tensor = trunk(trunk.inputs(observation), extra, ())[0]
+        exists = self.part(self.windows.exists, begin, end)
+        if bool(exists.all()):
+            return y
+        return y.masked_fill(~exists.to(self.device)[..., None], 0)
+
+    def extra(self, begin: int, end: int) -> Tensor | None:
+        """Return extra inputs of some places, [end - begin, R, F], or None."""
+        extra = self.windows.extra
+        return None if extra is None else self.part(extra, begin, end).to(self.device)
+
+
+class _Plan:
+    """How trunks with memory run over windows: burn-in first, then the sequences.
+
+    Attributes:
+        whole: no window has a start behind its first place, or a place without an observation.
+
+    """
+
+    def __init__(self, replayed: Replayed) -> None:
+        self._r = replayed
+        windows, device = replayed.windows, replayed.device
+        start, exists = (replayed.part(x) for x in (windows.start, windows.exists))
+        self._fresh = start[0].to(device)
+        self._burn = self._burn_in_steps()
+        self.whole = bool(exists.all()) and not bool(start[1:].any())
+        places, rows = start.shape
+        obs = replayed.part(windows.obs)
+        extra = None if windows.extra is None else replayed.part(windows.extra)
+        self._parts: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+        if self.whole:
+            moved = None if extra is None else extra.to(device)
+            self._parts.append((obs.to(device), moved, None))
+            return
+        cuts = cut_sequences(start, exists, exists, places)
+        position = torch.full((places * rows,), -1, dtype=torch.int64)
+        flat, flat_extra = obs.flatten(0, 1), None if extra is None else extra.flatten(0, 1)
+        base = 0
+        which = torch.arange(len(cuts))
+        for chosen in rectangles(which, cuts.length) if len(cuts) else []:
+            index, active = cuts.index(chosen)  # [L, S]
+            size = index.numel()
+            real = torch.arange(size) if active is None else active
+            position[index.flatten()[real]] = base + real
+            base += size
+            moved = None if flat_extra is None else flat_extra[index].to(device)
+            row = torch.where(cuts.fresh[chosen], -1, cuts.row[chosen]).to(device)
+            self._parts.append((flat[index].to(device), moved, row))
+        self._position = torch.where(position < 0, base, position).to(device)
+
+    def _burn_in_steps(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor] | None:
+        """Return what is replayed in front: the steps of each row's life that lie there."""
+        r = self._r
+        burn_in = r._burn_in
+        if not burn_in:
+            return None
+        w = r.windows
+        start, exists = w.start[:burn_in], w.exists[:burn_in]
+        time = torch.arange(burn_in)[:, None]
+        since = torch.where(start, time, -1).amax(0)  # last start, -1: none
+        taken = exists & (time >= since) & ~w.start[burn_in]
+        if not bool(taken.any()):
+            return None
+        front = (~taken).long().argsort(dim=0, stable=True)
+        longest = int(taken.sum(0).max())
+        front, row = front[:longest], torch.arange(r.rows)
+        obs = w.obs[front, row].to(r.device)
+        extra = None if w.extra is None else w.extra[front, row].to(r.device)
+        return obs, extra, taken.sum(0).to(r.device), (since >= 0).to(r.device)
+
+    def _begin(self, trunk: Trunk) -> list[Tensor]:
+        """Return all tensors of a hidden state before the first place trained on."""
+        r = self._r
+        tensors = [x.to(r.device) for x in r.windows.state]
+        if self._burn is not None:
+            obs, extra, length, fresh = self._burn
+            tensors = [x.masked_fill(fresh[:, None], 0) for x in tensors]
+            with torch.no_grad():
+                tensors[trunk.place] = trunk.run(trunk.inputs(obs), extra, length, tensors)
+        return [x.masked_fill(self._fresh[:, None], 0) for x in tensors]
+
+    def run(self, trunk: Trunk) -> Tensor:
+        """Return features [P, R, D]."""
+        begin = self._begin(trunk)
+        if self.whole:
+            obs, extra, _ = self._parts[0]
+            features: Tensor = trunk(trunk.inputs(obs), extra, begin)[0]
+            return features
+        given = []
+        for obs, extra, row in self._parts:
+            assert row is not None
+            state = [x[:, row.clamp_min(0)].masked_fill((row < 0)[:, None], 0) for x in begin]
+            given.append(trunk(trunk.inputs(obs), extra, state)[0].flatten(0, 1))
+        if not given:
+            zeros = begin[0].new_zeros(self._r.places, self._r.rows, trunk.outputs)
+            return zeros
+        flat = torch.cat((*given, given[0].new_zeros(1, trunk.outputs)))
+        return flat[self._position].view(self._r.places, self._r.rows, -1)
+
+
+def joint(own: Sequence[Tensor], others: Sequence[Tensor], group: int, windows: int) -> Tensor:
+    """Join what stands for each agent of a team, for the critics of one group.
+
+    Args:
+        own: for each group what stands for its agents, [P, B * A, Z]; here as judged.
+        others: likewise, as the other agents of the judged one.
+        group: number of the group whose critics read it.
+        windows: B.
+
+    Returns:
+        for each row of the group the judged agent's first, then those of the group's others, then
+        those of all other groups' agents, [P, B * A, *].
+
+    """
+    judged = own[group].unflatten(1, (windows, -1))  # [P, B, A, Z]
+    agents = judged.shape[2]
+    parts = [judged]
+    if agents > 1:
+        mates = others[group].unflatten(1, (windows, -1))
+        order = torch.tensor([[j for j in range(agents) if j != i] for i in range(agents)])
+        parts.append(mates[:, :, order.to(mates.device)].flatten(3))
+    for i, each in enumerate(others):
+        if i != group:
+            wide = each.unflatten(1, (windows, -1)).flatten(2)  # [P, B, A' * Z']
+            parts.append(wide[:, :, None].expand(-1, -1, agents, -1))
+    return torch.cat(parts, -1).flatten(1, 2)
