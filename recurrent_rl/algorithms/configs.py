@@ -41,7 +41,7 @@ class AlgorithmConfig(SequenceConfig, PolicyConfig, ABC):
         MUTABLE: names of those that a search may change.
         CHANGEABLE: names of those that ``reconfigure`` may change, as they act from one collection
             to the next; those of ``MUTABLE`` are among them. The others are built in.
-        COMMON: names of those of ``MUTABLE`` that all groups of an agent have in common.
+        COMMON: names of those of ``CHANGEABLE`` that all groups of an agent have in common.
         learn_step: T, steps per environment in a rollout.
 
     """

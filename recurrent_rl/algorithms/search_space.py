@@ -9,10 +9,17 @@ from typing import Any, Self
 import torch
 
 from recurrent_rl.algorithms.configs import AlgorithmConfig, PPOConfig
+from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, DQNConfig, SACConfig, TD3Config
 from recurrent_rl.validation import checked, shown, unknown_name
 
 # Of all algorithms: what a search may change is known before it is known of which.
-CONFIGS: tuple[type[AlgorithmConfig], ...] = (PPOConfig,)
+CONFIGS: tuple[type[AlgorithmConfig], ...] = (
+    PPOConfig,
+    DQNConfig,
+    DDPGConfig,
+    TD3Config,
+    SACConfig,
+)
 
 
 @dataclass(frozen=True)

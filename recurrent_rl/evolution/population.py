@@ -65,22 +65,23 @@ def create_population(
     [0.001, 0.002261]
 
     Args:
-        algo: "PPO" or "IPPO".
-        observation_space: of one environment; for IPPO the agents' spaces, a list or a dictionary.
-        action_space: of one environment; for IPPO the agents' spaces, a list or a dictionary.
-        net_config: as ``PPO`` or ``IPPO`` takes it.
-        INIT_HP: the fields of ``PPOConfig`` in upper case ("LR", "LEARN_STEP", ...); for IPPO also
-            "AGENT_IDS", "AGENT_ID_INPUT", "GROUPS" and "TEAM_REWARD". What describes the run rather
-            than an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too, and must agree with
-            what this function and the training functions are given; "MAX_STEPS" is also the
-            horizon of a learning-rate schedule. Other keys are refused.
+        algo: "PPO", "DQN", "DDPG", "TD3" or "SAC"; of teams "IPPO", "MADDPG" or "MATD3".
+        observation_space: of one environment; of teams the agents' spaces, a list or a dictionary.
+        action_space: of one environment; of teams the agents' spaces, a list or a dictionary.
+        net_config: as the algorithm's class takes it.
+        INIT_HP: the fields of the algorithm's configuration (``PPOConfig``, ``DQNConfig``, ...) in
+            upper case ("LR", "LEARN_STEP", ...); of teams also "AGENT_IDS", "AGENT_ID_INPUT",
+            "GROUPS" and "TEAM_REWARD". What describes the run rather than an agent ("MAX_STEPS",
+            "EVO_STEPS", ...) may stand there too, and must agree with what this function and the
+            training functions are given; "MAX_STEPS" is also the horizon of a learning-rate
+            schedule. Other keys are refused.
         hp_config: hyper-parameters that mutations may change.
         population_size: number of agents, at least 1.
-        num_envs: size of the vector environment, at least 1. Has no effect, as rollouts fit any
+        num_envs: size of the vector environment, at least 1. Has no effect, as agents fit any
             number of environments; accepted because scripts pass it.
         device: of the policies.
-        actor_network: as ``PPO`` or ``IPPO`` takes it; all agents start from its weights.
-        critic_network: as ``PPO`` or ``IPPO`` takes it; all agents start from its weights.
+        actor_network: as the algorithm's class takes it; all agents start from its weights.
+        critic_network: as the algorithm's class takes it; all agents start from its weights.
         seed: of the whole population; None takes fresh entropy.
         spread: the first agent starts from INIT_HP's values, the others from values spread over
             the ranges of ``hp_config``, each range cut into as many parts as there are others;

@@ -220,7 +220,7 @@ def test_wrong_ranges(arguments: Any, kind: type[Exception], message: str) -> No
 @pytest.mark.parametrize("config_type", CONFIGS)
 def test_every_mutable_name_is_a_hyperparameter(config_type: type[AlgorithmConfig]) -> None:
     assert set(config_type.MUTABLE) <= set(config_type.CHANGEABLE) <= set(config_type.names())
-    assert set(config_type.COMMON) <= set(config_type.MUTABLE)
+    assert set(config_type.COMMON) <= set(config_type.CHANGEABLE)
 
 
 @pytest.mark.parametrize(

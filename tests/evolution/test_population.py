@@ -220,10 +220,75 @@ def test_ranges_of_what_the_algorithm_does_not_have() -> None:
         create(2, hp_config=config)
 
 
-@pytest.mark.parametrize("algo", ["ppo", "DQN"])
+@pytest.mark.parametrize("algo", ["ppo", "A2C"])
 def test_unknown_algorithm(algo: str) -> None:
-    with pytest.raises(ValueError, match=f"has no option '{algo}'.*Known options: IPPO, PPO"):
+    known = "DDPG, DQN, IPPO, MADDPG, MATD3, PPO, SAC, TD3"
+    with pytest.raises(ValueError, match=f"has no option '{algo}'.*Known options: {known}"):
         create_population(algo, VECTOR, CHOICE)
+
+
+DOCUMENTED: dict[str, Any] = {
+    "BATCH_SIZE": 32,
+    "O_U_NOISE": True,
+    "EXPL_NOISE": 0.2,
+    "MEAN_NOISE": 0.0,
+    "THETA": 0.15,
+    "DT": 0.01,
+    "LR_ACTOR": 0.001,
+    "LR_CRITIC": 0.002,
+    "GAMMA": 0.95,
+    "MEMORY_SIZE": 1000,
+    "LEARN_STEP": 100,
+    "TAU": 0.01,
+    "POLICY_FREQ": 2,
+    "POP_SIZE": 2,
+}
+PAIR: dict[str, Any] = {
+    "observation_space": [VECTOR, Box(-1, 1, (5,))],
+    "action_space": [Box(-1, 1, (2,)), CHOICE],
+}
+ONE: dict[str, Any] = {"observation_space": VECTOR, "action_space": Box(-1, 1, (2,))}
+
+
+@pytest.mark.parametrize(
+    ("algo", "spaces"),
+    [
+        ("MADDPG", PAIR),
+        ("MATD3", PAIR),
+        ("DDPG", ONE),
+        ("TD3", ONE),
+        ("SAC", ONE),
+        ("DQN", {**ONE, "action_space": CHOICE}),
+    ],
+)
+def test_dictionaries_of_off_policy_algorithms(algo: str, spaces: Any) -> None:
+    init_hp = dict(DOCUMENTED)
+    if spaces is PAIR:
+        init_hp["AGENT_IDS"] = ["speaker_0", "listener_0"]
+    if algo in ("DQN", "SAC"):
+        noise = ("O_U_NOISE", "EXPL_NOISE", "MEAN_NOISE", "THETA", "DT")
+        init_hp = {key: value for key, value in init_hp.items() if key not in noise}
+    rates = ["lr_actor", "lr_critic"]
+    if algo == "DQN":
+        rates = ["lr"]
+        init_hp = {"LR": 0.001} | {
+            key: value for key, value in init_hp.items() if not key.startswith(("LR_", "POLICY_"))
+        }
+    config = HyperparameterConfig(
+        batch_size=RLParameter(8, 512, dtype=int),
+        learn_step=RLParameter(20, 200, dtype=int, grow_factor=1.5, shrink_factor=0.75),
+        **{name: RLParameter(1e-4, 1e-2) for name in rates},
+    )
+    first, second = create_population(
+        algo, **spaces, net_config=SMALL, INIT_HP=init_hp, hp_config=config, population_size=2
+    )
+    for key in init_hp.keys() - {"AGENT_IDS", "POP_SIZE"}:
+        assert getattr(first.config, key.lower()) == init_hp[key]
+    assert type(first).__name__ == algo
+    for name in config.parameters:  # of all groups alike
+        values = {getattr(trainer.config, name) for trainer in second.trainers.values()}
+        assert len(values) == 1
+        assert values != {getattr(first.config, name)}
 
 
 # --- members ------------------------------------------------------------------------------------
@@ -433,7 +498,7 @@ def test_truncated_and_foreign_files(tmp_path: Path) -> None:
     "spoil",
     [
         lambda data: data[1]["groups"][""].pop("config"),
-        lambda data: data[0].update(algorithm="DQN"),
+        lambda data: data[0].update(algorithm="A2C"),
         lambda data: data[0]["groups"][""]["policy"].popitem(),
         lambda data: data.append(None),
     ],
