@@ -6,6 +6,8 @@
     python benchmarks/learning.py connect_four_v3              # masks; wins against chance
     python benchmarks/learning.py Pendulum-v1 --feed-forward   # the same without memory
     python benchmarks/learning.py Pendulum-v1 --set lr=3e-3 num_layers=2
+    python benchmarks/learning.py Pendulum-v1 --algo SAC       # from a replay
+    python benchmarks/learning.py Pendulum-v1-observed --algo SAC  # with velocities
 
 Writes one JSON file for each run and prints the table that benchmarks/README.md shows. Training
 seconds exclude evaluation.
@@ -26,9 +28,9 @@ import pettingzoo
 import torch
 from gymnasium.wrappers import FilterObservation
 
+import recurrent_rl
 from recurrent_rl import (
     IPPO,
-    PPO,
     EarlyMessageWrapper,
     EncoderConfig,
     MaskVelocityWrapper,
@@ -43,6 +45,7 @@ from recurrent_rl.tuned import TunedSettings
 # "Reached" means that the mean over the evaluation episodes is at least this.
 TARGETS = {
     "Pendulum-v1": -200.0,
+    "Pendulum-v1-observed": -165.0,
     "CartPole-v1": 490.0,
     "MountainCarContinuous-v0": 90.0,
     "LunarLander-v3": 150.0,
@@ -77,6 +80,8 @@ def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
     def make() -> gym.Env[Any, Any]:
         if env_id.startswith("MiniGrid"):
             return grid_world(env_id)
+        if env_id.endswith("-observed"):
+            return gym.make(env_id.removesuffix("-observed"), disable_env_checker=True)
         return MaskVelocityWrapper(gym.make(env_id, disable_env_checker=True))
 
     return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
@@ -94,13 +99,15 @@ def grid_world(env_id: str) -> gym.Env[Any, Any]:
     return FilterObservation(env, ["image", "direction"])  # not the mission, a text
 
 
-def build(settings: TunedSettings, env: Any, seed: int) -> PPO | IPPO:
+def build(settings: TunedSettings, env: Any, seed: int) -> Any:
     """Build the agent for a vector's spaces."""
+    kind = getattr(recurrent_rl, settings.algo)
+    spaces: tuple[Any, ...]
     if hasattr(env, "possible_agents"):
         spaces = (env.observation_spaces, env.action_spaces, env.possible_agents)
-        return IPPO(*spaces, seed=seed, **settings.agent_options())
-    spaces = (env.single_observation_space, env.single_action_space)
-    return PPO(*spaces, seed=seed, **settings.agent_options())
+    else:
+        spaces = (env.single_observation_space, env.single_action_space)
+    return kind(*spaces, seed=seed, **settings.agent_options())
 
 
 def against_chance(agent: IPPO, games: int, seed: int) -> np.ndarray:
@@ -130,7 +137,7 @@ def against_chance(agent: IPPO, games: int, seed: int) -> np.ndarray:
     return np.array(outcomes)
 
 
-def evaluate(agent: PPO | IPPO, env: Any, episodes: int, seed: int) -> np.ndarray:
+def evaluate(agent: Any, env: Any, episodes: int, seed: int) -> np.ndarray:
     """Returns of deterministic episodes, summed over agents; of games against chance."""
     if isinstance(agent, IPPO) and agent.agent_ids == ["player_0", "player_1"]:
         return against_chance(agent, episodes, seed)
@@ -232,6 +239,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--every", type=int, help="steps between evaluations (total / 20)")
     parser.add_argument("--episodes", type=int, default=100, help="in each evaluation")
+    parser.add_argument("--algo", help="class of the agent (PPO or IPPO)")
     parser.add_argument("--feed-forward", action="store_true", help="the same without memory")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))
@@ -247,9 +255,10 @@ def main() -> None:
             changes[name] = value
     if options.feed_forward:
         changes["recurrent"] = False
-    settings = with_changes(load_tuned(options.env_id), changes)
+    settings = with_changes(load_tuned(options.env_id, options.algo), changes)
     every = options.every or settings.total_steps // 20
-    name = f"{options.env_id}{'-feed-forward' if options.feed_forward else ''}"
+    name = options.env_id + ("" if options.algo is None else f"-{options.algo}")
+    name += "-feed-forward" if options.feed_forward else ""
     name += "".join(f"-{change}" for change in options.set)
     options.out.mkdir(parents=True, exist_ok=True)
     curves = {}

@@ -18,11 +18,13 @@ class TunedSettings:
         env_id: a Gymnasium id: wrap the environment in ``MaskVelocityWrapper`` (but MiniGrid's in
             its ``OneHotPartialObsWrapper``, and leave the mission out with Gymnasium's
             ``FilterObservation``); or the name of one of PettingZoo's or of mpe2's: with "-early"
-            wrap it in ``EarlyMessageWrapper``.
+            wrap it in ``EarlyMessageWrapper``. With "-observed" it is Gymnasium's environment as it
+            is.
         num_envs: E, environments in the vector.
         total_steps: environment steps of the whole training, summed over environments.
         net_config: as ``PPO`` or ``IPPO`` takes it.
         hyperparameters: likewise.
+        algo: the name of the agent's class.
 
     """
 
@@ -31,15 +33,20 @@ class TunedSettings:
     total_steps: int
     net_config: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
+    algo: str = "PPO"
 
     def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
         """Keyword arguments for an agent, with its schedules ending at ``total_steps``."""
-        total = self.total_steps if total_steps is None else total_steps
-        return {"net_config": self.net_config, "total_steps": total, **self.hyperparameters}
+        options = {"net_config": self.net_config, **self.hyperparameters}
+        if self.algo in ON_POLICY:  # the others have none
+            options["total_steps"] = self.total_steps if total_steps is None else total_steps
+        return options
 
+
+ON_POLICY = ("PPO", "IPPO")
 
 TUNED = {
-    settings.env_id: settings
+    (settings.env_id, settings.algo): settings
     for settings in (
         TunedSettings(
             env_id="Pendulum-v1",
@@ -179,6 +186,7 @@ TUNED = {
                 "ent_coef": 0.01,
                 "normalize_reward": False,
             },
+            algo="IPPO",
         ),
         *(
             TunedSettings(
@@ -205,6 +213,7 @@ TUNED = {
                     "normalize_reward": True,
                     "share_encoders": False,
                 },
+                algo="IPPO",
             )
             for env_id, total_steps, update_epochs, forget_bias in (
                 ("simple_speaker_listener_v4", 1_000_000, 10, 0.0),
@@ -212,12 +221,59 @@ TUNED = {
                 ("simple_spread_v3", 1_000_000, 5, 0.0),
             )
         ),
+        TunedSettings(
+            env_id="Pendulum-v1",
+            num_envs=4,
+            total_steps=20_000,
+            net_config={
+                "encoder_config": {"hidden_size": [64], "hidden_state_size": 64},
+                "head_config": {"hidden_size": [128]},
+            },
+            hyperparameters={
+                "max_seq_len": 16,
+                "overlap": 8,
+                "batch_size": 512,
+                "learn_step": 4,
+                "gradient_steps": 2,
+                "learning_starts": 1000,
+                "lr_actor": 1e-3,
+                "lr_critic": 1e-3,
+                "gamma": 0.98,
+                "tau": 0.01,
+                "previous_action": True,
+            },
+            algo="SAC",
+        ),
+        TunedSettings(
+            env_id="Pendulum-v1-observed",
+            num_envs=1,
+            total_steps=20_000,
+            net_config={
+                "encoder_config": {"hidden_size": []},
+                "head_config": {"hidden_size": [256, 256]},
+            },
+            hyperparameters={
+                "recurrent": False,
+                "batch_size": 256,
+                "learn_step": 1,
+                "gradient_steps": 1,
+                "learning_starts": 1000,
+                "lr_actor": 1e-3,
+                "lr_critic": 1e-3,
+                "gamma": 0.98,
+            },
+            algo="SAC",
+        ),
     )
 }
 
 
-def load_tuned(env_id: str) -> TunedSettings:
+def load_tuned(env_id: str, algo: str | None = None) -> TunedSettings:
     """Return the settings for an environment.
+
+    Args:
+        env_id: see ``TunedSettings``.
+        algo: the name of an agent's class, "SAC" for example; None: PPO or IPPO.
 
     Raises:
         TypeError: no text.
@@ -228,11 +284,18 @@ def load_tuned(env_id: str) -> TunedSettings:
         raise TypeError(
             f"env_id: expected the name of an environment, got a {type(env_id).__name__}"
         )
-    if env_id not in TUNED:
-        near = difflib.get_close_matches(env_id, TUNED, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(
-            f"load_tuned: no tuned settings for the env_id {env_id!r}{hint}; known: "
-            f"{', '.join(TUNED)}"
-        )
-    return TUNED[env_id]
+    wanted = ON_POLICY if algo is None else (algo,)
+    for name in wanted:
+        if (env_id, name) in TUNED:
+            return TUNED[env_id, name]
+    known = [env for env, name in TUNED if name in wanted]
+    if not known:
+        names = dict.fromkeys(name for _, name in TUNED)
+        raise ValueError(f"algo: expected one of {list(names)} or None, got {algo!r}")
+    near = difflib.get_close_matches(env_id, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    of = "" if algo is None else f" with {algo}"
+    raise ValueError(
+        f"load_tuned: no tuned settings for the env_id {env_id!r}{of}{hint}; known: "
+        f"{', '.join(known)}"
+    )
