@@ -13,7 +13,7 @@ from torch import Tensor
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import SampledNoise
 from recurrent_rl.networks.exploring import EDGE, EpsilonGreedy
-from recurrent_rl.spaces.actions import BoxCodec
+from recurrent_rl.spaces.actions import LARGEST_BOUND, BoxCodec, IntegerBoxCodec
 from recurrent_rl.spaces.array import Array
 
 
@@ -25,6 +25,10 @@ class OffPolicyExplorer(SampledNoise):
         super().__init__(group.policy.distribution, rows, group.generator, group.device)
         self._actions = group.policy.actions
         self.at_first = False  # actions are uniformly random
+
+    def restart(self) -> None:
+        """Forget noise that was drawn for steps of a collection that broke off."""
+        self._noise.clear()
 
     def instead(self, mask: Tensor | None) -> Tensor | None:
         if not self.at_first:
@@ -41,12 +45,17 @@ class OffPolicyExplorer(SampledNoise):
 
     def _uniform_numbers(self) -> Tensor:
         """Return stored Box actions that are uniform within bounds; without, standard normal."""
-        assert isinstance(self._actions, BoxCodec)
-        shape = self.rows, self._actions.features
-        if not self._actions.squash:
-            return torch.randn(shape, generator=self.generator).to(self.device)
-        share = torch.rand(shape, generator=self.generator).to(self.device)
-        return (2 * share - 1).clamp(-EDGE, EDGE).atanh()
+        codec = self._actions
+        assert isinstance(codec, BoxCodec)
+        shape = self.rows, codec.features
+        if codec.squash:
+            share = torch.rand(shape, generator=self.generator).to(self.device)
+            return (2 * share - 1).clamp(-EDGE, EDGE).atanh()
+        drawn = torch.randn(shape, generator=self.generator).to(self.device)
+        if isinstance(codec, IntegerBoxCodec):  # takes it for uniform whole numbers as it is
+            return drawn
+        within = codec.low + torch.special.ndtr(drawn) * (codec.high - codec.low)
+        return torch.where(codec.half_range <= LARGEST_BOUND, within, drawn)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
@@ -131,4 +140,6 @@ class OrnsteinUhlenbeck(OffPolicyExplorer):
         return {"state": self.state}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        self.state = state["state"].cpu().clone()
+        saved = state["state"].cpu()
+        if saved.shape == self.state.shape:  # others are of other environments
+            self.state = saved.clone()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.algorithms.learner import (
+    LEAST_PRIORITY,
     Known,
     Learner,
     Network,
@@ -27,6 +28,7 @@ from recurrent_rl.algorithms.learner import (
 from recurrent_rl.algorithms.off_policy_configs import ActorCriticConfig, DDPGConfig, SACConfig
 from recurrent_rl.algorithms.replayed import Replayed, joint
 from recurrent_rl.buffers.replay import Windows
+from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.distributions import DiagonalGaussian
 from recurrent_rl.networks.exploring import NoisyBox
 from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
@@ -109,6 +111,9 @@ class ActorCriticLearner(Learner):
             norm = config.max_grad_norm
             network.max_norm = math.inf if norm is None else norm
 
+    def acting(self) -> Iterator[Policy]:
+        yield from self.policies.values()
+
     def networks(self) -> Iterator[tuple[str, Network]]:
         yield "critic", self._of_critic
         for name, network in self._of_actors.items():
@@ -143,11 +148,10 @@ class ActorCriticLearner(Learner):
             )
             for name, replay in replays.items()
         }
-        self.updates += 1
         records: dict[str, dict[str, Tensor]] = {name: {} for name in replays}
         if not any(len(each.place) for each in known.values()):
-            return records, torch.ones(len(windows))
-        acts = self.updates % self.config.policy_freq == 0
+            return records, torch.full((len(windows),), LEAST_PRIORITY)
+        acts = (self.updates + 1) % self.config.policy_freq == 0
         acting = self._actor_features(replays, acts)
         targets = self._targets(replays, known, acting)
         features = {
@@ -162,6 +166,7 @@ class ActorCriticLearner(Learner):
                     self._learn_actor(name, replays, known[name], seen, acting, records[name])
             for _, target in self.targets():
                 target.move(self.config.tau)
+        self.updates += 1  # only now: an update that fails is none
         return records, order
 
     def _actor_features(self, replays: Replays, acts: bool) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from recurrent_rl.algorithms.learner import (
+    LEAST_PRIORITY,
     Known,
     Learner,
     Network,
@@ -22,6 +23,7 @@ from recurrent_rl.algorithms.off_policy_configs import DQNConfig
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.functional.targets import rescaled, unscaled
+from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.exploring import forbid
 from recurrent_rl.networks.off_policy import QNetwork
 
@@ -44,6 +46,7 @@ class DQNLearner(Learner):
     def __init__(self, name: str, policy: QNetwork, config: DQNConfig) -> None:
         """Learn for group ``name``."""
         self.name, self.policy, self.config = name, policy, config
+        policy.rescaled = config.rescale
         trunk = policy.trunk
         parts: dict[str, list[nn.Module]] = {"lr": [trunk, policy.q_head]}
         if config.lr_encoder is not None:
@@ -62,6 +65,9 @@ class DQNLearner(Learner):
         norm = self.config.max_grad_norm
         self.network.max_norm = float("inf") if norm is None else norm
 
+    def acting(self) -> Iterator[Policy]:
+        yield self.policy
+
     def networks(self) -> Iterator[tuple[str, Network]]:
         yield "values", self.network
 
@@ -77,6 +83,8 @@ class DQNLearner(Learner):
         known = known_decisions(
             nstep, windows.weight, group.agents, config.reward_scale, policy.device
         )
+        if not len(known.place):
+            return {self.name: {}}, torch.full((len(windows),), LEAST_PRIORITY)
         online = self._online(replay)
         values = policy.q_head(known.pick(online[: replay.length]))
         action = known.pick(replay.part(group.action, 0, replay.length).to(policy.device))
@@ -87,9 +95,9 @@ class DQNLearner(Learner):
             each = error.square()
         else:
             each = F.huber_loss(chosen, target, reduction="none", delta=config.huber)
-        loss = (known.weight * each).sum() / max(len(each), 1)
-        norm = self.network.step(loss) if len(each) else loss.new_zeros(())
-        self.updates += 1
+        loss = (known.weight * each).sum() / len(each)
+        norm = self.network.step(loss)
+        self.updates += 1  # only now: an update that fails is none
         if self.updates % config.target_update == 0:
             self.target.move(config.tau)
         record = {"loss": loss.detach(), "value": chosen.detach().mean(), "grad_norm": norm}
@@ -110,8 +118,6 @@ class DQNLearner(Learner):
         """
         config, policy = self.config, self.policy
         trunk, head = self.target.module
-        if not len(known.place):
-            return known.reward
         rows = replay.rows
         first, last = int(known.place.min()) // rows, int(known.place.max()) // rows
         place = known.place - first * rows

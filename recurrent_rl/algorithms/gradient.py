@@ -18,7 +18,7 @@ def gradient_step(
         also: other losses, of parameters of their own, whose gradients are computed with it.
 
     Raises:
-        FloatingPointError: the norm is not finite; the weights are those before the step.
+        FloatingPointError: loss or norm are not finite; the weights are those before the step.
 
     """
     for optimizer in optimizers:
@@ -27,7 +27,7 @@ def gradient_step(
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
     norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-    if not torch.isfinite(norm):
+    if not torch.isfinite(norm + loss.detach()):  # of a clipped error only the loss is infinite
         raise FloatingPointError(
             f"learn: expected a finite gradient, got norm {norm.item()} (loss {loss.item()}); the "
             f"weights are those before this step. Lower lr or reward_scale, or set "

@@ -16,7 +16,10 @@ from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.functional.targets import NStep
+from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.off_policy import copied, move_towards
+
+LEAST_PRIORITY = 1e-6  # so that no window is out of reach for good
 
 
 class Parts(nn.ModuleList):
@@ -54,6 +57,7 @@ class Network:
             if any(True for _ in part.parameters())
         }
         self.max_norm = math.inf
+        self._moving = list(self.optimizers.values())
 
     def set_step_sizes(self, step_sizes: Mapping[str, float]) -> None:
         """Change step sizes."""
@@ -62,12 +66,14 @@ class Network:
 
     def join(self) -> bool:
         """Step exactly what requires gradients; whether there is anything."""
-        joined = [opt.join(self.parts[name]) for name, opt in self.optimizers.items()]
-        return any(joined)
+        self._moving = [opt for name, opt in self.optimizers.items() if opt.join(self.parts[name])]
+        return bool(self._moving)
 
     def step(self, loss: Tensor) -> Tensor:
-        """Take a gradient step; return the norm before clipping."""
-        adams = [optimizer.adam for optimizer in self.optimizers.values()]
+        """Take a gradient step; return the norm before clipping: 0 where everything is frozen."""
+        if not self._moving:
+            return loss.new_zeros(())
+        adams = [optimizer.adam for optimizer in self._moving]
         return gradient_step(loss, *adams, max_norm=self.max_norm)
 
     def to_data(self) -> dict[str, Any]:
@@ -90,26 +96,38 @@ class Target:
 
     def __init__(self, source: nn.Module, shared: Sequence[nn.Module] = ()) -> None:
         """Copy ``source``; its parts in ``shared`` stay one with it."""
-        self.source = source
+        self.source, self._shared = source, list(shared)
         self.module: Any = copied(source, shared)
-        held = {id(p) for part in shared for p in part.parameters()}
-        pairs = zip(self.module.parameters(), source.parameters(), strict=True)
-        self._pairs = [(new, old) for new, old in pairs if id(old) not in held]
+        self.join()
+
+    def join(self) -> None:
+        """Look up the source's weights, in whose place there may be others by now."""
+        shared = [x for part in self._shared for x in (*part.parameters(), *part.buffers())]
+        held = set(map(id, shared))
+        self._pairs, self._buffers = (
+            [(new, old) for new, old in zip(copy, source, strict=True) if id(old) not in held]
+            for copy, source in (
+                (self.module.parameters(), self.source.parameters()),
+                (self.module.buffers(), self.source.buffers()),
+            )
+        )
 
     def move(self, tau: float) -> None:
-        """Go a share ``tau`` of the way to the source."""
+        """Go a share ``tau`` of the way to the source; buffers, as statistics are, all of it."""
         if self._pairs:
             target, source = zip(*self._pairs, strict=True)
             move_towards([p.data for p in target], [p.data for p in source], tau)
+        for new, old in self._buffers:
+            new.copy_(old)
 
     def to_data(self) -> list[Tensor]:
-        """Return its parameters."""
-        return [target.detach() for target, _ in self._pairs]
+        """Return its parameters and buffers."""
+        return [target.detach() for target, _ in (*self._pairs, *self._buffers)]
 
     def load(self, data: Sequence[Tensor]) -> None:
         """Take over what ``to_data`` gave."""
         with torch.no_grad():
-            for (target, _), saved in zip(self._pairs, data, strict=True):
+            for (target, _), saved in zip((*self._pairs, *self._buffers), data, strict=True):
                 target.copy_(saved)
 
 
@@ -185,9 +203,9 @@ def priorities(error: Tensor, row: Tensor, agents: int, windows: int, mix: float
     """
     size, window = error.detach().abs().cpu(), row // agents
     count = torch.bincount(window, minlength=windows).clamp_min(1)
-    mean = torch.zeros(windows).index_add_(0, window, size) / count
-    greatest = torch.zeros(windows).scatter_reduce_(0, window, size, "amax")
-    return (mix * greatest + (1 - mix) * mean).clamp_min(1e-6)
+    mean = size.new_zeros(windows).index_add_(0, window, size) / count
+    greatest = size.new_zeros(windows).scatter_reduce_(0, window, size, "amax")
+    return (mix * greatest + (1 - mix) * mean).clamp_min(LEAST_PRIORITY)
 
 
 class Learner(ABC):
@@ -199,6 +217,10 @@ class Learner(ABC):
     """
 
     updates: int = 0
+
+    @abstractmethod
+    def acting(self) -> Iterator[Policy]:
+        """All groups' policies."""
 
     @abstractmethod
     def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
@@ -217,8 +239,26 @@ class Learner(ABC):
         """Take over step sizes and what else may have changed in configurations."""
 
     def join(self) -> bool:
-        """Prepare for updates; whether any parameter is trained."""
-        joined = [network.join() for _, network in self.networks()]
+        """Prepare for updates, whatever was done to weights since; whether any is trained.
+
+        Raises:
+            RuntimeError: a part of a policy was replaced by one that no optimiser has.
+
+        """
+        networks = [network for _, network in self.networks()]
+        parts = [part for network in networks for part in network.parts.values()]
+        trained = {id(p) for part in parts for p in part.parameters()}
+        for policy in self.acting():
+            policy.check_parts()
+            if any(id(p) not in trained for p in policy.trained_parameters()):
+                raise RuntimeError(
+                    "policy: expected the trunks and heads that it was built with, got another "
+                    "module in the place of one, which would not be trained; copy weights into the "
+                    "old one, or build the agent with actor_network=... instead"
+                )
+        for _, target in self.targets():
+            target.join()
+        joined = [network.join() for network in networks]
         return any(joined)
 
     def to_data(self) -> dict[str, Any]:

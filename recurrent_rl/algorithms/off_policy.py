@@ -101,8 +101,17 @@ class OffPolicyTrainer(Trainer):
         done = min(self.env_steps / config.epsilon_steps, 1.0)
         return config.epsilon_start + done * (config.epsilon_end - config.epsilon_start)
 
+    def _epsilons(self, rows: int) -> Tensor | float:
+        """Return the share of each of N rows, or one for all, at present."""
+        config = cast("DQNConfig", self.config)
+        if config.epsilon_per_env:
+            return epsilon_of_each(config.epsilon_start, rows)
+        return self._epsilon()
+
     def explorer_of(self, rows: int) -> OffPolicyExplorer:
         """Return what N rows explore by: the last one, if it was for as many."""
+        if self.explorer is not None:
+            self.explorer.restart()
         if self.explorer is None or self.explorer.rows != rows:
             self.explorer = self._new_explorer(rows)
             if self._explorer_state is not None:
@@ -114,10 +123,7 @@ class OffPolicyTrainer(Trainer):
     def _new_explorer(self, rows: int) -> OffPolicyExplorer:
         config, group = self.config, self.group
         if isinstance(config, DQNConfig):
-            if config.epsilon_per_env:
-                each = epsilon_of_each(config.epsilon_start, rows)
-                return EpsilonExplorer(group, rows, lambda: each)
-            return EpsilonExplorer(group, rows, self._epsilon)
+            return EpsilonExplorer(group, rows, lambda: self._epsilons(rows))
         if isinstance(config, DDPGConfig) and self._drifts():
             return OrnsteinUhlenbeck(group, rows, self._drift)
         return OffPolicyExplorer(group, rows)

@@ -20,6 +20,7 @@ from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorde
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.envs.rows import Observed, RowSource
+from recurrent_rl.validation import shown
 
 
 class OffPolicyAgent(Agent):
@@ -127,6 +128,11 @@ class OffPolicyAgent(Agent):
                 "learn: expected a call outside of torch.inference_mode, which gradients cannot "
                 "be computed in; collect and learn outside of it"
             )
+        if not isinstance(experiences, SequenceReplayBuffer | Windows | None):
+            raise TypeError(
+                f"learn: expected a SequenceReplayBuffer to sample from, what one has sampled, or "
+                f"nothing for the agent's own memory, got {shown(experiences)}"
+            )
         if not self.learner.join():
             raise RuntimeError(
                 "learn: expected parameters that require gradients, got none, as all are frozen; "
@@ -137,19 +143,15 @@ class OffPolicyAgent(Agent):
             records.append(self.learner.update(experiences)[0])
         else:
             memory = self.memory if experiences is None else experiences
-            for _ in range(self._updates_due()):
+            rounds = int(self._due // self.config.learn_step)
+            for _ in range(rounds * self.config.gradient_steps):
                 windows = self._sample(memory)
                 record, order = self.learner.update(windows)
                 if self.config.sampling == "priority":
                     memory.set_priority(windows.slot, order.numpy())
                 records.append(record)
+            self._due -= rounds * self.config.learn_step  # only now, if nothing has failed
         return {name: _summary([record[name] for record in records]) for name in self.trainers}
-
-    def _updates_due(self) -> int:
-        """Return how many updates the steps collected since the last ones are worth."""
-        rounds = int(self._due // self.config.learn_step)
-        self._due -= rounds * self.config.learn_step
-        return rounds * self.config.gradient_steps
 
     def _sample(self, memory: SequenceReplayBuffer) -> Windows:
         config = self.config

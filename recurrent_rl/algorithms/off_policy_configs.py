@@ -124,6 +124,7 @@ class DQNConfig(OffPolicyConfig, QPolicyConfig):
         epsilon_per_env: instead of a schedule give environment i of E the share
             ``epsilon_start ** (1 + 7 i / (E - 1))``, for good (Horgan et al. 2018).
         target_update: updates between two of the target network.
+        share_encoders: always, as there is one network.
 
     """
 
@@ -136,6 +137,7 @@ class DQNConfig(OffPolicyConfig, QPolicyConfig):
     epsilon_steps: Annotated[int, COUNT] = 10_000
     epsilon_per_env: bool = False
     target_update: Annotated[int, COUNT] = 1
+    share_encoders: bool = True
 
     MUTABLE: ClassVar[tuple[str, ...]] = (*_COMMON, "lr", "epsilon_end", "target_update")
     CHANGEABLE: ClassVar[tuple[str, ...]] = (
@@ -147,6 +149,20 @@ class DQNConfig(OffPolicyConfig, QPolicyConfig):
         "epsilon_steps",
         "epsilon_per_env",
     )
+
+    def __post_init__(self) -> None:
+        """Check single fields, then the ones that depend on each other."""
+        super().__post_init__()
+        if not self.share_encoders:
+            raise ValueError(
+                "DQNConfig.share_encoders: expected True, as one network both acts and judges, got "
+                "False; leave it out"
+            )
+        if self.epsilon_per_env and self.epsilon_start == 1:
+            raise ValueError(
+                "DQNConfig.epsilon_start: expected less than 1 with epsilon_per_env=True, as any "
+                "power of 1 is 1 and all actions would be random, got 1; 0.4 is usual"
+            )
 
 
 @dataclass(frozen=True)

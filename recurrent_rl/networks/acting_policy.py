@@ -5,7 +5,7 @@ extra inputs (previous action, previous reward, identity).
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import gymnasium as gym
 import torch
@@ -70,8 +70,11 @@ class Policy(nn.Module):
         extra: what the policy sees beside the observation.
         state_shapes: (K, H) of each tensor of a hidden state.
         memory: how many of these are the trunks', the first.
+        one_trunk: there is no critic beside what acts.
 
     """
+
+    one_trunk: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -123,7 +126,12 @@ class Policy(nn.Module):
         self, net: NetConfig, config: PolicyConfig, networks: CustomNetworks
     ) -> list[Trunk]:
         asked = [("actor_network", networks.actor)]
-        if networks.critic is not None or not config.share_encoders:
+        if self.one_trunk and networks.critic is not None:
+            raise ValueError(
+                "critic_network: expected None, as this algorithm's one network both acts and "
+                "judges, got a module; give it as actor_network"
+            )
+        if not self.one_trunk and (networks.critic is not None or not config.share_encoders):
             asked.append(("critic_network", networks.critic))
         preprocessor = Preprocessor(self.codec, config.normalize_obs)
         trunks: list[Trunk] = []

@@ -54,6 +54,7 @@ class EpsilonGreedy(ActionDistribution):
         return probabilities
 
     def log_prob(self, dist_params: Tensor, action: Tensor) -> Tensor:
+        """Log-probability; of what is never chosen that of the least number there is, finite."""
         chosen = self._probabilities(dist_params).gather(-1, action.unsqueeze(-1)).squeeze(-1)
         return chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log()
 
@@ -65,9 +66,11 @@ class EpsilonGreedy(ActionDistribution):
 def forbid(values: Tensor, mask: Tensor) -> Tensor:
     """Return values [..., n] with forbidden actions (False in ``mask``) below all that are allowed.
 
-    A finite floor, so that no sum of it is NaN.
+    A finite floor, so that no sum of it is NaN. Where nothing is allowed, as in the last state of a
+    life, nothing is known of what might have been, and all values stay.
     """
-    return values.masked_fill(~mask, torch.finfo(values.dtype).min / 2)
+    forbidden = ~mask & mask.any(-1, keepdim=True)
+    return values.masked_fill(forbidden, torch.finfo(values.dtype).min / 2)
 
 
 def allowed(values: Tensor) -> Tensor:
@@ -84,6 +87,7 @@ class NoisyBox(ActionDistribution):
 
     Attributes:
         size: A.
+        free: how many of these numbers bounds leave a choice; the others have no part in densities.
         squash: whether stored actions are squashed on their way to the environment.
         deviation: of independent normal noise, in half ranges of the space (without bounds, in the
             space's own units); >= 0.
@@ -95,6 +99,8 @@ class NoisyBox(ActionDistribution):
         super().__init__()
         self.size = self.outputs = codec.features
         self.squash, self.deviation = codec.squash, deviation
+        self._codec = [codec]  # in a list, so that it is no part of this module
+        self.free = int((~codec.fixed).sum())
 
     def dist_params(self, outputs: Tensor, mask: Tensor | None = None) -> Tensor:
         return outputs
@@ -116,12 +122,15 @@ class NoisyBox(ActionDistribution):
             return dist_params.new_zeros(dist_params.shape[:-1])
         mean, given = (x.tanh() if self.squash else x for x in (dist_params, action))
         z = (given - mean) / self.deviation
-        each = 0.5 * z.square() + math.log(self.deviation) + 0.5 * math.log(2 * math.pi)
-        return -each.sum(-1)
+        if self.free < self.size:
+            z = z.masked_fill(self._codec[0].fixed, 0)
+        norm = self.free * (math.log(self.deviation) + 0.5 * math.log(2 * math.pi))
+        log_prob: Tensor = -0.5 * z.square().sum(-1) - norm
+        return log_prob
 
     def entropy(self, dist_params: Tensor) -> Tensor:
         """Entropy of independent noise [nats], likewise."""
         each = 0.0
         if self.deviation > 0:
             each = math.log(self.deviation) + 0.5 * math.log(2 * math.pi * math.e)
-        return dist_params.new_full(dist_params.shape[:-1], self.size * each)
+        return dist_params.new_full(dist_params.shape[:-1], self.free * each)

@@ -12,6 +12,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.functional.targets import unscaled
 from recurrent_rl.networks.acting_policy import Acted, CustomNetworks, Policy
 from recurrent_rl.networks.configs import HeadConfig, NetConfig, PolicyConfig, QPolicyConfig
 from recurrent_rl.networks.critic_actions import CriticActions
@@ -56,8 +57,12 @@ class QNetwork(Policy):
 
     Attributes, beside those of ``Policy``:
         q_head: from features to the values.
+        rescaled: what it gives is squeezed, see ``functional.rescaled``.
 
     """
+
+    one_trunk = True
+    rescaled: bool = False
 
     def __init__(
         self,
@@ -105,7 +110,9 @@ class QNetwork(Policy):
         return self._explore.dist_params(self.q_head(features), mask)
 
     def chosen_value(self, acted: Acted) -> Tensor:
-        return acted.dist_params.gather(-1, acted.action[..., None]).squeeze(-1)
+        """Q of what was chosen, in units of scaled rewards, [N]."""
+        value = acted.dist_params.gather(-1, acted.action[..., None]).squeeze(-1)
+        return unscaled(value) if self.rescaled else value
 
     def heads(self) -> list[tuple[str, int, str, nn.Module]]:
         width = self._ends[0].outputs
@@ -193,7 +200,7 @@ class OffPolicyActor(Policy):
     def chosen_value(self, acted: Acted) -> Tensor:
         """Q of what was chosen, [N]; NaN in a team, where it depends on all agents' actions."""
         if not self._critic:
-            return torch.full(acted.dist_params.shape[:1], torch.nan)
+            return acted.dist_params.new_full(acted.dist_params.shape[:1], torch.nan)
         (critic,) = self._critic
         return critic.of_one(acted.critic_features, acted.action, acted.dist_params)
 
