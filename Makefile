@@ -28,6 +28,14 @@ help:  ## list these commands
 pendulum: $(VENV)/.installed-tutorials  ## train an agent that remembers, on Pendulum without velocities
 	$(RUN) tutorials/pendulum.py $(ARGS)
 
+.PHONY: replay
+replay: $(VENV)/.installed-tutorials  ## learn Pendulum without velocities from a replay, beside PPO
+	$(RUN) tutorials/pendulum_off_policy.py $(ARGS)
+
+.PHONY: matd3
+matd3: $(VENV)/.installed-tutorials  ## train a speaker and a listener by critics that see what both do
+	$(RUN) tutorials/speaker_listener_matd3.py $(ARGS)
+
 .PHONY: speaker
 speaker: $(VENV)/.installed-tutorials  ## train a speaker and a listener who must remember what it heard
 	$(RUN) tutorials/speaker_listener.py $(ARGS)
