@@ -30,7 +30,7 @@ from recurrent_rl.algorithms.replayed import Replayed, joint
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.distributions import DiagonalGaussian
-from recurrent_rl.networks.exploring import NoisyBox
+from recurrent_rl.networks.exploring import NoisyBox, allowed
 from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
 from recurrent_rl.spaces.actions import BoxCodec
 
@@ -391,7 +391,11 @@ class DPGLearner(ActorCriticLearner):
         joined = known.pick(self._join(own, blocks, group, windows))
         value = self.critic.values(name, joined)[0].mean()
         (slope,) = torch.autograd.grad(value, leaf)
-        norm = self._of_actors[name].step(-(slope * action).sum())
+        surrogate = -(slope * action).sum()
+        if (weight := self.configs[name].action_reg) > 0:
+            given = known.pick(params)
+            surrogate = surrogate + weight * given[allowed(given)].square().mean()
+        norm = self._of_actors[name].step(surrogate)
         record |= {"actor_loss": -value.detach(), "actor_grad_norm": norm}
 
 

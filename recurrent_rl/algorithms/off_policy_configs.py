@@ -227,6 +227,9 @@ class DDPGConfig(ActorCriticConfig):
         dt: time of a step, in the process.
         policy_noise: deviation of noise added to the target policy's actions.
         noise_clip: greatest size of that noise.
+        action_reg: weight, in the actor's loss, of the mean square of what its head gives: actions
+            before they are squashed, or log-probabilities. It keeps them from where squashing has
+            no slope; Lowe et al.'s own code has 1e-3.
 
     """
 
@@ -240,6 +243,7 @@ class DDPGConfig(ActorCriticConfig):
     dt: Annotated[float, POSITIVE] = 0.01
     policy_noise: Annotated[float, NON_NEGATIVE] = 0.0
     noise_clip: Annotated[float, NON_NEGATIVE] = 0.5
+    action_reg: Annotated[float, NON_NEGATIVE] = 0.0
 
     MUTABLE: ClassVar[tuple[str, ...]] = (*ActorCriticConfig.MUTABLE, "expl_noise")
     CHANGEABLE: ClassVar[tuple[str, ...]] = (
@@ -250,6 +254,7 @@ class DDPGConfig(ActorCriticConfig):
         "dt",
         "policy_noise",
         "noise_clip",
+        "action_reg",
     )
 
 
