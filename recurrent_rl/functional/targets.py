@@ -140,5 +140,7 @@ def rescaled(value: Tensor) -> Tensor:
 
 def unscaled(value: Tensor) -> Tensor:
     """Undo ``rescaled``."""
-    root = (1 + 4 * RESCALING * (value.abs() + 1 + RESCALING)).sqrt()
-    return value.sign() * (((root - 1) / (2 * RESCALING)).square() - 1)
+    size = value.abs() + 1 + RESCALING
+    # (root - 1) / (2 eps), without the difference that float32 would lose four digits in.
+    ratio = 2 * size / ((1 + 4 * RESCALING * size).sqrt() + 1)
+    return value.sign() * (ratio.square() - 1)
