@@ -16,6 +16,7 @@ seconds exclude evaluation.
 import argparse
 import ast
 import dataclasses
+import functools
 import importlib
 import json
 import time
@@ -56,12 +57,15 @@ TARGETS = {
     "simple_spread_v3": -45.0,
 }
 EVAL_ENVS = 25
+CONTINUOUS = ("MADDPG", "MATD3")  # mpe2's environments with forces rather than choices for these
 HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
 # Training begins with more: up to a share of all steps, so many are heard (None: all).
 HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
 
 
-def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
+def vector(
+    env_id: str, num_envs: int, heard: int | None = HEARD_STEPS, *, continuous: bool = False
+) -> Any:
     """Build a vector of environments: without velocities, of images, or of several agents."""
     if env_id.startswith("connect_four"):
         return make_multi_agent_vect_envs(connect_four, num_envs, should_async_vector=False)
@@ -70,9 +74,10 @@ def vector(env_id: str, num_envs: int, heard: int | None = HEARD_STEPS) -> Any:
         module = importlib.import_module(f"mpe2.{name}")
 
         def make_multi() -> Any:
-            env = module.parallel_env(max_cycles=25)
+            env = module.parallel_env(max_cycles=25, continuous_actions=continuous)
             if early and heard is not None:
-                env = EarlyMessageWrapper(env, heard, silent={"speaker_0": 0})
+                silent = np.zeros(3, np.float32) if continuous else 0
+                env = EarlyMessageWrapper(env, heard, silent={"speaker_0": silent})
             return env
 
         return make_multi_agent_vect_envs(make_multi, num_envs, should_async_vector=False)
@@ -174,12 +179,13 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
 
 def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
     """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
-    env = vector(settings.env_id, settings.num_envs)
+    make = functools.partial(vector, settings.env_id, continuous=settings.algo in CONTINUOUS)
+    env = make(settings.num_envs)
     stages = [(1.0, env)]
     if settings.env_id.endswith("-early"):
-        easier = [(s, vector(settings.env_id, settings.num_envs, n)) for s, n in HEARD_AT_FIRST]
+        easier = [(s, make(settings.num_envs, n)) for s, n in HEARD_AT_FIRST]
         stages = easier + stages
-    eval_env = vector(settings.env_id, EVAL_ENVS)
+    eval_env = make(EVAL_ENVS)
     agent = build(settings, env, seed)
     curve, seconds, due = [], 0.0, every
     while agent.env_steps < settings.total_steps:

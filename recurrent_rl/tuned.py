@@ -264,6 +264,35 @@ TUNED = {
             },
             algo="SAC",
         ),
+        *(
+            TunedSettings(
+                env_id=env_id,
+                num_envs=25,
+                total_steps=1_000_000,
+                net_config={
+                    "encoder_config": {"hidden_size": [64]},
+                    "head_config": {"hidden_size": [64]},
+                },
+                hyperparameters={
+                    "recurrent": False,
+                    "memory_size": 200_000,
+                    "batch_size": 256,
+                    "learn_step": 25,
+                    "learning_starts": 2_500,
+                    "gamma": 0.9,
+                    "tau": 0.01,
+                    "lr_actor": 5e-4 if algo == "MATD3" else 1e-3,
+                    "lr_critic": 3e-3,
+                    "o_u_noise": False,
+                    "expl_noise": 0.3,
+                    "action_reg": 1e-2,
+                    "team_reward": "mean",
+                },
+                algo=algo,
+            )
+            for env_id in ("simple_speaker_listener_v4", "simple_spread_v3")
+            for algo in ("MADDPG", "MATD3")
+        ),
     )
 }
 

@@ -105,6 +105,33 @@ def test_evolution_benchmark_compares_workers(tmp_path):
 
 
 @pytest.mark.slow
+def test_off_policy_tutorial_writes_what_it_promises(tmp_path):
+    pytest.importorskip("matplotlib")
+    out = run(tmp_path, str(ROOT / "tutorials" / "pendulum_off_policy.py"), "--seed", "1")
+    folder = tmp_path / "runs" / "pendulum_off_policy"
+    assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("SAC_with_memory", "SAC_without_memory", "PPO_with_memory"):
+        assert (folder / f"{name}.pt").exists()
+        header = (folder / name / "metrics.csv").read_text().splitlines()[0]
+        assert "train/return" in header
+    for name in ("SAC with memory", "SAC without memory", "PPO with memory"):
+        assert f"{name}: return" in out
+    assert "One episode by hand" in out
+
+
+@pytest.mark.slow
+def test_matd3_tutorial_writes_what_it_promises(tmp_path):
+    for package in ("matplotlib", "mpe2", "PIL"):
+        pytest.importorskip(package)
+    out = run(tmp_path, str(ROOT / "tutorials" / "speaker_listener_matd3.py"), "--seed", "1")
+    folder = tmp_path / "runs" / "speaker_listener_matd3"
+    assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
+    assert (folder / "agents.pt").exists()
+    assert "Mean return of 20 deterministic episodes" in out
+
+
+@pytest.mark.slow
 def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
