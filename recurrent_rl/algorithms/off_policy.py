@@ -24,7 +24,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.learner import Learner
 from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, DQNConfig, OffPolicyConfig
 from recurrent_rl.algorithms.trainer import Trainer
-from recurrent_rl.buffers.replay import ReplayLayout
+from recurrent_rl.buffers.ring import ReplayLayout
 from recurrent_rl.buffers.steps import StepShapes
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
@@ -150,6 +150,7 @@ class OffPolicyTrainer(Trainer):
             policy.state_shapes[: policy.memory],
             policy.extra.width,
             policy.actions.mask_size if masked else 0,
+            (str(self.group.observation_space), str(self.group.action_space)),
         )
 
     @property

@@ -81,9 +81,7 @@ class OffPolicyAgent(Agent):
             first.layout,
             prioritised=config.sampling == "priority",
         )
-        if not continued:
-            memory.close()
-        memory.begin()
+        memory.begin(self.collection, continued)
         finals, recorders = Finals(memory), []
         for i, ((name, trainer), player) in enumerate(zip(trainers, players, strict=True)):
             explorer = trainer.explorer_of(player.state.rows)
@@ -204,6 +202,7 @@ class OffPolicyAgent(Agent):
             "due": self._due,
             "training": self.training,
             "memory": self.memory.to_data() if save_replay else None,
+            "writes": self.memory.writer is self.collection,
         }
 
     @classmethod
@@ -215,6 +214,7 @@ class OffPolicyAgent(Agent):
         agent._due, agent.training = data["due"], data["training"]
         if data["memory"] is not None:
             agent.memory = SequenceReplayBuffer.from_data(data["memory"])
+            agent.memory.writer = agent.collection if data["writes"] else None
         return agent
 
     def save_checkpoint(self, path: str | os.PathLike[str], *, save_replay: bool = False) -> None:

@@ -17,7 +17,9 @@ from recurrent_rl.envs.rows import Observed, Outcome
 from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
-from recurrent_rl.spaces.masks import check_mask
+from recurrent_rl.spaces.masks import allows_something, check_mask, choices
+
+BLOCK = 64  # places that are checked at a time; bounds the memory that it needs
 
 
 class Finals:
@@ -46,14 +48,12 @@ class Finals:
             return
         envs = [rows // recorder.size for recorder, rows, _ in self._waiting]
         which = np.unique(np.concatenate(envs))
-        for name in memory.parts:
-            blank = {"exists": False, "active": False, "start": False, "final": True}
-            ends = {"terminated": False, "truncated": False, "reward": 0}
-            memory.write(name, {**blank, **ends}, which)
+        memory.write_blank(which)
         for recorder, rows, observation in self._waiting:
             recorder.write_final(rows, observation)
         for recorder in self.recorders:
             recorder.store_state(recorder.player.state)
+            recorder.wait(which)
         self._waiting.clear()
         memory.advance(which, time=False)
 
@@ -86,8 +86,17 @@ class OffPolicyRecorder(Recorder):
         self.memory, self.group, self.player, self.finals = memory, group, player, finals
         self.policy, self.name, self.owner = player.policy, name, owner
         self.size = memory.parts[group].size
+        self._leads = group == next(iter(memory.parts))  # notes what all groups share
+        self._steps = 0
+        # Where what has not been checked begins, and the step there.
+        self._unchecked, self._since = memory.written.copy(), 0
+        self._ended: Array | None = None  # rows whose last step ended an episode, if it was said
 
     def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
+        # A step takes two places at most.
+        if 2 * (t + 1 - self._since) >= min(BLOCK, self.memory.places):
+            self._check(self.memory.written, t)
+        self._steps = t
         observation = self.policy.codec.layout.tensor(seen.observation)
         mask = self._mask(t, seen)
         self._write_seen(seen, observation, mask)
@@ -96,12 +105,17 @@ class OffPolicyRecorder(Recorder):
 
     def _write_seen(self, seen: Observed, observation: Tensor, mask: Array | None) -> None:
         """Write what is seen into the present places."""
+        memory, first = self.memory, self._steps == 0
+        if self._leads:
+            begins = seen.start if self._ended is None else self._ended
+            memory.note_begin(None if begins is None else begins[:: self.size], first)
         exists = True if seen.exists is None else seen.exists
-        self.memory.write(
+        start = False if seen.start is None else seen.start
+        memory.write(
             self.group,
             {
                 "obs": observation.numpy(),
-                "start": False if seen.start is None else seen.start,
+                "start": exists if first and memory.joins else start,
                 "exists": exists,
                 "active": exists if seen.active is None else seen.active,
                 "final": False,
@@ -123,13 +137,16 @@ class OffPolicyRecorder(Recorder):
             return None
         if part.action_mask is None:
             part.add_masks(self.policy.actions.mask_size)
-        return check_mask(
+        space = self.policy.actions.space
+        mask = check_mask(
             seen.action_mask,
-            self.policy.actions.space,
+            space,
             part.rows,
             asked=seen.active,
             name=lambda row: f"{self.name(row)} at step {t} of this collection",
         )
+        # Who is asked nothing may be allowed nothing; what it sees has a value all the same.
+        return mask | ~allows_something(mask, choices(space))[:, None]
 
     def acted(self, t: int, seen: Observed, turn: Turn) -> None:
         self.store_state(turn.before)
@@ -141,18 +158,24 @@ class OffPolicyRecorder(Recorder):
             },
         )
         idle = self.memory.parts[self.group].idle
+        if seen.start is not None:
+            idle[seen.start] = 0
         if seen.active is None:
+            self._note_gap(idle)
             idle[:] = 1
         else:
-            self._count_gap(idle, seen.active, seen.start)
+            self._note_gap(idle[seen.active])
+            idle[:] = np.where(seen.active, 1, idle + (idle > 0))
 
-    def _count_gap(self, idle: Array, active: Array, start: Array | None) -> None:
-        """Note how long rows wait for their next decision."""
-        if start is not None:
-            idle[start] = 0
-        waited = idle[active & (idle > 0)]
-        self.memory.gap = max(self.memory.gap, int(waited.max(initial=1)))
-        idle[:] = np.where(active, 1, idle + (idle > 0))
+    def _note_gap(self, idle: Array) -> None:
+        """Note how long rows have waited for their next decision, or the end."""
+        self.memory.gap = max(self.memory.gap, int(idle.max(initial=1)))
+
+    def wait(self, which: Array) -> None:
+        """Note that a place has come in between for environments, int [n]."""
+        part = self.memory.parts[self.group]
+        rows = part.rows_of(which)
+        part.idle[rows] += part.idle[rows] > 0
 
     def store_state(self, state: HiddenState) -> None:
         """Keep the state before the present places where it is to be kept."""
@@ -167,6 +190,10 @@ class OffPolicyRecorder(Recorder):
         )
         if outcome.void is not None:
             self._take_back(outcome.void)
+        ended = outcome.terminated | outcome.truncated
+        if ended.any():
+            self._note_gap(self.memory.parts[self.group].idle[ended])
+        self._ended = outcome.ended
         final = outcome.final_observation
         observation = None if final is None else self.policy.codec.layout.tensor(final)
         self.finals.hear(self, outcome.final_rows, observation)
@@ -189,10 +216,15 @@ class OffPolicyRecorder(Recorder):
             part.arrays["extra"][where] = extra.cpu().numpy()[rows]
 
     def finish(self, seen: Observed) -> None:
+        self._steps += 1
         observation = self.policy.codec.layout.tensor(seen.observation)
-        mask = None if seen.action_mask is None else self._mask(-1, seen)
+        masked = self.memory.parts[self.group].action_mask is not None
+        mask = None
+        if seen.action_mask is not None:
+            mask = self._mask(self._steps, seen)
         self._write_seen(seen, observation, mask)
         self.player.begin(seen.start)
+        self.store_state(self.player.state)
         extra = self.player.extra()
         self.memory.write(
             self.group,
@@ -200,45 +232,67 @@ class OffPolicyRecorder(Recorder):
                 "reward": 0,
                 "terminated": False,
                 "truncated": False,
+                **({"action_mask": True} if masked and mask is None else {}),
                 **({} if extra is None else {"extra": extra.cpu().numpy()}),
             },
         )
         self.memory.shows_next = True
-        self._check()
+        self._check(self.memory.written + 1, self._steps + 1)
 
     def check(self, steps: int) -> None:
-        self._check()
+        self._check(self.memory.written + 1, steps)
 
     def abandon(self) -> None:
         self.memory.abandon()
 
-    def _check(self) -> None:
-        """Check what has been written since the collection began."""
-        memory, part = self.memory, self.memory.parts[self.group]
-        for env in range(memory.envs):
-            places = np.arange(memory._begun[env], memory.written[env] + 1) % memory.places
-            rows = slice(env * self.size, (env + 1) * self.size)
-            self._check_block(part.obs[places, rows], part.reward[places, rows], env)
+    # --- checks -----------------------------------------------------------------------------
 
-    def _check_block(self, seen: Tensor, reward: Tensor, env: int) -> None:
-        invalid = self.policy.codec.invalid(seen)
-        if bool(invalid.any()):
-            t, agent = invalid.nonzero()[0].tolist()
-            fault = self.policy.codec.layout.fault(seen[t, agent].numpy())
-            assert fault is not None
-            part, expected, got = fault
-            raise self._wrong("observation" + part, expected, got, env, t, agent)
-        fine = reward.abs() <= REWARD_LIMIT  # NaN is not
-        if not bool(fine.all()):
-            t, agent = fine.logical_not().nonzero()[0].tolist()
-            expected = f"finite numbers up to +-{REWARD_LIMIT:g}"
-            raise self._wrong("reward", expected, reward[t, agent].item(), env, t, agent)
+    def _check(self, end: Array, step: int) -> None:
+        """Check what has been written since the last check.
+
+        Args:
+            end: places of environments behind the last to be checked, int [E].
+            step: that begins there.
+
+        """
+        memory, part = self.memory, self.memory.parts[self.group]
+        begin = self._unchecked
+        longest = int((end - begin).max())
+        for first in range(0, longest, BLOCK):
+            time = begin + np.arange(first, min(first + BLOCK, longest))[:, None]  # [T, E]
+            # Others' steps stand in for places that are not there.
+            place = np.minimum(time, end - 1) % memory.places
+            if (place == place[:, :1]).all():
+                seen, reward = part.obs[place[:, 0]], part.reward[place[:, 0]]
+            else:
+                rows = np.arange(part.rows)
+                wide = place.repeat(self.size, axis=1)
+                seen, reward = part.obs[wide, rows], part.reward[wide, rows]
+            invalid = self.policy.codec.invalid(seen)
+            if bool(invalid.any()):
+                t, row = invalid.nonzero()[0].tolist()
+                fault = self.policy.codec.layout.fault(seen[t, row].numpy())
+                assert fault is not None
+                raise self._wrong("observation", *fault, row, int(time[t, row // self.size]))
+            fine = reward.abs() <= REWARD_LIMIT  # NaN is not
+            if not bool(fine.all()):
+                t, row = fine.logical_not().nonzero()[0].tolist()
+                expected, value = f"finite numbers up to +-{REWARD_LIMIT:g}", reward[t, row].item()
+                at = int(time[t, row // self.size])
+                raise self._wrong("reward", "", expected, value, row, at)
+        self._unchecked, self._since = end.copy(), step
 
     def _wrong(
-        self, what: str, expected: str, value: Any, env: int, t: int, agent: int
+        self, what: str, inside: str, expected: str, value: Any, row: int, place: int
     ) -> ValueError:
+        """Say what is wrong with what a row saw at an absolute place."""
+        final = self.memory.parts[self.group].arrays["final"][:, row]
+        since = np.arange(self._unchecked[row // self.size], place) % self.memory.places
+        step = self._since + int((~final[since]).sum())
+        if final[place % self.memory.places]:
+            what, step = f"final {what}", step - 1
         return ValueError(
-            f"{what}: expected {expected}, got {value} from {self.name(env * self.size + agent)} "
-            f"at step {t} of this collection; these steps are not kept, the weights are as before, "
-            f"and the next collection resets the environment"
+            f"{what}{inside}: expected {expected}, got {value} from {self.name(row)} at step "
+            f"{step} of this collection; these steps are not kept, the weights are as before, and "
+            f"the next collection resets the environment"
         )

@@ -77,13 +77,20 @@ class Replayed:
         return self._plan.run(trunk)[begin:end]
 
     def _memoryless(self, trunk: Trunk, begin: int, end: int) -> Tensor:
-        observation = self.part(self.windows.obs, begin, end).to(self.device)
+        observation = self.part(self.windows.obs, begin, end)
         extra = self.extra(begin, end)
-        y: Tensor = trunk(trunk.inputs(observation), extra, ())[0]
         exists = self.part(self.windows.exists, begin, end)
         if bool(exists.all()):
-            return y
-        return y.masked_fill(~exists.to(self.device)[..., None], 0)
+            whole: Tensor = trunk(trunk.inputs(observation.to(self.device)), extra, ())[0]
+            return whole
+        # What does not exist is left out: whatever stands there, 0 times it need not be 0.
+        index = exists.flatten().nonzero().squeeze(1)
+        seen = observation.flatten(0, 1)[index][None].to(self.device)
+        index = index.to(self.device)
+        given = None if extra is None else extra.flatten(0, 1)[index][None]
+        y: Tensor = trunk(trunk.inputs(seen), given, ())[0][0]
+        blank = y.new_zeros(exists.numel(), trunk.outputs)
+        return blank.index_copy(0, index, y).view(*exists.shape, -1)
 
     def extra(self, begin: int, end: int) -> Tensor | None:
         """Return extra inputs of some places, [end - begin, R, F], or None."""
@@ -154,6 +161,11 @@ class _Plan:
         """Return all tensors of a hidden state before the first place trained on."""
         r = self._r
         tensors = [x.to(r.device) for x in r.windows.state]
+        if [(x.shape[0], x.shape[2]) for x in tensors[trunk.place]] != list(trunk.shapes):
+            # Of another network; zeros in all places up to this one's own.
+            rows = r.rows
+            tensors = [torch.zeros(1, rows, 1, device=r.device)] * trunk.place.start
+            tensors += [torch.zeros(k, rows, h, device=r.device) for k, h in trunk.shapes]
         if self._burn is not None:
             obs, extra, length, fresh = self._burn
             tensors = [x.masked_fill(fresh[:, None], 0) for x in tensors]

@@ -16,33 +16,34 @@ class SumTree:
 
     Attributes:
         size: n.
+        sums: node i has the children 2i and 2i + 1; the last n nodes are the numbers, [2n].
 
     """
 
     def __init__(self, size: int) -> None:
-        """Begin with n zeros."""
+        """Begin with n >= 1 zeros."""
         self.size = size
-        self._leaves = 1 << max(size - 1, 1).bit_length()
-        self._sums: Array = np.zeros(2 * self._leaves)  # node i has the children 2i and 2i + 1
+        self.sums: Array = np.zeros(2 * size)
 
     @property
     def total(self) -> float:
         """The sum of all."""
-        return float(self._sums[1])
+        return float(self.sums[1])
 
     def __getitem__(self, index: Array) -> Array:
         """Return some of the numbers."""
-        values: Array = self._sums[self._leaves + index]
+        values: Array = self.sums[self.size + index]
         return values
 
     def set(self, index: Array, value: Array | float) -> None:
         """Replace some of the numbers; of an index that comes twice the last counts."""
-        node = self._leaves + np.asarray(index)
-        self._sums[node] = value
-        node = np.unique(node >> 1)
-        while len(node) and node[0]:
-            self._sums[node] = self._sums[2 * node] + self._sums[2 * node + 1]
+        node = self.size + np.asarray(index)
+        self.sums[node] = value
+        while len(node):
+            # Nodes of two depths go up together: each one's parents come after it.
             node = np.unique(node >> 1)
+            node = node[node > 0]
+            self.sums[node] = self.sums[2 * node] + self.sums[2 * node + 1]
 
     def draw(self, count: int, generator: torch.Generator) -> Array:
         """Return M indices, each with a probability in proportion to its number.
@@ -52,14 +53,15 @@ class SumTree:
         uniform = torch.rand(count, generator=generator, dtype=torch.float64).numpy()
         target = (np.arange(count) + uniform) * (self.total / count)
         node = np.ones(count, dtype=np.int64)
-        while node[0] < self._leaves:
-            left = self._sums[2 * node]
+        while (inner := node < self.size).any():
+            child = 2 * np.where(inner, node, 0)
+            left, right = self.sums[child], self.sums[child + 1]
             # Rounding may leave a little more than there is on the right.
-            goes_right = (target >= left) & (self._sums[2 * node + 1] > 0)
+            goes_right = inner & (target >= left) & (right > 0)
             target = np.where(goes_right, target - left, target)
-            node = 2 * node + goes_right
-        return node - self._leaves
+            node = np.where(inner, child + goes_right, node)
+        return node - self.size
 
     def values(self) -> Array:
         """Return all n numbers, a copy."""
-        return self._sums[self._leaves : self._leaves + self.size].copy()
+        return self.sums[self.size :].copy()

@@ -26,6 +26,7 @@ class StepShapes:
         state_shapes: (K, H) of each state tensor.
         extra: F; 0 for no extra inputs.
         mask_size: width of an action mask; 0 for none.
+        spaces: of observations and actions, in words; () where nobody asks.
 
     """
 
@@ -36,6 +37,7 @@ class StepShapes:
     state_shapes: Sequence[tuple[int, int]] = ()
     extra: int = 0
     mask_size: int = 0
+    spaces: tuple[str, ...] = ()
 
 
 class Steps:

@@ -78,7 +78,7 @@ def n_step(
     # What is known so far: of the latest decision that was reached.
     known = torch.zeros_like(decided)
     kept = [total.clone(), torch.zeros_like(total), nothing.clone()]
-    passes = torch.where(final, 1.0, gamma).to(reward.dtype)
+    passes = torch.where(final, reward.new_tensor(1.0), reward.new_tensor(gamma))
     choice = active & exists
     shown = exists & ~start
     seen = _latest(exists)
