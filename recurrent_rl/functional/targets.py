@@ -70,54 +70,64 @@ def n_step(
     """
     places, rows = reward.shape
     length = places - first if length is None else length
+    choice, shown = active & exists, exists & ~start
+    # What is seen one place later; behind the last place nothing is.
+    shown_next, chosen_next, starts_next = (_next(x) for x in (shown, choice & shown, start))
+    seen, last = _latest(exists), _last_event(terminated | truncated | chosen_next)
     time = torch.arange(first, first + length)[:, None]
-    decided = (active & exists)[first : first + length]
-    total, nothing = reward.new_zeros(length, rows), time.expand(length, rows)
-    discount = torch.ones_like(total)
-    open_, count = decided.clone(), torch.zeros(length, rows, dtype=torch.int64)
-    # What is known so far: of the latest decision that was reached.
-    known = torch.zeros_like(decided)
-    kept = [total.clone(), torch.zeros_like(total), nothing.clone()]
+    going = choice[first : first + length]
+    count = torch.zeros(length, rows, dtype=torch.int64)
+    total, factor = reward.new_zeros(length, rows), reward.new_ones(length, rows)
     passes = torch.where(final, reward.new_tensor(1.0), reward.new_tensor(gamma))
-    choice = active & exists
-    shown = exists & ~start
-    seen = _latest(exists)
-
+    # What is known so far: of the latest decision that was reached.
+    found = NStep(torch.zeros_like(going), total, torch.zeros_like(total), time.expand_as(total))
     for k in range(places - first):
         size = min(length, places - first - k)  # those whose k-th place lies in the window
-        here = slice(first + k, first + k + size)
-        part = slice(0, size)
-        going = open_[part]
+        here, now = slice(first + k, first + k + size), time[:size] + k
+        # Where nothing is to come that could tell, there is no use in going on.
+        going = going[:size] & (now <= last)
         if not bool(going.any()):
             break
-        sums, factor = total[part], discount[part]
-        sums += torch.where(going, factor * reward[here], 0)
-        ends, cut = terminated[here] & going, truncated[here] & ~terminated[here] & going
-        factor *= torch.where(going, passes[here], 1)
-        inside = here.stop < places  # otherwise the last has no place behind it
-        after = slice(here.start + 1, here.stop + 1)
-
-        def following(field: Tensor, after: slice = after, inside: bool = inside) -> Tensor:
-            if inside:
-                return field[after]
-            return torch.cat((field[after], torch.zeros_like(field[:1])))
-
-        _keep(kept, part, ends, sums, torch.zeros_like(sums), time[part] + k)
-        behind = torch.where(following(shown), time[part] + k + 1, seen[here])
-        _keep(kept, part, cut & (behind >= 0), sums, factor, behind)
-        reached = following(choice & ~start) & going & ~ends & ~cut
-        _keep(kept, part, reached, sums, factor, time[part] + k + 1)
-        known[part] |= ends | (cut & (behind >= 0)) | reached
-        count[part] += reached
-        open_[part] = going & ~ends & ~cut & ~following(start) & (count[part] < steps)
-    return NStep(known, kept[0], kept[1], kept[2])
+        total = total[:size] + torch.where(going, factor[:size] * reward[here], 0)
+        factor = factor[:size] * torch.where(going, passes[here], 1)
+        ends = terminated[here] & going
+        cut = truncated[here] & going & ~ends
+        behind = torch.where(shown_next[here], now + 1, seen[here])
+        reached = chosen_next[here] & going & ~ends & ~cut
+        place = torch.where(cut, behind, torch.where(ends, now, now + 1))
+        told = ends | (cut & (behind >= 0)) | reached
+        found = _kept(found, told, total, factor.masked_fill(ends, 0), place)
+        going = going & ~ends & ~cut & ~starts_next[here]
+        if steps > 1:
+            count = count[:size] + reached
+            going &= count < steps
+        else:
+            going &= ~reached
+    return found
 
 
-def _keep(
-    kept: list[Tensor], part: slice, where: Tensor, reward: Tensor, discount: Tensor, place: Tensor
-) -> None:
-    for field, new in zip(kept, (reward, discount, place), strict=True):
-        field[part] = torch.where(where, new, field[part])
+def _next(field: Tensor) -> Tensor:
+    """Return what is one place later, [W, R]; False behind the last."""
+    return torch.cat((field[1:], torch.zeros_like(field[:1])))
+
+
+def _last_event(told: Tensor) -> Tensor:
+    """Return the last place of each row at which anything is told, [R]; -1: none."""
+    time = torch.arange(len(told))[:, None]
+    return torch.where(told, time, -1).amax(0)
+
+
+def _kept(found: NStep, told: Tensor, reward: Tensor, discount: Tensor, place: Tensor) -> NStep:
+    """Put in what is told now, of the first places."""
+    if bool(told.all()) and len(told) == len(found.known):
+        return NStep(told, reward, discount, place)
+    size = len(told)
+    return NStep(
+        *(
+            torch.cat((torch.where(told, new, old[:size]), old[size:]))
+            for new, old in zip((told, reward, discount, place), found, strict=True)
+        )
+    )
 
 
 def _latest(exists: Tensor) -> Tensor:
