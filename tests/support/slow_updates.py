@@ -243,7 +243,7 @@ class Team:
             for name, group in self.groups.items()
         }
         places = [d.then for known in self.known.values() for d in known]
-        self.span = min(places), max(places) + 1
+        self.span = min(places, default=0), max(places, default=0) + 1
         self.seen = {
             name: features(self.critic.trunk(name), group, self.burn_in)
             for name, group in self.groups.items()
@@ -428,7 +428,9 @@ class Soft(Team):
         normal = torch.distributions.Normal(mean, log_std.exp())
         if not self.policy.actions.squash:
             return u, normal.log_prob(u).sum()
-        return u.tanh(), (normal.log_prob(u) - (1 - u.tanh() ** 2).log()).sum()
+        # log(1 - tanh(u)^2) = -2 log cosh u, which does not underflow.
+        log_cosh = u.abs() + (-2 * u.abs()).exp().log1p() - math.log(2)
+        return u.tanh(), (normal.log_prob(u) + 2 * log_cosh).sum()
 
     def _noise(self) -> Tensor:
         shape = len(self.known[self.name]), self.policy.actions.features
