@@ -29,7 +29,12 @@ from recurrent_rl.envs.multi_agent_vector import (
 from recurrent_rl.evolution.mutation import Mutations
 from recurrent_rl.evolution.population import create_population, load_population
 from recurrent_rl.evolution.tournament import TournamentSelection
-from recurrent_rl.evolution.training import train_multi_agent_on_policy, train_on_policy
+from recurrent_rl.evolution.training import (
+    train_multi_agent_off_policy,
+    train_multi_agent_on_policy,
+    train_off_policy,
+    train_on_policy,
+)
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.networks.configs import (
     CnnConfig,
@@ -98,6 +103,8 @@ __all__ = [
     "load_tuned",
     "make_multi_agent_vect_envs",
     "make_vect_envs",
+    "train_multi_agent_off_policy",
     "train_multi_agent_on_policy",
+    "train_off_policy",
     "train_on_policy",
 ]

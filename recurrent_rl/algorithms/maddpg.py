@@ -95,6 +95,10 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
         self.team, self.agent_id_input = team, agent_id_input
         self._set_up(trainers, device, seed)
 
+    def networks_of(self, net_config: Mapping[str, Any] | NetConfig | None) -> dict[str, NetConfig]:
+        options = self.team.options(off_policy_shapes(net_config), {})
+        return {name: shapes for name, (shapes, _) in options.items()}
+
     def learn(
         self, experiences: SequenceReplayBuffer | Windows | None = None
     ) -> dict[str, OffPolicyDiagnostics]:

@@ -179,7 +179,9 @@ class OffPolicyTrainer(Trainer):
             **self.group.to_data(),
             "config": self.config.to_dict(),
             "env_steps": self.env_steps,
-            "explorer": None if self.explorer is None else self.explorer.state_dict(),
+            "explorer": self._explorer_state
+            if self.explorer is None
+            else self.explorer.state_dict(),
         }
 
     @classmethod

@@ -3,6 +3,7 @@
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics, OffPolicyTr
 from recurrent_rl.algorithms.off_policy_configs import OffPolicyConfig
 from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorder
 from recurrent_rl.algorithms.trainer import Trainer
-from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
+from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
 from recurrent_rl.envs.rows import Observed, RowSource
+from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.validation import shown
 
 
@@ -53,12 +55,44 @@ class OffPolicyAgent(Agent):
     def _make_learner(self) -> Learner:
         """Return what learns, with untrained critics."""
 
+    @abstractmethod
+    def networks_of(self, net_config: NetConfig | Mapping[str, Any] | None) -> dict[str, NetConfig]:
+        """Return each group's network shapes, as ``net_config`` would give them to such an agent.
+
+        Raises:
+            TypeError, ValueError: it is not for such agents.
+
+        """
+
     @property
     def config(self) -> OffPolicyConfig:
         """Hyper-parameters, of the first group; mutations may give each group its own."""
         return next(iter(self.trainers.values())).config
 
     # --- collecting -------------------------------------------------------------------------
+
+    def fit_memory(
+        self, memory: SequenceReplayBuffer, num_envs: int, masked: Sequence[bool] = ()
+    ) -> None:
+        """Give a memory the shape of what this agent stores, or check that it has it.
+
+        Args:
+            memory: any.
+            num_envs: E.
+            masked: by group, whether there are action masks; room for them is made later, too.
+
+        Raises:
+            ValueError: it holds steps of other spaces, agents, environments or sequences.
+
+        """
+        masks = dict(zip(self.trainers, masked, strict=True)) if masked else {}
+        memory.fit(
+            {name: t.shapes(masks.get(name, False)) for name, t in self.trainers.items()},
+            {name: trainer.group.size for name, trainer in self.trainers.items()},
+            num_envs,
+            next(iter(self.trainers.values())).layout,
+            prioritised=self.config.sampling == "priority",
+        )
 
     def rollout_steps(self, num_envs: int) -> int:
         return max(1, round(self.config.learn_step / num_envs))
@@ -72,18 +106,12 @@ class OffPolicyAgent(Agent):
         continued: bool,
     ) -> list[OffPolicyRecorder]:
         config, memory = self.config, self.memory
-        trainers, first = list(self.trainers.items()), self.trainers[next(iter(self.trainers))]
-        parts = zip(trainers, seen, strict=True)
-        memory.fit(
-            {name: t.shapes(observed.action_mask is not None) for (name, t), observed in parts},
-            {name: trainer.group.size for name, trainer in trainers},
-            rows.num_envs,
-            first.layout,
-            prioritised=config.sampling == "priority",
-        )
+        self.fit_memory(memory, rows.num_envs, [one.action_mask is not None for one in seen])
         memory.begin(self.collection, continued)
         finals, recorders = Finals(memory), []
-        for i, ((name, trainer), player) in enumerate(zip(trainers, players, strict=True)):
+        for i, ((name, trainer), player) in enumerate(
+            zip(self.trainers.items(), players, strict=True)
+        ):
             explorer = trainer.explorer_of(player.state.rows)
             explorer.at_first = trainer.env_steps < config.learning_starts
             player.explorer = explorer
@@ -151,7 +179,32 @@ class OffPolicyAgent(Agent):
             self._due -= rounds * self.config.learn_step  # only now, if nothing has failed
         return {name: _summary([record[name] for record in records]) for name in self.trainers}
 
+    def can_learn(self) -> bool:
+        """Whether the memory has a batch to sample."""
+        if self.config.batch_size > len(self.memory):
+            return False
+        return self.config.sampling != "episodes" or self.memory.has_episodes()
+
+    def skip_updates(self) -> None:
+        """Take no updates for the steps collected so far, whatever is due for them."""
+        self._due = 0.0
+
     def _sample(self, memory: SequenceReplayBuffer) -> Windows:
+        return self._with_own_states(self._sampled(memory))
+
+    def _with_own_states(self, windows: Windows) -> Windows:
+        """Put zeros in place of states that another network has stored, of other shapes."""
+        own: dict[str, GroupWindows] = {}
+        for name, trainer in self.trainers.items():
+            group, policy = windows.groups[name], trainer.policy
+            shapes = policy.state_shapes[: policy.memory]
+            if [(x.shape[0], x.shape[2]) for x in group.state] != list(shapes):
+                rows = group.start.shape[1]
+                zeros = [torch.zeros(layers, rows, units) for layers, units in shapes]
+                own[name] = replace(group, state=zeros)
+        return replace(windows, groups={**windows.groups, **own}) if own else windows
+
+    def _sampled(self, memory: SequenceReplayBuffer) -> Windows:
         config = self.config
         layout = self.trainers[next(iter(self.trainers))].layout
         if config.batch_size > len(memory):

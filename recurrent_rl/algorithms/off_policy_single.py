@@ -95,6 +95,9 @@ class OffPolicySingleAgent(OffPolicyAgent, SingleAgent):
         )
         self._set_up({"": self.trainer_type(group, config)}, device, seed)
 
+    def networks_of(self, net_config: NetConfig | Mapping[str, Any] | None) -> dict[str, NetConfig]:
+        return {"": sorted_options(off_policy_shapes(net_config), {})[0]}
+
     @property
     def trainer(self) -> OffPolicyTrainer:
         """What is the group's own."""

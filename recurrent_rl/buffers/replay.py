@@ -120,7 +120,7 @@ class SequenceReplayBuffer(Ring):
             raise RuntimeError("memory: expected steps to sample from, got none; collect first")
         weight = torch.ones(windows)
         if exponent and self.priorities is not None:
-            self._take_exponent(exponent)
+            self.take_exponent(exponent)
             drawn = self.priorities.draw(windows, generator)
             env, place = drawn % self.envs, drawn // self.envs
             # Of the numbers that share a place the latest is meant.
@@ -137,7 +137,7 @@ class SequenceReplayBuffer(Ring):
         span = layout.burn_in, layout.length, ahead * self.gap
         return self._gather(env, begin, span, owner, chunk * self.envs + env, weight)
 
-    def _take_exponent(self, exponent: float) -> None:
+    def take_exponent(self, exponent: float) -> None:
         """Have all priorities to this power."""
         assert self.priorities is not None
         if exponent != self.exponent:
@@ -166,6 +166,10 @@ class SequenceReplayBuffer(Ring):
         slot = np.full(count, -1, dtype=np.int64)
         end = begin[drawn] + length[drawn]
         return self._gather(env[drawn], begin[drawn], (0, longest, 0), -1, slot, end=end)
+
+    def has_episodes(self) -> bool:
+        """Whether a whole episode is held."""
+        return len(self._episodes()[0]) > 0
 
     def _episodes(self) -> tuple[Array, Array, Array]:
         """Return environment, absolute first place and length of all whole episodes, int [n]."""
@@ -273,10 +277,16 @@ class SequenceReplayBuffer(Ring):
     # --- what it takes, and saving -----------------------------------------------------------
 
     def to_data(self) -> dict[str, Any]:
-        """Return all of it in tensors (not copied) and plain values, for ``from_data``."""
+        """Return all of it in tensors and plain values, for ``from_data``.
+
+        The tensors are not copied once the ring has been filled.
+        """
         data: dict[str, Any] = {"memory_size": self.memory_size, "layout": None}
         if self.layout is None:
             return data
+        # Of what was never written there is nothing to say.
+        places = min(int(self.written.max()) + 1, self.places)
+        chunks = min(places // self.layout.stride + 2 + self.layout.burn_in, self.chunks)
         return {
             **data,
             "layout": [self.layout.length, self.layout.stride, self.layout.burn_in],
@@ -299,7 +309,10 @@ class SequenceReplayBuffer(Ring):
                     "size": part.size,
                     "shapes": _shapes_to_data(part.shapes),
                     "idle": torch.from_numpy(part.idle),
-                    "fields": part.fields(),
+                    "fields": {
+                        field: _first(x, chunks if field.startswith("hidden") else places)
+                        for field, x in part.fields().items()
+                    },
                 }
                 for name, part in self.parts.items()
             },
@@ -324,7 +337,8 @@ class SequenceReplayBuffer(Ring):
                 part.add_masks(saved["fields"]["action_mask"].shape[2])
             part.idle[:] = saved["idle"].cpu().numpy()
             for field, tensor in part.fields().items():
-                tensor.copy_(saved["fields"][field])
+                stored = saved["fields"][field]
+                tensor[: len(stored)].copy_(stored)
         memory.counter, memory._stored, memory.gap = data["counter"], data["stored"], data["gap"]
         memory.greatest, memory.exponent = data["greatest"], data["exponent"]
         memory.shows_next = data["shows_next"]
@@ -336,6 +350,10 @@ class SequenceReplayBuffer(Ring):
             memory.priorities.set(np.arange(len(values)), values)
         return memory
 
+    def become(self, other: "SequenceReplayBuffer") -> None:
+        """Take over all that another holds; the other is not to be used any more."""
+        self.__dict__.update(other.__dict__)
+
     def nbytes(self) -> int:
         """Bytes of all fields, and of priorities."""
         fields = [x for part in self.parts.values() for x in part.fields().values()]
@@ -344,6 +362,11 @@ class SequenceReplayBuffer(Ring):
         if self.priorities is not None:
             fields.append(torch.from_numpy(self.priorities.sums))
         return sum(x.nbytes for x in fields)
+
+
+def _first(field: Tensor, count: int) -> Tensor:
+    """Return the first of a field; a copy of a part, as a view would be saved with all of it."""
+    return field if count >= len(field) else field[:count].clone()
 
 
 def _shapes_to_data(shapes: StepShapes) -> dict[str, Any]:

@@ -302,7 +302,7 @@ class Ring:
         self.floor = np.minimum(first, (self.written - 1) // self._stride + 1)
         self.counter, shown = self._before
         self.shows_next = shown and span < self.places
-        self._stored = int(self._steps().sum())
+        self.recount()
         if self.priorities is not None:
             held = np.zeros(self.chunks * self.envs, dtype=bool)
             held[self._slot(*self._windows())] = True
@@ -311,6 +311,10 @@ class Ring:
             for name in self.parts:
                 self.write(name, {"reward": 0, "terminated": False, "truncated": False})
             self.close()
+
+    def recount(self) -> None:
+        """Count the environment steps that are held."""
+        self._stored = int(self._steps().sum())
 
     def _steps(self) -> Array:
         """Return which places hold steps that are within reach, bool [C, E]."""

@@ -7,11 +7,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from recurrent_rl.acting.collect import collect_rollouts_recurrent
+from recurrent_rl.acting.collect import RolloutStats, collect_rollouts_recurrent
+from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.algorithms.scoring import is_constant_sum
+from recurrent_rl.buffers.replay import SequenceReplayBuffer
+from recurrent_rl.buffers.sharing import News, copied, fit_states, news_since, seal
 
-# Called after each rollout with its steps and the mean return of its episodes.
+# Called now and then with the steps since the last call and the mean return of recent episodes.
 Progress = Callable[[int, float], None]
+PROGRESS_SECONDS = 0.25  # between two calls, as a rollout off-policy may be a single step
 
 
 class Learned(Protocol):
@@ -33,6 +37,8 @@ class Plan:
         eval_seed: seed of the test episodes, which are the same for all individuals.
         last_seed: seed of the last generation's test episodes.
         scoring: options of ``test`` that say what several agents' returns are worth.
+        learning_delay: environment steps that a shared replay is to have seen before anybody learns
+            from it.
 
     """
 
@@ -43,6 +49,7 @@ class Plan:
     eval_seed: int
     last_seed: int
     scoring: dict[str, Any] = field(default_factory=dict)
+    learning_delay: int = 0
 
     def test(self, agent: Any, env: Any, seed: int) -> float:
         """Test an agent on the episodes of a seed; the fitness, which the agent records, too."""
@@ -61,7 +68,9 @@ class Report:
         score: mean return of the training episodes; NaN if none ended.
         fitness: mean return of the test episodes; minus infinity if training failed.
         seconds: duration of training and testing.
-        diagnostics: means over the rollouts; names begin with the group where there are several.
+        diagnostics: means over the calls of ``learn`` (of those which took updates, where agents
+            learn from a replay; their number is ``updates``); names begin with the group where
+            there are several.
         agent_scores: with several agents each one's mean return.
         failed: why training failed; empty if it did not.
         constant_sum: the returns of all agents added up to the same in all training episodes.
@@ -78,7 +87,6 @@ class Report:
     constant_sum: bool = False
 
 
-@dataclass
 class _Training:
     """What an individual's training has given so far.
 
@@ -86,34 +94,93 @@ class _Training:
         steps: environment steps.
         returns: of all episodes that ended.
         agent_returns: each agent's returns, where there are several agents.
-        diagnostics: of each rollout.
+        diagnostics: by name, the values of all calls of ``learn``.
         failed: why training failed; empty if it did not.
 
     """
 
-    steps: int = 0
-    returns: list[float] = field(default_factory=list)
-    agent_returns: dict[str, list[float]] = field(default_factory=dict)
-    diagnostics: list[dict[str, float]] = field(default_factory=list)
-    failed: str = ""
+    def __init__(self, agent: Any, plan: Plan, progress: Progress) -> None:
+        """Begin."""
+        self._agent, self._plan, self._progress = agent, plan, progress
+        self.steps, self.failed = 0, ""
+        self.returns: list[float] = []
+        self.agent_returns: dict[str, list[float]] = {}
+        self.diagnostics: dict[str, list[float]] = {}
+        self._ready = not isinstance(agent, OffPolicyAgent)
+        self._said_at = time.perf_counter()
+        self._unsaid = RolloutStats(0)
+
+    def take(self, stats: RolloutStats) -> None:
+        """Count what was collected."""
+        self.steps += stats.steps
+        self._unsaid.steps += stats.steps
+        if stats.returns:
+            self.returns += stats.returns
+            self._unsaid.returns += stats.returns
+            for name, values in stats.agent_returns.items():
+                self.agent_returns.setdefault(name, []).extend(values)
+
+    def learn(self) -> None:
+        """Let the agent learn from what there is, if it may already."""
+        agent = self._agent
+        if not self._ready:
+            self._ready = agent.memory.counter > self._plan.learning_delay and agent.can_learn()
+        if not self._ready:
+            agent.skip_updates()
+            return
+        try:
+            learned = agent.learn()
+        except FloatingPointError as error:
+            # A learning rate that is too high is a result of the search, no reason to end it.
+            self.failed = str(error)
+            return
+        for name, value in _by_name(learned).items():
+            self.diagnostics.setdefault(name, []).append(value)
+
+    def tell(self, *, last: bool = False) -> None:
+        """Say how far it is, if that was not said just now."""
+        now = time.perf_counter()
+        if last or now - self._said_at >= PROGRESS_SECONDS:
+            self._said_at = now
+            self._progress(self._unsaid.steps, self._unsaid.mean_return)
+            self._unsaid = RolloutStats(0)
 
 
-def train_individual(agent: Any, env: Any, plan: Plan, progress: Progress) -> Report:
+def train_individual(
+    agent: Any,
+    env: Any,
+    plan: Plan,
+    progress: Progress,
+    memory: SequenceReplayBuffer | None = None,
+) -> tuple[Report, News | None]:
     """Train an individual up to the goal and test it.
 
-    It starts from a reset, so the results depend only on the agent (its random state included) and
-    the plan, as long as the environment's resets do what their seeds say.
+    It starts from a reset, so the results depend only on the agent (its random state included), the
+    plan and the shared replay, as long as the environment's resets do what their seeds say.
 
     Args:
         agent: of any algorithm, changed in place.
         env: the vector environment for both.
         plan: how to train and test.
-        progress: called after each rollout.
+        progress: called now and then.
+        memory: the shared replay, sealed, of agents that learn from one; they begin with a copy.
+
+    Returns:
+        the results, and what is new for the shared replay.
 
     """
     begin = time.perf_counter()
+    if memory is not None:
+        agent.memory = copied(memory)
+        shapes = {name: trainer.shapes(False) for name, trainer in agent.trainers.items()}
+        fit_states(agent.memory, shapes)
     _measure_shrinking(agent, env, plan)
     training = _train(agent, env, plan, progress)
+    news = None
+    if memory is not None:
+        seal(agent.memory)
+        news = news_since(memory, agent.memory)
+        agent.memory = SequenceReplayBuffer(agent.config.memory_size)
     if training.failed:
         agent.fitness.append(-np.inf)
     else:
@@ -122,13 +189,12 @@ def train_individual(agent: Any, env: Any, plan: Plan, progress: Progress) -> Re
     if training.returns:
         agent.scores.append(score)
     agent.collection.forget()  # the test has stepped the environments
-    names = training.diagnostics[0] if training.diagnostics else {}
-    return Report(
+    report = Report(
         steps=training.steps,
         score=score,
         fitness=agent.fitness[-1],
         seconds=time.perf_counter() - begin,
-        diagnostics={n: _mean([each[n] for each in training.diagnostics]) for n in names},
+        diagnostics=_summary(training.diagnostics, summed=memory is not None),
         agent_scores={name: _mean(values) for name, values in training.agent_returns.items()},
         failed=training.failed,
         constant_sum=is_constant_sum(
@@ -136,6 +202,7 @@ def train_individual(agent: Any, env: Any, plan: Plan, progress: Progress) -> Re
             {name: np.array(values) for name, values in training.agent_returns.items()},
         ),
     )
+    return report, news
 
 
 def _measure_shrinking(agent: Any, env: Any, plan: Plan) -> None:
@@ -150,23 +217,17 @@ def _measure_shrinking(agent: Any, env: Any, plan: Plan) -> None:
 
 def _train(agent: Any, env: Any, plan: Plan, progress: Progress) -> _Training:
     """Collect and learn until the goal is reached or learning fails."""
-    training = _Training()
+    training = _Training(agent, plan, progress)
     first = True
     # One rollout at least: selection among individuals that have not trained would be arbitrary.
     while agent.env_steps < (plan.max_steps if first else plan.goal) and not training.failed:
         stats = collect_rollouts_recurrent(agent, env, reset=True if first else None)
         first = False
-        try:
-            training.diagnostics.append(_by_name(agent.learn()))
-        except FloatingPointError as error:
-            # A learning rate that is too high is a result of the search, no reason to end it.
-            training.failed = str(error)
+        training.take(stats)
+        training.learn()
         agent.steps[-1] = agent.env_steps
-        training.steps += stats.steps
-        training.returns += stats.returns
-        for name, values in stats.agent_returns.items():
-            training.agent_returns.setdefault(name, []).extend(values)
-        progress(stats.steps, stats.mean_return)
+        training.tell()
+    training.tell(last=True)
     return training
 
 
@@ -178,6 +239,16 @@ def _by_name(learned: Learned | Mapping[str, Learned]) -> dict[str, float]:
         f"{group}/{name}": value
         for group, diagnostics in learned.items()
         for name, value in diagnostics.to_dict().items()
+    }
+
+
+def _summary(diagnostics: Mapping[str, list[float]], *, summed: bool) -> dict[str, float]:
+    """Return means by name; ``summed``: of ``updates`` the sum, as many calls take none."""
+    return {
+        name: float(np.sum(values))
+        if summed and name.rsplit("/", 1)[-1] == "updates"
+        else _mean(values)
+        for name, values in diagnostics.items()
     }
 
 

@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from typing import Annotated, Any, Protocol, cast
+from typing import Annotated, Any, NamedTuple, Protocol, cast
 
 import torch
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.buffers.replay import SequenceReplayBuffer
+from recurrent_rl.buffers.sharing import News
 from recurrent_rl.envs.gymnasium_vector import autoreset_mode
 from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
 from recurrent_rl.envs.multi_agent_vector import AsyncMultiAgentVectorEnv, SyncMultiAgentVectorEnv
@@ -54,15 +56,40 @@ class Job:
     networks: dict[str, Any]
 
 
-# The individual's index in the population, the trained agent, and its report.
-Result = tuple[int, Agent, Report]
+class Result(NamedTuple):
+    """What has become of a job.
+
+    Attributes:
+        place: the individual's index in the population.
+        agent: the individual, trained.
+        report: what training has given.
+        news: what it has added to the shared replay; None without one.
+
+    """
+
+    place: int
+    agent: Agent
+    report: Report
+    news: News | None
 
 
 class Pool(Protocol):
     """Does jobs."""
 
-    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
-        """Do the jobs, and yield the result of each as soon as there is one."""
+    def run(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress,
+        memory: SequenceReplayBuffer | None = None,
+    ) -> Iterator[Result]:
+        """Do the jobs, and yield the result of each as soon as there is one.
+
+        Args:
+            jobs: what to do.
+            progress: called now and then.
+            memory: the replay that individuals share, of which each gets a copy; None without one.
+
+        """
 
     def close(self) -> None:
         """End what the pool has started."""
@@ -75,17 +102,22 @@ class SerialPool:
         """Args: the vector environment, torch's threads."""
         self.env, self.threads = env, threads
 
-    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress,
+        memory: SequenceReplayBuffer | None = None,
+    ) -> Iterator[Result]:
         """Do the jobs in order."""
         for job in jobs:
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
                 agent = job.kind.from_checkpoint(job.data, job.device, **job.networks)
-                report = train_individual(agent, self.env, job.plan, progress)
+                done = train_individual(agent, self.env, job.plan, progress, memory)
             finally:
                 torch.set_num_threads(before)
-            yield job.place, agent, report
+            yield Result(job.place, agent, *done)
 
     def close(self) -> None:
         """Do nothing: the environment stays open for its owner."""
@@ -121,17 +153,27 @@ class ProcessPool:
             self.close()
             raise
 
-    def run(self, jobs: Sequence[Job], progress: Progress) -> Iterator[Result]:
+    def run(
+        self,
+        jobs: Sequence[Job],
+        progress: Progress,
+        memory: SequenceReplayBuffer | None = None,
+    ) -> Iterator[Result]:
         """Do the jobs; the results come in order of finishing."""
         waiting = list(reversed(jobs))
         busy: dict[Connection, tuple[Worker, Job]] = {}
         free = list(self._workers)
+        replay = None if memory is None or not jobs else packed(memory.to_data())
+        told: list[Worker] = []  # who has the replay
         while waiting or busy:
             while waiting and free:
                 worker, job = free.pop(0), waiting.pop()
+                if worker not in told:
+                    worker.send(("memory", replay))
+                    told.append(worker)
                 networks = CloudpickleWrapper(job.networks)  # type: ignore[arg-type]
                 plan = CloudpickleWrapper(job.plan)  # type: ignore[arg-type]  # may hold a function
-                worker.send((job.kind, packed(job.data), job.device, plan, networks))
+                worker.send(("job", job.kind, packed(job.data), job.device, plan, networks))
                 busy[worker.connection] = worker, job
             for connection in cast(list[Connection], wait(list(busy))):
                 worker, job = busy[connection]
@@ -141,9 +183,10 @@ class ProcessPool:
                     continue
                 del busy[connection]
                 free.append(worker)
-                data, report = content
+                data, report, added = content
                 agent = job.kind.from_checkpoint(unpacked(data), job.device, **job.networks)
-                yield job.place, agent, report
+                news = None if added is None else News.from_data(unpacked(added))
+                yield Result(job.place, agent, report, news)
 
     def close(self) -> None:
         """End the processes, whatever they are doing."""
@@ -178,13 +221,20 @@ def _work(parent: Parent, build: Callable[[], Any], num_envs: int, threads: int)
             f"make_env: expected {num_envs} environments in the vector, as in env, got "
             f"{count} of {type(env).__name__}"
         )
+    memory: SequenceReplayBuffer | None = None
     while True:
-        kind, data, device, plan, networks = parent.receive()
+        what, *content = parent.receive()
+        if what == "memory":
+            replay = content[0]
+            memory = None if replay is None else SequenceReplayBuffer.from_data(unpacked(replay))
+            continue
+        kind, data, device, plan, networks = content
         agent = kind.from_checkpoint(unpacked(data), device, **networks.fn)
-        report = train_individual(
-            agent, env, plan.fn, lambda *progress: parent.send(("progress", *progress))
+        report, news = train_individual(
+            agent, env, plan.fn, lambda *progress: parent.send(("progress", *progress)), memory
         )
-        parent.send(("done", packed(agent.to_checkpoint()), report))
+        added = None if news is None else packed(news.to_data())
+        parent.send(("done", packed(agent.to_checkpoint()), report, added))
 
 
 def packed(data: dict[str, Any]) -> bytes:

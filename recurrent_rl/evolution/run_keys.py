@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from recurrent_rl.evolution.registry import ALGORITHMS
-from recurrent_rl.validation import COUNT, checked, shown, unknown_name
+from recurrent_rl.validation import COUNT, WHOLE, checked, shown, unknown_name
 
 # What each takes. Training functions take the same things as arguments, or see them in their
 # environment, population or tournament; there they must agree.
@@ -17,6 +17,7 @@ RUN_KEYS: dict[str, Any] = {
     "EVAL_LOOP": Annotated[int, COUNT],
     "EVAL_STEPS": Annotated[int | None, COUNT],
     "EVO_STEPS": Annotated[int, COUNT],
+    "LEARNING_DELAY": Annotated[int, WHOLE],
     "MAX_STEPS": Annotated[int, COUNT],
     "NUM_ENVS": Annotated[int, COUNT],
     "POP_SIZE": Annotated[int, COUNT],
@@ -79,7 +80,7 @@ def check_run_keys(algo: str, init_hp: Mapping[str, Any]) -> None:
 
 def warn_of_idle_keys(init_hp: Mapping[str, Any]) -> None:
     """Warn of what has no effect."""
-    if "CHANNELS_LAST" in init_hp:
+    if init_hp.get("CHANNELS_LAST"):
         warnings.warn(
             "INIT_HP['CHANNELS_LAST'] has no effect: the observation space says where channels "
             "are, or else net_config={'encoder_config': {'cnn_config': {'channels_last': ...}}}",

@@ -9,11 +9,13 @@ from typing import Annotated, Any, Literal
 
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
+from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.evolution.mutation import Mutations, check_hyperparameters, idle_kinds
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
-from recurrent_rl.validation import COUNT, checked, shown
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.validation import COUNT, WHOLE, checked, shown
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Schedule:
         eval_steps: most steps of a test episode; None plays it to its end.
         eval_loop: test episodes in each environment of the vector.
         target: fitness of the best individual at which the run stops; None does not stop it.
+        learning_delay: environment steps in a shared replay before anybody learns from it.
 
     """
 
@@ -34,13 +37,15 @@ class Schedule:
     eval_steps: int | None
     eval_loop: int
     target: float | None
+    learning_delay: int = 0
 
     def __post_init__(self) -> None:
         """Check the numbers."""
         for name in ("max_steps", "evo_steps", "eval_loop"):
-            _replace(self, name, Annotated[int, COUNT])
-        _replace(self, "eval_steps", Annotated[int | None, COUNT])
-        _replace(self, "target", float | None)
+            replace_checked(self, name, Annotated[int, COUNT])
+        replace_checked(self, "eval_steps", Annotated[int | None, COUNT])
+        replace_checked(self, "target", float | None)
+        replace_checked(self, "learning_delay", Annotated[int, WHOLE])
 
     def check_step_sizes(self, population: Sequence[Agent]) -> None:
         """Warn if some agents' step sizes will have reached 0 before the run's end."""
@@ -55,7 +60,7 @@ class Schedule:
                 f"max_steps: expected no more than total_steps = {least}, at which lr_schedule "
                 f"has brought the agents' step size to 0, got {self.max_steps}; call "
                 f"agent.reconfigure(total_steps=...) or agent.reconfigure(lr_schedule='constant')",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
@@ -76,7 +81,7 @@ class SavingSettings:
 
     def __post_init__(self) -> None:
         """Check the number, and that the files can be written."""
-        _replace(self, "checkpoint", Annotated[int | None, COUNT])
+        replace_checked(self, "checkpoint", Annotated[int | None, COUNT])
         if self.checkpoint is not None and self.checkpoint_path is None:
             raise ValueError(
                 f"checkpoint_path: expected a path, as checkpoint={self.checkpoint}, got None"
@@ -87,8 +92,8 @@ class SavingSettings:
                 _check_writable(name, path)
 
 
-def _replace(settings: object, name: str, hint: Any) -> None:
-    """Check a field, and make it a value of Python's own."""
+def replace_checked(settings: object, name: str, hint: Any) -> None:
+    """Check a field of frozen settings, and make it a value of Python's own."""
     object.__setattr__(settings, name, checked(name, getattr(settings, name), hint))
 
 
@@ -113,16 +118,33 @@ def check_population(
     pop: Sequence[Any],
     tournament: TournamentSelection | None,
     mutation: Mutations | None,
+    from_replay: bool,
 ) -> list[Agent]:
     """Return the population as a list.
+
+    Args:
+        algo: name of the agents' algorithm.
+        pop: the agents.
+        tournament: selects among them, or None.
+        mutation: changes them, or None.
+        from_replay: agents are trained that learn from a replay; False: from rollouts.
 
     Raises:
         TypeError: agents of another algorithm.
         ValueError: something else that does not fit together.
 
     """
-    if not isinstance(algo, str) or algo not in ALGORITHMS:
-        raise ValueError(f"algo: expected one of {list(ALGORITHMS)}, got {shown(algo)}")
+    known = [
+        name
+        for name, agent in ALGORITHMS.items()
+        if issubclass(agent, OffPolicyAgent) == from_replay
+    ]
+    if not isinstance(algo, str) or algo not in known:
+        hint = ""
+        if isinstance(algo, str) and algo in ALGORITHMS:
+            way, other = ("rollouts", "on") if from_replay else ("a replay", "off")
+            hint = f", which learns from {way}; call train_{other}_policy"
+        raise ValueError(f"algo: expected one of {known}, got {shown(algo)}{hint}")
     if not isinstance(pop, Iterable) or isinstance(pop, str | bytes | Mapping):
         raise TypeError(f"pop: expected a list of agents, got {shown(pop)}")
     agents = list(pop)
@@ -192,7 +214,7 @@ def _check_mutation(
     what = "; ".join(f"{kind}: {why}" for kind, why in idle.items())
     if set(idle) == set(active):
         raise ValueError(f"mutation: expected mutations that change something, got {what}")
-    warnings.warn(f"mutation: some mutations will change nothing: {what}", stacklevel=4)
+    warnings.warn(f"mutation: some mutations will change nothing: {what}", stacklevel=5)
 
 
 def check_environment(env: Any, pop: Sequence[Agent]) -> None:
@@ -205,6 +227,29 @@ def check_environment(env: Any, pop: Sequence[Agent]) -> None:
     """
     for agent in pop:
         agent.rows_of(env)
+
+
+def warn_of_idle_arguments(
+    pop: Sequence[Agent], net_config: NetConfig | Mapping[str, Any] | None, swap_channels: bool
+) -> None:
+    """Warn of arguments that change nothing, where somebody may expect that they do."""
+    if swap_channels:
+        warnings.warn(
+            "swap_channels=True has no effect: agents recognise images, and where their channels "
+            "are, by the observation space; net_config={'encoder_config': {'cnn_config': "
+            "{'channels_last': ...}}} of create_population says so where that is not clear",
+            stacklevel=4,
+        )
+    for agent in pop if net_config is not None else ():
+        assert isinstance(agent, OffPolicyAgent)
+        wanted = agent.networks_of(net_config)
+        if any(trainer.net_config != wanted[name] for name, trainer in agent.trainers.items()):
+            warnings.warn(
+                f"net_config has no effect: agents are built already, and individual "
+                f"{agent.index} with other networks; pass it to create_population",
+                stacklevel=4,
+            )
+            return
 
 
 def check_steps(schedule: Schedule, pop: Sequence[Agent]) -> None:

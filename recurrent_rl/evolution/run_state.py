@@ -3,13 +3,15 @@
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from recurrent_rl import checkpoint
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.buffers.replay import SequenceReplayBuffer
+from recurrent_rl.buffers.sharing import News, extended
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.population import population_from_data
@@ -33,6 +35,10 @@ class RunState:
         tournament: random state of the tournament selection; None without one.
         mutation: random state of the mutations; None without any.
         finished: whether nothing is left to do.
+        memory: the replay that individuals share, as it was when the generation began; None where
+            agents learn from rollouts.
+        news: what those individuals have added to it that have finished their part; None for the
+            others.
 
     """
 
@@ -48,6 +54,14 @@ class RunState:
     tournament: dict[str, Any] | None
     mutation: dict[str, Any] | None
     finished: bool
+    memory: SequenceReplayBuffer | None = None
+    news: list[News | None] = field(default_factory=list)
+
+    def shared_memory(self) -> SequenceReplayBuffer | None:
+        """Return the replay with all that was added to it, in the population's order."""
+        if self.memory is None:
+            return None
+        return extended(self.memory, [each for each in self.news if each is not None])
 
     @property
     def steps(self) -> int:
@@ -65,6 +79,8 @@ class RunState:
         """Tensors and plain values, for a checkpoint."""
         plain = {name: value for name, value in vars(self).items() if name != "population"}
         plain["reports"] = [None if r is None else asdict(r) for r in self.reports]
+        plain["memory"] = None if self.memory is None else self.memory.to_data()
+        plain["news"] = [None if n is None else n.to_data() for n in self.news]
         return {"population": [agent.to_checkpoint() for agent in self.population], "run": plain}
 
     @classmethod
@@ -74,6 +90,9 @@ class RunState:
         """Rebuild what ``to_data`` described, with the user's custom networks."""
         run = dict(data["run"])
         run["reports"] = [None if r is None else Report(**r) for r in run["reports"]]
+        replay = run.get("memory")  # absent from checkpoints of earlier versions
+        run["memory"] = None if replay is None else SequenceReplayBuffer.from_data(replay)
+        run["news"] = [None if n is None else News.from_data(n) for n in run.get("news", [])]
         population = population_from_data(data["population"], device, **networks)
         return cls(population=population, **run)
 

@@ -1,41 +1,14 @@
-"""Training functions: a population collects, learns, is tested, selected and mutated.
+"""Training functions: a population collects, learns, is tested, selected and mutated."""
 
-A run is a sequence of generations. Its state changes at two points only: when an individual has
-finished its part of a generation, and when the next generation is ready. Only states between these
-points are saved, and individuals start each generation from a reset. So a run that goes on from a
-checkpoint gives the results that it would have given without the interruption.
-"""
-
-import contextlib
-import math
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.algorithms.scoring import Fitness, warn_of_constant_sum
-from recurrent_rl.evolution.member import Plan
+from recurrent_rl.algorithms.scoring import Fitness
+from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.evolution.mutation import Mutations
-from recurrent_rl.evolution.process_pool import Job, Pool, pool_opener
-from recurrent_rl.evolution.run_keys import check_agreement, check_run_keys
-from recurrent_rl.evolution.run_log import RunLog
-from recurrent_rl.evolution.run_settings import (
-    SavingSettings,
-    Schedule,
-    check_environment,
-    check_population,
-    check_scoring,
-    check_steps,
-)
-from recurrent_rl.evolution.run_state import RunSaver, RunState, load_state
-from recurrent_rl.evolution.tournament import TournamentSelection, fitness_of
-from recurrent_rl.randomness import derived_seed, peek
-from recurrent_rl.validation import checked, checked_path
-
-FilePath = str | os.PathLike[str]
+from recurrent_rl.evolution.request import FilePath, Request
+from recurrent_rl.evolution.tournament import TournamentSelection
+from recurrent_rl.networks.configs import NetConfig
 
 
 def train_on_policy(
@@ -133,340 +106,115 @@ def train_on_policy(
         RuntimeError: a worker failed; with its traceback.
 
     """
-    schedule = Schedule(max_steps, evo_steps, eval_steps, eval_loop, target)
-    population = check_population(algo, pop, tournament, mutation)
-    check_environment(env, population)
-    schedule.check_step_sizes(population)
-    flags = {"save_elite": save_elite, "wb": wb, "verbose": verbose}
-    save_elite, wb, verbose = (checked(name, flag, bool) for name, flag in flags.items())
-    env_name = checked("env_name", env_name, str)
-    saving = _saving(
-        checkpoint, checkpoint_path, save_elite, elite_path, f"{env_name}-elite_{algo}"
-    )
-    log_dir = None if log_dir is None else checked_path("log_dir", log_dir)
-    if resume is None:
-        check_steps(schedule, population)
-    else:
-        resume = checked_path("resume", resume)
-    _check_init_hp(
-        {} if INIT_HP is None else INIT_HP,
-        tournament,
-        {
-            "ALGO": ("algo", algo),
-            "ENV_NAME": ("env_name", env_name),
-            "NUM_ENVS": ("env.num_envs", env.num_envs),
-            "POP_SIZE": ("the size of pop", len(population)),
-            "TARGET_SCORE": ("target", schedule.target),
-            "WANDB": ("wb", wb),
-            **{
-                name.upper(): (name, getattr(schedule, name))
-                for name in ("max_steps", "evo_steps", "eval_steps", "eval_loop")
-            },
-        },
-    )
-    if wandb_kwargs is not None and not wb:
-        raise ValueError("wandb_kwargs: expected None, as wb=False; pass wb=True")
-    open_pool = pool_opener(env, make_env, workers, threads, len(population))
-    scoring = check_scoring(population, fitness, opponents)
-    run = TrainingRun(schedule, RunSaver(saving), population, tournament, mutation, scoring)
-    if resume is not None:
-        run.resume(resume)
-    settings = {"env_name": env_name, "algo": algo, **asdict(schedule), **asdict(saving)}
-    log = RunLog(
-        len(population) * schedule.max_steps,
-        verbose=verbose,
-        directory=log_dir,
-        config={"settings": settings, "INIT_HP": INIT_HP, "MUT_P": MUT_P},
-        wandb_kwargs={"name": env_name, **(wandb_kwargs or {})} if wb else None,
-        resume_at=None if resume is None else run.state.logged,
-    )
-    with contextlib.closing(log):
-        return run.train_all(open_pool, log), run.state.fitnesses
-
-
-def _saving(
-    checkpoint: int | None,
-    checkpoint_path: FilePath | None,
-    save_elite: bool,
-    elite_path: FilePath | None,
-    elite_name: str,
-) -> SavingSettings:
-    """Return the settings for saving; the elite's default name is no path, whatever is in it."""
-    path = None if checkpoint_path is None else checked_path("checkpoint_path", checkpoint_path)
-    elite = None if elite_path is None else checked_path("elite_path", elite_path)
-    if elite is not None and not save_elite:
-        raise ValueError(
-            f"elite_path: expected None, as save_elite=False, got {elite}; pass save_elite=True"
-        )
-    if save_elite and elite is None:
-        elite = Path(elite_name.replace("/", "-") + ".pt")
-    return SavingSettings(checkpoint, path, elite)
-
-
-def _check_init_hp(
-    init_hp: Mapping[str, Any],
-    tournament: TournamentSelection | None,
-    given: dict[str, tuple[str, Any]],
-) -> None:
-    """Check that INIT_HP says what the training function will do."""
-    check_run_keys(given["ALGO"][1], init_hp)
-    if tournament is not None:
-        given = {
-            **given,
-            "TOURN_SIZE": ("tournament.tournament_size", tournament.tournament_size),
-            "ELITISM": ("tournament.elitism", tournament.elitism),
-        }
-    check_agreement(init_hp, given)
-    idle = [key for key in ("TOURN_SIZE", "ELITISM") if key in init_hp and tournament is None]
-    if idle:
-        warnings.warn(
-            f"INIT_HP: {' and '.join(idle)} have no effect, as tournament is None; pass "
-            f"tournament=TournamentSelection(...), or leave them out",
-            stacklevel=3,
-        )
+    return Request(**locals()).train(from_replay=False)
 
 
 # One function serves both: what differs between PPO and IPPO, the agents know.
 train_multi_agent_on_policy = train_on_policy
 
 
-class AllFailedError(RuntimeError):
-    """No individual of a generation could be trained."""
+def train_off_policy(
+    env: Any,
+    env_name: str,
+    algo: str,
+    pop: Sequence[Any],
+    memory: SequenceReplayBuffer | None = None,
+    INIT_HP: Mapping[str, Any] | None = None,  # noqa: N803 - what users know it as
+    MUT_P: Mapping[str, Any] | None = None,  # noqa: N803
+    net_config: NetConfig | Mapping[str, Any] | None = None,
+    swap_channels: bool = False,
+    max_steps: int = 1_000_000,
+    evo_steps: int = 10_000,
+    eval_steps: int | None = None,
+    eval_loop: int = 1,
+    learning_delay: int = 0,
+    target: float | None = None,
+    tournament: TournamentSelection | None = None,
+    mutation: Mutations | None = None,
+    checkpoint: int | None = None,
+    checkpoint_path: FilePath | None = None,
+    save_elite: bool = False,
+    elite_path: FilePath | None = None,
+    wb: bool = False,
+    verbose: bool = True,
+    *,
+    log_dir: FilePath | None = None,
+    resume: FilePath | None = None,
+    workers: int = 1,
+    make_env: Callable[[], Any] | None = None,
+    threads: int = 1,
+    wandb_kwargs: Mapping[str, Any] | None = None,
+    fitness: Fitness = None,
+    opponents: Literal["random"] | None = None,
+) -> tuple[list[Any], list[list[float]]]:
+    """Train a population that learns from a replay, which its individuals share.
 
+    ``train_multi_agent_off_policy`` is the same function, for MADDPG and MATD3. All is as in
+    ``train_on_policy``, but for the replay: in each generation an individual begins with the replay
+    as it was at the generation's beginning (a copy, so that there are two of them in memory, and
+    one more for each worker), and adds to its copy what it goes through. At the generation's end
+    what all have added is put into the shared replay, in the population's order. So results do not
+    depend on the number of workers, and the run's checkpoint, which has the replay in it, is gone
+    on from exactly.
 
-class TrainingRun:
-    """A training run between its beginning and its end.
+    An individual takes its ``learning_starts`` random steps once: its descendants do not take them
+    again. Hidden states in the replay that others have stored are replaced by zeros.
 
-    Attributes:
-        state: what the run would go on from; replaced as a whole when something is finished.
-        schedule: how long individuals are trained and tested.
-        saver: saves the state and the best individual.
+    Source: as ``train_on_policy``; Franke et al. 2021 share one replay in this way.
+
+    Args:
+        env: the vector environment to train and test on; left open.
+        env_name: as in ``train_on_policy``, like all that is not listed here.
+        algo: "DQN", "DDPG", "TD3", "SAC", "MADDPG" or "MATD3", the agents' algorithm.
+        pop: from ``create_population``. When the run has ended, their ``memory`` is the shared one.
+        memory: the replay, which may have steps already, of these agents or others with the same
+            spaces; it has all that was added when the run has ended. None goes on with the one that
+            all of ``pop`` share, as after an earlier run; otherwise makes one of the agents'
+            ``memory_size``.
+        INIT_HP: as in ``train_on_policy``; also "LEARNING_DELAY" and "MEMORY_SIZE".
+        MUT_P: kept with the logs.
+        net_config: has no effect, as the agents are built already; there is a warning if it is not
+            what they were built with.
+        swap_channels: has no effect, as images are recognised; True warns of that.
+        max_steps: environment steps that each individual, ancestors included, is trained for.
+        evo_steps: environment steps of an individual between two evaluations.
+        eval_steps: most steps of a test episode; None plays it to its end.
+        eval_loop: test episodes in each environment of the vector.
+        learning_delay: environment steps that the replay is to have seen, all individuals' that it
+            has got together, before anybody learns from it; beside the agents' ``learning_starts``.
+            Whatever happens, nobody learns before there is a batch in it.
+        target: stop once the best individual's fitness has reached this.
         tournament: selects the next generation; None keeps every individual.
-        mutation: changes the individuals that were selected; None changes none.
+        mutation: changes the individuals that were selected; needs a tournament.
+        checkpoint: save the run every so many steps of an individual; None after each generation.
+        checkpoint_path: file of the saved run, the replay included.
+        save_elite: save the best individual of each generation.
+        elite_path: file of the best individual, without the replay.
+        wb: log to Weights & Biases as well (extra: wandb).
+        verbose: show progress and a table of each generation.
+        log_dir: directory of the log files.
+        resume: a checkpoint of the same run to go on from; its replay takes the place of what is in
+            ``memory``.
+        workers: processes that train individuals at the same time; the results are those of one.
+        make_env: builds each worker's vector environment.
+        threads: torch's threads, for each individual.
+        wandb_kwargs: options of ``wandb.init``.
+        fitness: of several agents, whose returns count; see ``train_on_policy``.
+        opponents: likewise.
+
+    Returns:
+        population: as last evaluated; after Ctrl-C, as far as each individual had come.
+        fitnesses: the individuals' fitness in each generation, in the population's order.
+
+    Raises:
+        ImportError: ``wb`` without wandb.
+        TypeError, ValueError: arguments that do not fit together, or a memory of other spaces.
+        FileNotFoundError: nothing to resume from, or a directory that does not exist.
+        CheckpointError: a checkpoint of something else.
+        RuntimeError: a worker failed; with its traceback.
 
     """
-
-    def __init__(
-        self,
-        schedule: Schedule,
-        saver: RunSaver,
-        population: list[Any],
-        tournament: TournamentSelection | None,
-        mutation: Mutations | None,
-        scoring: Mapping[str, Any],
-    ) -> None:
-        """Begin with a population."""
-        self._scoring = dict(scoring)
-        self._constant = False  # the sum of all agents' returns is, and that was said
-        self.schedule, self.saver = schedule, saver
-        self.tournament, self.mutation = tournament, mutation
-        self._given = list(population)
-        self.state = RunState(
-            population=population,
-            generation=0,
-            reports=[None] * len(population),
-            fitnesses=[],
-            # The agent's own random stream is to stay as it is.
-            eval_seed=peek(population[0].groups[0].generator, 2**31),
-            base=int(min(agent.env_steps for agent in population)),
-            total_steps=0,
-            before=0,
-            saved_at=int(max(agent.env_steps for agent in population)),
-            finished=False,
-            **self._random_states(),
-        )
-
-    def _random_states(self) -> dict[str, Any]:
-        return {
-            name: None if part is None else part.state_dict()
-            for name, part in (("tournament", self.tournament), ("mutation", self.mutation))
-        }
-
-    def resume(self, path: FilePath) -> None:
-        """Go on from a checkpoint.
-
-        Raises:
-            FileNotFoundError: no such file.
-            CheckpointError: of something else, or of another kind of run.
-
-        """
-        state = load_state(path, self.state)
-        if self.tournament is not None and state.tournament is not None:
-            self.tournament.load_state_dict(state.tournament)
-        if self.mutation is not None and state.mutation is not None:
-            self.mutation.load_state_dict(state.mutation)
-        self.state = state
-        if state.finished and not self._is_over():  # the new max_steps or target demands more
-            self.state = self._next_generation(state)
-
-    # --- training ---------------------------------------------------------------------------
-
-    def train_all(self, open_pool: Callable[[], Pool], log: RunLog) -> list[Any]:
-        """Train to the end, or until Ctrl-C.
-
-        Args:
-            open_pool: opens the pool that trains individuals.
-            log: shows and writes the results; left open.
-
-        Returns:
-            the population: without a tournament the agents that were given, trained.
-
-        """
-        try:
-            self._train_and_save(open_pool, log)
-        finally:
-            if self.tournament is None:
-                for agent, trained in zip(self._given, self.state.population, strict=True):
-                    agent.become(trained)
-        return self._given if self.tournament is None else self.state.population
-
-    def _train_and_save(self, open_pool: Callable[[], Pool], log: RunLog) -> None:
-        """Train; if Ctrl-C or an error ends it early, save what there is."""
-        try:
-            with contextlib.closing(open_pool()) as pool:
-                self._train(pool, log)
-        except KeyboardInterrupt:
-            saved = self.saver.save_interrupted(self.state, self._best())
-            log.write(f"Interrupted in generation {self.state.generation}. {saved}")
-        except AllFailedError:
-            raise  # an earlier checkpoint is worth more than this state
-        except Exception as error:
-            error.add_note(self.saver.save_interrupted(self.state, self._best()))
-            raise
-
-    def _train(self, pool: Pool, log: RunLog) -> None:
-        log.begin(sum(agent.env_steps for agent in self.state.population))
-        while not self.state.finished:
-            self._train_generation(pool, log)
-            log.generation(self.state, self._fitness)
-            self._check_fitness()
-            self._finish_generation()
-            if self.saver.is_due(self.state):
-                before = self.state
-                self.state = replace(before, saved_at=before.steps)
-                if not self.saver.save(self.state):
-                    self.state = before  # so that it is due again after the next generation
-
-    def _train_generation(self, pool: Pool, log: RunLog) -> None:
-        """Train and test the individuals that have not yet finished their part of it."""
-        for place, agent, report in pool.run(self._jobs(), log.progress):
-            state = self.state
-            self.state = replace(
-                state,
-                population=_replaced_at(state.population, place, agent),
-                reports=_replaced_at(state.reports, place, report),
-                total_steps=state.total_steps + report.steps,
-            )
-
-    def _check_fitness(self) -> None:
-        """Warn if selection goes by a sum that is always the same, as training's returns show."""
-        if self._constant or any(self._scoring.values()):
-            return
-        self._constant = any(r is not None and r.constant_sum for r in self.state.reports)
-        if self._constant:
-            warn_of_constant_sum()
-
-    def _plan(self) -> Plan:
-        state, schedule = self.state, self.schedule
-        goal = state.base + (state.generation + 1) * schedule.evo_steps
-        last_seed, eval_seed = (
-            derived_seed(state.eval_seed, generation, bits=31)
-            for generation in (max(state.generation - 1, 0), state.generation)
-        )
-        return Plan(
-            goal=min(goal, schedule.max_steps),
-            max_steps=schedule.max_steps,
-            eval_steps=schedule.eval_steps,
-            eval_loop=schedule.eval_loop,
-            eval_seed=eval_seed,
-            last_seed=last_seed,
-            scoring=self._scoring,
-        )
-
-    def _jobs(self) -> list[Job]:
-        state, plan = self.state, self._plan()
-        jobs = [
-            Job(
-                i,
-                type(agent),
-                agent.to_checkpoint(),
-                str(agent.device),
-                plan,
-                agent.custom_networks(),
-            )
-            for i, agent in enumerate(state.population)
-            if state.reports[i] is None
-        ]
-        # The longest first, so that workers finish together.
-        jobs.sort(key=lambda job: -_updates_per_step(state.population[job.place]))
-        return jobs
-
-    # --- from one generation to the next ----------------------------------------------------
-
-    def _fitness(self, agent: Agent) -> float:
-        if self.tournament is not None:
-            return self.tournament.fitness(agent)
-        return fitness_of(agent)
-
-    def _best(self) -> Agent | None:
-        """Return the best individual whose fitness is known and a number; None if there is none."""
-        tested: list[Agent] = [agent for agent in self.state.population if agent.own_fitness]
-        best = max(tested, key=self._fitness, default=None)
-        return None if best is None or self._fitness(best) == -math.inf else best
-
-    def _is_over(self) -> bool:
-        """Whether the generation, in which all are tested, is the last one."""
-        agents, reports = self.state.population, [r for r in self.state.reports if r is not None]
-        if all(report.failed for report in reports):
-            raise AllFailedError(
-                f"train_on_policy: expected at least one individual that can be trained, all "
-                f"failed: {reports[0].failed}"
-            )
-        target = self.schedule.target
-        if target is not None and max(self._fitness(agent) for agent in agents) >= target:
-            return True
-        # Without selection an individual that failed will never reach max_steps.
-        return all(
-            agent.env_steps >= self.schedule.max_steps or report.failed
-            for agent, report in zip(agents, reports, strict=True)
-        )
-
-    def _finish_generation(self) -> None:
-        """Save the elite, and go on to the next generation unless this is the last."""
-        over, best = self._is_over(), self._best()
-        if best is not None:
-            self.saver.save_elite(best)
-        latest = [agent.fitness[-1] for agent in self.state.population]
-        state = replace(self.state, fitnesses=[*self.state.fitnesses, latest], finished=over)
-        self.state = state if over else self._next_generation(state)
-
-    def _next_generation(self, state: RunState) -> RunState:
-        """Return the state at the beginning of the generation that follows ``state``'s."""
-        if self.tournament is None:
-            # Copies, as the present state is not to change before it is replaced.
-            population = [agent.clone() for agent in state.population]
-        else:
-            _, population = self.tournament.select(state.population)
-            if self.mutation is not None:
-                population = self.mutation.mutation(population)
-        for agent in population:
-            agent.steps.append(agent.env_steps)
-        return replace(
-            state,
-            population=population,
-            generation=state.generation + 1,
-            before=state.total_steps,
-            reports=[None] * len(population),
-            finished=False,
-            **self._random_states(),
-        )
+    return Request(**locals()).train(from_replay=True)
 
 
-def _updates_per_step(agent: Agent) -> float:
-    """Return the gradient steps for each environment step; they take most of the time."""
-    return sum(trainer.config.update_ratio for trainer in agent.trainers.values())
-
-
-def _replaced_at(items: list[Any], place: int, item: Any) -> list[Any]:
-    """Return a copy of a list with another item in one place."""
-    return [*items[:place], item, *items[place + 1 :]]
+train_multi_agent_off_policy = train_off_policy

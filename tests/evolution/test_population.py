@@ -88,12 +88,13 @@ def test_sequence_length_in_either_place() -> None:
 
 RUN = {
     "ALGO": "PPO",
-    "CHANNELS_LAST": False,
+    "CHANNELS_LAST": True,
     "ELITISM": True,
     "ENV_NAME": "CartPole-v1",
     "EVAL_LOOP": 1,
     "EVAL_STEPS": None,
     "EVO_STEPS": 10_000,
+    "LEARNING_DELAY": 0,
     "MAX_STEPS": 100_000,
     "NUM_ENVS": 16,
     "POP_SIZE": 1,

@@ -1,12 +1,13 @@
 """Short runs of training: small populations, how they evolve, and ways to compare results."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gymnasium.vector import SyncVectorEnv, VectorWrapper
 from support.agents import assert_same_weights, team_weights, weights
 from support.envs import Recall
 from support.multi_envs import RecallTeam
+from torch import Tensor
 
 from recurrent_rl import (
     IPPO,
@@ -19,6 +20,7 @@ from recurrent_rl import (
     make_vect_envs,
     train_on_policy,
 )
+from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 
 NETWORK = {"encoder_config": {"hidden_state_size": 8}, "head_config": {"hidden_size": [8]}}
 INIT_HP = {"LEARN_STEP": 16, "BATCH_SIZE": 16, "UPDATE_EPOCHS": 1, "LR": 1e-3}
@@ -71,9 +73,21 @@ def train(env: Any, pop: Sequence[Any], **options: Any) -> tuple[list[Any], list
 
 def everything(agent: Any) -> dict[str, Any]:
     """All that must be equal in two individuals that are the same."""
+    if isinstance(agent, OffPolicyAgent):
+        return dict(tensors_in(agent.to_checkpoint()))
     state = team_weights(agent) if isinstance(agent, IPPO) else weights(agent)
     state |= {f"generator{i}": g.generator.get_state() for i, g in enumerate(agent.groups)}
     return state
+
+
+def tensors_in(data: Any, path: str = "") -> Iterator[tuple[str, Tensor]]:
+    """All tensors of nested dictionaries and lists, copied, by where they stand."""
+    if isinstance(data, Tensor):
+        yield path, data.clone()
+    elif isinstance(data, dict | list | tuple):
+        items = data.items() if isinstance(data, dict) else enumerate(data)
+        for key, value in items:
+            yield from tensors_in(value, f"{path}/{key}")
 
 
 def assert_same_agents(ours: Sequence[Any], theirs: Sequence[Any]) -> None:
