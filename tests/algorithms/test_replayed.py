@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from support.envs import scripted
 from support.multi_envs import Episode, TurnTaking, scripted_makers
 from support.replays import make_off_policy
-from torch import Tensor, nn
+from torch import Tensor
 
 from recurrent_rl import SyncMultiAgentVectorEnv, collect_rollouts_recurrent
 from recurrent_rl.algorithms.off_policy_recorder import OffPolicyRecorder
@@ -81,11 +81,11 @@ def all_windows(memory: Any, owner: int | None = 0, ahead: int = 2) -> Windows:
 def trunks_and_heads(policy: Any) -> Iterator[tuple[Trunk, Any, int]]:
     """Each trunk of a policy with what gives what was noted, and where among that it stands."""
     if hasattr(policy, "q_head"):
-        yield policy.trunk, policy.q_head, 0
+        yield policy.trunk, policy.dist_params, 0
         return
-    yield policy.actor_trunk, policy.action_head, 0
+    yield policy.actor_trunk, policy.dist_params, 0
     if policy.critic_trunk.shapes:  # otherwise it is not run while acting
-        yield policy.critic_trunk, nn.Identity(), 1
+        yield policy.critic_trunk, lambda features, mask: features, 1
 
 
 def assert_replays(agent: Any, acted: dict[Any, Any], owner: int | None = 0) -> int:
@@ -102,7 +102,8 @@ def assert_replays(agent: Any, acted: dict[Any, Any], owner: int | None = 0) -> 
             assert (features[~exists] == 0).all()
             part = replay.features(trunk, 1, replay.length)
             torch.testing.assert_close(part, features[1 : replay.length])
-            given = head(features)
+            mask = None if group.action_mask is None else replay.part(group.action_mask)
+            given = head(features, mask)
             for b, slot in enumerate(windows.slot.tolist()):
                 env, begin = slot % memory.envs, slot // memory.envs * memory._stride
                 for a in range(group.agents):
