@@ -83,23 +83,27 @@ def collect_rollouts_recurrent(
     *,
     reset: bool | None = None,
 ) -> RolloutStats:
-    """Fill the agent's buffers with T steps from each environment, ready for ``agent.learn()``.
+    """Give the agent T steps from each environment, ready for ``agent.learn()``.
+
+    They fill the rollout of ``PPO`` and ``IPPO``, and are added to the replay (``agent.memory``) of
+    agents that learn from one.
 
     Collection continues where the agent's last call on the same environment stopped: observation
     and hidden state carry over. On another environment, or one that something else has stepped
     through this package since, it starts afresh.
 
     Args:
-        agent: ``PPO`` or ``IPPO``, recurrent or feed-forward.
-        env: for PPO a Gymnasium vector environment that declares its autoreset mode; for IPPO what
-            ``make_multi_agent_vect_envs`` builds.
-        n_steps: T; None takes the agent's ``learn_step``.
+        agent: of any algorithm, recurrent or feed-forward.
+        env: for one agent a Gymnasium vector environment that declares its autoreset mode; for
+            several what ``make_multi_agent_vect_envs`` builds.
+        n_steps: T; None takes the agent's ``learn_step``, which off-policy is counted over all
+            environments: then T = learn_step / E, rounded, at least 1.
         reset: True starts afresh in any case. False continues in any case: after loading a
             checkpoint, on an environment that you have put back into the state it was saved in.
 
     Returns:
-        the episodes that ended on the way. The rollout itself is in ``buffer``, of the agent (PPO)
-        or of each of its groups (IPPO).
+        the episodes that ended on the way. A rollout itself is in ``buffer``, of the agent (PPO)
+        or of each of its groups (IPPO); a replay is ``agent.memory``.
 
     Raises:
         TypeError: env is no vector environment of the agent's kind.

@@ -36,7 +36,8 @@ class ActionOutput(NamedTuple):
         action: as the environment takes it, [N, *shape].
         log_prob: of the sampled (unclipped) action, [N].
         entropy: of the policy [nats], [N].
-        value: V of the observation and what was remembered, [N].
+        value: V of the observation and what was remembered, [N]; of agents that learn from a replay
+            the value of the action, the lesser one where there are two critics.
         hidden_state: after this step; give it to the next call.
 
     """
