@@ -25,6 +25,17 @@ class OffPolicyExplorer(SampledNoise):
         super().__init__(group.policy.distribution, rows, group.generator, group.device)
         self._actions = group.policy.actions
         self.at_first = False  # actions are uniformly random
+        self._held, self._hold = torch.zeros(0), 0  # noise for some more steps
+
+    def noise(self, steps_left: int) -> Tensor:
+        # Collections may be shorter than noise is to be held.
+        if self.distribution.hold == 1:
+            return super().noise(steps_left)
+        if not self._hold:
+            drawn = self.distribution.noise((self.rows,), self.generator)
+            self._held, self._hold = drawn.to(self.device), self.distribution.hold
+        self._hold -= 1
+        return self._held
 
     def restart(self) -> None:
         """Forget noise that was drawn for steps of a collection that broke off."""
@@ -59,10 +70,12 @@ class OffPolicyExplorer(SampledNoise):
 
     def state_dict(self) -> dict[str, Any]:
         """Return what goes into a checkpoint."""
-        return {}
+        return {"held": self._held, "hold": self._hold} if self._hold else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Go on from a checkpoint; with other rows than the saved ones, from the beginning."""
+        if len(state["held"]) == self.rows:
+            self._held, self._hold = state["held"].to(self.device), state["hold"]
 
 
 class EpsilonExplorer(OffPolicyExplorer):
