@@ -22,6 +22,7 @@ from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
 from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.flat_parameters import align_parameters
 from recurrent_rl.validation import shown
 
 
@@ -112,6 +113,7 @@ class OffPolicyAgent(Agent):
         for i, ((name, trainer), player) in enumerate(
             zip(self.trainers.items(), players, strict=True)
         ):
+            align_parameters(trainer.policy.parameters())
             explorer = trainer.explorer_of(player.state.rows)
             explorer.at_first = trainer.env_steps < config.learning_starts
             player.explorer = explorer

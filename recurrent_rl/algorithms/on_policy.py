@@ -23,6 +23,7 @@ from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_retur
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.flat_parameters import align_parameters
 from recurrent_rl.networks.normalization import RewardNorm
 from recurrent_rl.networks.policy import ActorCritic
 
@@ -120,6 +121,7 @@ class OnPolicyTrainer(Trainer):
 
         """
         self._optimizer.check(self.policy)
+        align_parameters(self.policy.parameters())
         self._prepare()  # a rollout that nobody has learned from still counts in the statistics
         earlier = self._open if continued else None
         self._open = None

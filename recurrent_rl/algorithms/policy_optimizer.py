@@ -6,7 +6,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.networks.flat_parameters import flatten_parameters, split_adam_state
+from recurrent_rl.networks.flat_parameters import (
+    flatten_parameters,
+    padded_vector,
+    padding,
+    split_adam_state,
+    without_padding,
+)
 
 
 class Trainable(Protocol):
@@ -123,7 +129,8 @@ class PolicyOptimizer:
                 return False
             if p.numel() and (p.data_ptr(), p.grad.data_ptr()) != (at, grad_at):
                 return False
-            at, grad_at = at + p.nbytes, grad_at + p.nbytes
+            room = p.nbytes + padding(p.numel(), p.itemsize) * p.itemsize
+            at, grad_at = at + room, grad_at + room
         return True
 
     def _join(self, found: Mapping[str, Tensor], wanted: Mapping[str, nn.Parameter]) -> None:
@@ -173,7 +180,7 @@ class PolicyOptimizer:
                 for n, p in zip(self._names, self._members, strict=True)
             ]
         if self._one_vector:
-            each = {k: [torch.cat([x.flatten() for x in parts])] for k, parts in each.items()}
+            each = {kind: [padded_vector(parts)] for kind, parts in each.items()}
         for i, p in enumerate(stepped):
             state = {kind: parts[i] for kind, parts in each.items()}
             self.adam.state[p] = {"step": step.to(p.device, copy=True), **state}
@@ -186,11 +193,15 @@ class PolicyOptimizer:
     def state_dict(self, policy: Trainable) -> dict[str, Any]:
         """Return Adam's state over all parameters, frozen ones included, for ``load_state_dict``.
 
-        Over the one vector or over each parameter; those without moments are left out.
+        Over one vector, without what fills it up, or over each parameter; those without moments
+        are left out.
         """
         names = list(self.check(policy))
         state = self.adam.state_dict()
         if names == self._names:
+            if self._one_vector:
+                whole = {i: without_padding(m, self._shapes) for i, m in state["state"].items()}
+                state["state"] = whole
             return state
         by_name = self._by_name()
         return {
