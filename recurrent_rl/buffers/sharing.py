@@ -167,8 +167,7 @@ def _chunks(memory: SequenceReplayBuffer, count: Array) -> tuple[Array, Array]:
 def extended(memory: SequenceReplayBuffer, added: Sequence[News]) -> SequenceReplayBuffer:
     """Return a copy of a sealed replay with what was added to copies of it behind it, in order.
 
-    Windows that were there already get the mean of the priorities that they have in the copies
-    which still hold them.
+    Windows that were there already get the mean of the priorities that they have in the copies.
     """
     result = copied(memory)
     if result.layout is None:
@@ -182,23 +181,14 @@ def extended(memory: SequenceReplayBuffer, added: Sequence[News]) -> SequenceRep
 
 
 def _mean_priorities(memory: SequenceReplayBuffer, added: Sequence[News]) -> None:
-    assert memory.layout is not None
     known = [each for each in added if each.priorities is not None]
     if memory.priorities is None or not known:
         return
     memory.take_exponent(known[0].exponent)
-    env, chunk = memory._windows()
-    slot = memory._slot(env, chunk)
-    total, count = np.zeros(len(env)), np.zeros(len(env), dtype=np.int64)
-    end = memory.written // memory.layout.stride
-    for each in known:
-        # What has been overwritten in the copy has another window's there.
-        first = end + each.places // memory.layout.stride - memory._kept
-        held = chunk >= first[env]
-        total[held] += _priorities_at(each, slot[held], memory.exponent)
-        count += held
-    some = count > 0
-    memory.priorities.set(slot[some], total[some] / count[some])
+    # Whatever one copy has overwritten will be overwritten here, too.
+    slot = memory._slot(*memory._windows())
+    total = sum(_priorities_at(each, slot, memory.exponent) for each in known)
+    memory.priorities.set(slot, np.asarray(total) / len(known))
 
 
 def _priorities_at(added: News, slot: Array, exponent: float) -> Array:
