@@ -29,6 +29,7 @@ from recurrent_rl.algorithms.off_policy_configs import ActorCriticConfig, DDPGCo
 from recurrent_rl.algorithms.replayed import Replayed, joint
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.networks.acting_policy import Policy
+from recurrent_rl.networks.configs import HeadConfig
 from recurrent_rl.networks.distributions import DiagonalGaussian
 from recurrent_rl.networks.exploring import NoisyBox, allowed
 from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
@@ -114,6 +115,22 @@ class ActorCriticLearner(Learner):
     def acting(self) -> Iterator[Policy]:
         yield from self.policies.values()
 
+    def reconfigure(self, group: str, config: ActorCriticConfig) -> None:
+        self.configs[group] = config
+        self.configure()
+
+    def successor(
+        self, group: str, policy: Policy, heads: HeadConfig, generator: torch.Generator
+    ) -> "ActorCriticLearner":
+        assert isinstance(policy, OffPolicyActor)
+        policies = {**self.policies, group: policy}
+        with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
+            critic = self.critic.like(policies, {**self.critic.shapes, group: heads})
+        if critic.alone:
+            policy.judged_by(critic)
+        return type(self)(policies, self.configs, critic.to(self.device), self.generator)
+
     def networks(self) -> Iterator[tuple[str, Network]]:
         yield "critic", self._of_critic
         for name, network in self._of_actors.items():
@@ -137,7 +154,7 @@ class ActorCriticLearner(Learner):
 
     @torch.enable_grad()  # whatever the caller has set
     def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
-        replays = replayed(windows, self.device)
+        replays = replayed(windows, self.policies, self.device)
         known = {
             name: known_decisions(
                 replay.targets(self.config.gamma, self.config.n_step),

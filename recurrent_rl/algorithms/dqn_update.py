@@ -24,6 +24,7 @@ from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.functional.targets import rescaled, unscaled
 from recurrent_rl.networks.acting_policy import Policy
+from recurrent_rl.networks.configs import HeadConfig
 from recurrent_rl.networks.exploring import forbid
 from recurrent_rl.networks.off_policy import QNetwork
 
@@ -68,6 +69,16 @@ class DQNLearner(Learner):
     def acting(self) -> Iterator[Policy]:
         yield self.policy
 
+    def reconfigure(self, group: str, config: DQNConfig) -> None:
+        self.config = config
+        self.configure()
+
+    def successor(
+        self, group: str, policy: Policy, heads: HeadConfig, generator: torch.Generator
+    ) -> "DQNLearner":
+        assert isinstance(policy, QNetwork)
+        return DQNLearner(self.name, policy, self.config)
+
     def networks(self) -> Iterator[tuple[str, Network]]:
         yield "values", self.network
 
@@ -77,7 +88,7 @@ class DQNLearner(Learner):
     @torch.enable_grad()  # whatever the caller has set
     def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
         config, policy = self.config, self.policy
-        replay = replayed(windows, policy.device)[self.name]
+        replay = replayed(windows, {self.name: policy}, policy.device)[self.name]
         group = replay.windows
         nstep = replay.targets(config.gamma, config.n_step)
         known = known_decisions(

@@ -6,6 +6,7 @@ Letters: L places that are trained on, R rows, M decisions among them whose outc
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -14,9 +15,10 @@ from torch import Tensor, nn
 from recurrent_rl.algorithms.gradient import gradient_step
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.replayed import Replayed
-from recurrent_rl.buffers.replay import Windows
+from recurrent_rl.buffers.replay import GroupWindows, Windows
 from recurrent_rl.functional.targets import NStep
 from recurrent_rl.networks.acting_policy import Policy
+from recurrent_rl.networks.configs import HeadConfig
 from recurrent_rl.networks.off_policy import copied, move_towards
 
 LEAST_PRIORITY = 1e-6  # so that no window is out of reach for good
@@ -90,7 +92,9 @@ class Target:
     """A network's slowly moving copy.
 
     Attributes:
+        source: the network.
         module: the copy.
+        pairs: its parameters that move, each with the one that it follows.
 
     """
 
@@ -104,7 +108,7 @@ class Target:
         """Look up the source's weights, in whose place there may be others by now."""
         shared = [x for part in self._shared for x in (*part.parameters(), *part.buffers())]
         held = set(map(id, shared))
-        self._pairs, self._buffers = (
+        self.pairs, self._buffers = (
             [(new, old) for new, old in zip(copy, source, strict=True) if id(old) not in held]
             for copy, source in (
                 (self.module.parameters(), self.source.parameters()),
@@ -114,20 +118,20 @@ class Target:
 
     def move(self, tau: float) -> None:
         """Go a share ``tau`` of the way to the source; buffers, as statistics are, all of it."""
-        if self._pairs:
-            target, source = zip(*self._pairs, strict=True)
+        if self.pairs:
+            target, source = zip(*self.pairs, strict=True)
             move_towards([p.data for p in target], [p.data for p in source], tau)
         for new, old in self._buffers:
             new.copy_(old)
 
     def to_data(self) -> list[Tensor]:
         """Return its parameters and buffers."""
-        return [target.detach() for target, _ in (*self._pairs, *self._buffers)]
+        return [target.detach() for target, _ in (*self.pairs, *self._buffers)]
 
     def load(self, data: Sequence[Tensor]) -> None:
         """Take over what ``to_data`` gave."""
         with torch.no_grad():
-            for (target, _), saved in zip((*self._pairs, *self._buffers), data, strict=True):
+            for (target, _), saved in zip((*self.pairs, *self._buffers), data, strict=True):
                 target.copy_(saved)
 
 
@@ -238,6 +242,28 @@ class Learner(ABC):
     def configure(self) -> None:
         """Take over step sizes and what else may have changed in configurations."""
 
+    @abstractmethod
+    def reconfigure(self, group: str, config: Any) -> None:
+        """Go on with other hyper-parameters of a group."""
+
+    @abstractmethod
+    def successor(
+        self, group: str, policy: Policy, heads: HeadConfig, generator: torch.Generator
+    ) -> "Learner":
+        """Return an untrained learner like this one, with another network of one group's.
+
+        Args:
+            group: its name.
+            policy: the network, for the same spaces and hyper-parameters.
+            heads: shapes of what reads it.
+            generator: draws new weights.
+
+        """
+
+    def become(self, other: "Learner") -> None:
+        """Take over another learner's whole state; the other is not to be used any more."""
+        self.__dict__.update(other.__dict__)
+
     def join(self) -> bool:
         """Prepare for updates, whatever was done to weights since; whether any is trained.
 
@@ -278,9 +304,29 @@ class Learner(ABC):
             target.load(data["targets"][name])
 
 
-def replayed(windows: Windows, device: torch.device) -> dict[str, Replayed]:
-    """Return a sample's groups for networks to be run over."""
+def replayed(
+    windows: Windows, policies: Mapping[str, Policy], device: torch.device
+) -> dict[str, Replayed]:
+    """Return a sample's groups for networks to be run over.
+
+    Args:
+        windows: sampled; states that are another network's, of other widths, count as zeros.
+        policies: by group.
+        device: of the networks.
+
+    """
     return {
-        name: Replayed(group, windows.burn_in, windows.length, device)
+        name: Replayed(
+            _with_own_state(group, policies[name]), windows.burn_in, windows.length, device
+        )
         for name, group in windows.groups.items()
     }
+
+
+def _with_own_state(group: GroupWindows, policy: Policy) -> GroupWindows:
+    """Return a group's windows with states of the policy's shapes, zeros if they have others."""
+    wanted = policy.state_shapes[: policy.memory]
+    if [(x.shape[0], x.shape[2]) for x in group.state] == wanted:
+        return group
+    rows = group.start.shape[1]
+    return replace(group, state=[torch.zeros(k, rows, h) for k, h in wanted])

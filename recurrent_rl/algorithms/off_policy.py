@@ -6,13 +6,12 @@ Letters: E environments, A agents in the group, N = E * A rows.
 """
 
 import math
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from recurrent_rl.acting.exploration import (
     EpsilonExplorer,
@@ -64,6 +63,7 @@ class OffPolicyTrainer(Trainer):
     """What is one group's own in off-policy training.
 
     Attributes, beside those of ``Trainer``:
+        name: of the group; "" where there is but one.
         learner: of all groups of the agent.
         explorer: how its rows explore; None before the first collection.
 
@@ -73,6 +73,7 @@ class OffPolicyTrainer(Trainer):
     policy_type: ClassVar[type[Policy]]
     config: OffPolicyConfig
     learner: Learner
+    name: str = ""
 
     def __init__(self, group: AgentGroup, config: OffPolicyConfig) -> None:
         """Train ``group``, whose policy was built with the same ``config``."""
@@ -167,7 +168,7 @@ class OffPolicyTrainer(Trainer):
     def _reconfigured(self, changes: Mapping[str, Any]) -> None:
         self.group.reward_scale = self.config.reward_scale
         self._set_noise()
-        self.learner.configure()
+        self.learner.reconfigure(self.name, self.config)
 
     def end_rollout(self, steps: int) -> None:
         """Note that so many environment steps have been collected."""
@@ -175,13 +176,12 @@ class OffPolicyTrainer(Trainer):
         self._set_noise()
 
     def to_data(self) -> dict[str, Any]:
+        explorer = self._explorer_state if self.explorer is None else self.explorer.state_dict()
         return {
             **self.group.to_data(),
             "config": self.config.to_dict(),
             "env_steps": self.env_steps,
-            "explorer": self._explorer_state
-            if self.explorer is None
-            else self.explorer.state_dict(),
+            "explorer": explorer or None,
         }
 
     @classmethod
@@ -192,19 +192,21 @@ class OffPolicyTrainer(Trainer):
         group = AgentGroup.from_data(data, config, device, custom_networks, cls.policy_type)
         trainer = cls(group, config)
         trainer.env_steps = data["env_steps"]
-        trainer._explorer_state = data["explorer"] or None
+        trainer._explorer_state = data["explorer"]
         trainer._set_noise()
         return trainer
 
     # --- mutations --------------------------------------------------------------------------
 
-    @abstractmethod
-    def noisy_modules(self) -> list[nn.Module]: ...
+    def replace_policy(self, net_config: NetConfig, policy: Policy, learner: Learner) -> None:
+        """Take another network for the same spaces; collection starts afresh.
 
-    def moments(self) -> list[dict[str, Tensor]]:
-        raise NotImplementedError
+        Args:
+            net_config: its shapes.
+            policy: from ``AgentGroup.build_policy``.
+            learner: of all groups, around this network; from ``Learner.successor``.
 
-    def replace_policy(
-        self, net_config: NetConfig, policy: Policy, moments: list[dict[str, Tensor]]
-    ) -> None:
-        raise NotImplementedError
+        """
+        self.group.net_config, self.group.policy = net_config, policy
+        self.learner.become(learner)
+        self._set_noise()

@@ -49,8 +49,8 @@ class OffPolicyAgent(Agent):
         self.training = True
         self._due = 0.0  # environment steps that no update has been taken for yet
         self.learner = self._make_learner()
-        for trainer in self.trainers.values():
-            trainer.learner = self.learner
+        for name, trainer in self.trainers.items():
+            trainer.name, trainer.learner = name, self.learner
 
     @abstractmethod
     def _make_learner(self) -> Learner:

@@ -17,7 +17,7 @@ from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
-from recurrent_rl.algorithms.trainer import Trainer
+from recurrent_rl.algorithms.trainer import Trainer, freeze_alike
 from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
@@ -81,6 +81,7 @@ class OnPolicyTrainer(Trainer):
             self._optimizer.set_lr(self.config.lr)
 
     def moments(self) -> list[dict[str, Tensor]]:
+        """Return Adam's moments for each of the policy's trained parameters; {} for none."""
         return self._optimizer.moments(self.policy)
 
     def noisy_modules(self) -> list[nn.Module]:
@@ -89,9 +90,15 @@ class OnPolicyTrainer(Trainer):
     def replace_policy(
         self, net_config: NetConfig, policy: Policy, moments: list[dict[str, Tensor]]
     ) -> None:
-        frozen = {name for name, p in self.policy.named_parameters() if not p.requires_grad}
-        for name, parameter in policy.named_parameters():
-            parameter.requires_grad_(name not in frozen)
+        """Take another network for the same spaces; collection starts afresh.
+
+        Args:
+            net_config: its shapes.
+            policy: from ``AgentGroup.build_policy``.
+            moments: Adam's, for each of its parameters; empty to begin anew.
+
+        """
+        freeze_alike(self.policy, policy)
         self.group.net_config, self.group.policy = net_config, policy
         self._optimizer.replace(policy, moments)
         self._prepare()

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
@@ -85,23 +85,6 @@ class Trainer(HasSettings, ABC):
     def noisy_modules(self) -> list[nn.Module]:
         """Return what a mutation of weights adds noise to: all that chooses actions."""
 
-    @abstractmethod
-    def moments(self) -> list[dict[str, Tensor]]:
-        """Return Adam's moments for each of the policy's trained parameters; {} for none."""
-
-    @abstractmethod
-    def replace_policy(
-        self, net_config: NetConfig, policy: Policy, moments: list[dict[str, Tensor]]
-    ) -> None:
-        """Take another network for the same spaces; collection starts afresh.
-
-        Args:
-            net_config: its shapes.
-            policy: from ``AgentGroup.build_policy``.
-            moments: Adam's, for each of its parameters; empty to begin anew.
-
-        """
-
     # --- saving -------------------------------------------------------------------------------
 
     @abstractmethod
@@ -121,3 +104,10 @@ class Trainer(HasSettings, ABC):
             custom_networks: modules like those that it was built with.
 
         """
+
+
+def freeze_alike(old: nn.Module, new: nn.Module) -> None:
+    """Freeze those parameters of a module that are frozen, by name, in the one it replaces."""
+    frozen = {name for name, p in old.named_parameters() if not p.requires_grad}
+    for name, parameter in new.named_parameters():
+        parameter.requires_grad_(name not in frozen)

@@ -1,55 +1,39 @@
 """Change a policy's architecture and keep what it does.
 
-A new policy takes its weights from an old one, weight by weight: each has an *origin* (see
-``recurrent.growth``, which also has the rule for growing). The same origins carry the optimiser's
-moments over, and those of units the hidden state. A convolution's channels are its units. New
-layers are residual and start as the identity. Of a policy that shrinks, the most useful units
-stay. A network of the user's own stays as it is.
-
-There are two things that no origin can keep, so mutations leave such widths alone: a LayerNorm that
-normalises more units than before gives something else; and with state-dependent exploration
-(``GeneralizedSDE``) the new units' sigma must be too small to be noticed, and would be learned only
-in ages, as the gradient with respect to its logarithm is in proportion to its square.
-
-Letters: K layers, N rows, H units, D features, A numbers of an action.
+A new policy takes its weights from an old one, weight by weight (see ``origins``). Whatever learns
+with it comes along: optimisers' moments, critics' heads, and target networks.
 """
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import singledispatch
-from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from recurrent_rl.algorithms.trainer import Trainer
-from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.networks.custom import CustomEncoder
-from recurrent_rl.networks.distributions import GeneralizedSDE
-from recurrent_rl.networks.encoder import Encoder
-from recurrent_rl.networks.layers import Cnn, ResidualBlock
-from recurrent_rl.networks.policy import ActorCritic
-from recurrent_rl.recurrent.cells import Match
-from recurrent_rl.recurrent.core import LayerOrigins
-from recurrent_rl.recurrent.growth import (
-    largest,
-    matrix_origins,
-    most_useful,
-    need_of_inputs,
-    row_norms,
-    same_origins,
-    spread_origins,
-    take,
+from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner, SACLearner
+from recurrent_rl.algorithms.dqn_update import DQNLearner
+from recurrent_rl.algorithms.learner import Learner
+from recurrent_rl.algorithms.off_policy import OffPolicyTrainer
+from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.trainer import Trainer, freeze_alike
+from recurrent_rl.evolution.origins import (
+    Heads,
+    Origins,
+    Transfer,
+    copy_custom,
+    needed_inputs,
 )
-from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
+from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.recurrent.growth import same_origins
 
 
-def morph(trainer: Trainer, net_config: NetConfig, generator: torch.Generator) -> "Transfer":
-    """Give a group's policy another architecture; weights and the optimiser's state come along.
+def morph(trainer: Trainer, net_config: NetConfig, generator: torch.Generator) -> Transfer:
+    """Give a group's policy another architecture; weights and optimisers' states come along.
 
     Growing changes no output: not over whole sequences, and not with hidden states carried over;
-    unless a LayerNorm reads what has grown.
+    unless a LayerNorm reads what has grown. That goes for critics and for target networks, too.
 
     Args:
         trainer: of the group, ``PPO.trainer`` for example; changed in place. The next collection
@@ -61,304 +45,153 @@ def morph(trainer: Trainer, net_config: NetConfig, generator: torch.Generator) -
     Returns:
         what came from where.
 
-    """
-    old = trainer.policy
-    policy = trainer.group.build_policy(net_config, generator)
-    transfer = transfer_between(old, policy)
-    transfer.copy_weights()
-    trainer.replace_policy(net_config, policy, transfer.moments(trainer.moments()))
-    return transfer
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What each weight and each unit of a policy takes over from another policy.
-
-    Attributes:
-        old: policy.
-        new: policy, for the same spaces and hyper-parameters.
-        origin: for each parameter of the new policy that has any, the old parameter and the
-            origins, in the new one's shape.
-        layers: for each encoder of the new policy and each of its recurrent layers, the old layer
-            (None: it is new) and its units' origins, [H]; None for a network of the user's own,
-            whose state stays as it is.
+    Raises:
+        TypeError: a trainer whose policy cannot be morphed.
 
     """
-
-    old: ActorCritic
-    new: ActorCritic
-    origin: dict[Tensor, tuple[Tensor, Tensor]]
-    layers: list[LayerOrigins | None]
-
-    @torch.no_grad()
-    def copy_weights(self) -> None:
-        """Fill the new policy, its running statistics included."""
-        for old, new in zip(self.old.encoders, self.new.encoders, strict=True):
-            if isinstance(old, CustomEncoder):  # it may have buffers
-                new.load_state_dict(old.state_dict())
-        if isinstance(sde := self.new.action_head.distribution, GeneralizedSDE):
-            # What is FRESH here adds less to a variance, and to an action, than floats can tell.
-            sde.log_std.fill_(0.5 * math.log(sde.least_variance) - 14)
-        for parameter, (source, origin) in self.origin.items():
-            parameter.copy_(take(origin.to(parameter.device), source, parameter))
-        self.new.preprocessor.load_state_dict(self.old.preprocessor.state_dict())
-
-    def moments(self, old: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
-        """Adam's moments for each new parameter, from those for each old one ({}: none).
-
-        Weights without a past get the mean second moment of their parameter (in a new layer: of
-        all). With none they would take steps several times too long until theirs has built up, as
-        the step count that corrects for it is that of the others.
-        """
-        had = [m for m in old if m]
-        if not had:
-            return []
-        by_parameter: dict[Tensor, dict[str, Tensor]]
-        by_parameter = dict(zip(self.old.trained_parameters(), old, strict=True))
-        mean = torch.cat([m["exp_avg_sq"].flatten() for m in had]).mean()
-        found = []
-        for new in self.new.trained_parameters():
-            known = self.origin.get(new)
-            square = torch.full_like(new, float(mean), requires_grad=False)
-            step, average = had[0]["step"].clone(), torch.zeros_like(square)
-            if known is not None and by_parameter[known[0]]:
-                past, origin = by_parameter[known[0]], known[1].to(new.device)
-                kept = origin >= 0
-                average = torch.where(kept, take(origin, past["exp_avg"], average), 0)
-                square = torch.full_like(square, float(past["exp_avg_sq"].mean()))
-                square = torch.where(kept, take(origin, past["exp_avg_sq"], square), square)
-            found.append({"step": step, "exp_avg": average, "exp_avg_sq": square})
-        return found
-
-    def state(self, state: HiddenState) -> HiddenState:
-        """Return the hidden state of the new policy that goes on from one of the old."""
-        tensors: list[Tensor] = []
-        for encoder, layers in zip(self.old.encoders, self.layers, strict=True):
-            for _ in encoder.shapes:
-                x = state.tensors[len(tensors)]
-                tensors.append(x if layers is None else _carried(x, layers))
-        return HiddenState([*tensors, *state.tensors[self.old.memory :]], state.rows)
+    return _morph(trainer, net_config, generator)
 
 
 @singledispatch
-def transfer_between(old: nn.Module, new: nn.Module) -> Transfer:
-    """Return what a policy takes over from another of its kind, each kind in its own way.
-
-    Raises:
-        TypeError: a kind that cannot be morphed.
-
-    """
-    known = [kind.__name__ for kind in transfer_between.registry if kind is not object]
-    raise TypeError(f"morph: expected one of {known}, got {type(old).__name__}")
+def _morph(trainer: Trainer, net_config: NetConfig, generator: torch.Generator) -> Transfer:
+    raise TypeError(f"morph: expected a trainer of this package, got {type(trainer).__name__}")
 
 
-@transfer_between.register
-def _(old: ActorCritic, new: ActorCritic) -> Transfer:
-    found = _Origins()
-    found.find(old, new)
+# --- on-policy ----------------------------------------------------------------------------------
+
+
+@_morph.register
+def _(trainer: OnPolicyTrainer, net_config: NetConfig, generator: torch.Generator) -> Transfer:
+    old = trainer.policy
+    policy = trainer.group.build_policy(net_config, generator)
+    assert isinstance(policy, ActorCritic)
+    transfer = between_actor_critics(old, policy)
+    transfer.copy_weights()
+    moments = transfer.moments(
+        old.trained_parameters(), trainer.moments(), policy.trained_parameters()
+    )
+    trainer.replace_policy(net_config, policy, moments)
+    return transfer
+
+
+def between_actor_critics(old: ActorCritic, new: ActorCritic) -> Transfer:
+    """Return what PPO's policy takes over from another."""
+    found = Origins()
+    needs = [needed_inputs(list(x.layers)) for x in (old.action_head, old.value_head)]
+    # One encoder is read by both heads; of two, the first by the actor.
+    by_encoder = [needs] if len(old.encoders) == 1 else [[need] for need in needs]
+    features = found.encoders(old, new, by_encoder)
+    a, b = old.action_head, new.action_head
+    found.action_head((a.layers, a.distribution), (b.layers, b.distribution), features[0])
+    found.layers_of(old.value_head.layers, new.value_head.layers, features[-1])
     return Transfer(old, new, found.origin, found.layers)
 
 
-class _Origins:
-    """Goes through two policies side by side, and notes what comes from where."""
+# --- off-policy ---------------------------------------------------------------------------------
 
-    def __init__(self) -> None:
-        self.origin: dict[Tensor, tuple[Tensor, Tensor]] = {}
-        self.layers: list[LayerOrigins | None] = []
 
-    def find(self, old: ActorCritic, new: ActorCritic) -> None:
-        heads = [
-            (old.action_head.layers, new.action_head.layers),
-            (old.value_head.layers, new.value_head.layers),
-        ]
-        features: list[Tensor] = []
-        for i, (a, b) in enumerate(zip(old.encoders, new.encoders, strict=True)):
-            # One encoder is read by both heads; of two, the first by the actor.
-            read_by = heads if len(old.encoders) == 1 else heads[i : i + 1]
-            needed = torch.stack([_needed(list(head)) for head, _ in read_by])
-            features.append(self._encoder(a, b, needed.norm(dim=0)))
-        latents, _ = (
-            self._layers(x, y, inputs)
-            for (x, y), inputs in zip(heads, (features[0], features[-1]), strict=True)
+@_morph.register
+def _(trainer: OffPolicyTrainer, net_config: NetConfig, generator: torch.Generator) -> Transfer:
+    learner = trainer.learner
+    policy = trainer.group.build_policy(net_config, generator)
+    freeze_alike(trainer.policy, policy)
+    new = learner.successor(trainer.name, policy, net_config.head_config, generator)
+    transfer = between_learners(learner, new, trainer.name)
+    transfer.copy_weights()
+    for (_, before), (_, after) in zip(learner.targets(), new.targets(), strict=True):
+        copy_custom(before.module, after.module)
+        transfer.copy_twins(before.pairs, after.pairs)
+    for (_, was), (_, network) in zip(learner.networks(), new.networks(), strict=True):
+        for part, optimizer in was.optimizers.items():
+            moments = transfer.moments(
+                was.parts[part].trained_parameters(),
+                optimizer.moments(was.parts[part]),
+                network.parts[part].trained_parameters(),
+            )
+            network.optimizers[part].replace(network.parts[part], moments)
+    new.updates = learner.updates
+    trainer.replace_policy(net_config, policy, new)
+    return transfer
+
+
+@singledispatch
+def between_learners(old: Learner, new: Learner, group: str) -> Transfer:
+    """Return what a learner takes over from another, which has another network of one group's."""
+    raise TypeError(f"morph: expected a learner of this package, got {type(old).__name__}")
+
+
+@between_learners.register
+def _(old: DQNLearner, new: DQNLearner, group: str) -> Transfer:
+    found, a, b = Origins(), old.policy, new.policy
+    heads: Heads = [(a.q_head.layers, b.q_head.layers)]
+    if a.q_head.state_value is not None and b.q_head.state_value is not None:
+        heads.append((a.q_head.state_value, b.q_head.state_value))
+    (features,) = found.encoders(a, b, [[needed_inputs(list(head)) for head, _ in heads]])
+    for x, y in heads:
+        found.layers_of(x, y, features)
+    return Transfer(a, b, found.origin, found.layers)
+
+
+@between_learners.register
+def _(old: ActorCriticLearner, new: ActorCriticLearner, group: str) -> Transfer:
+    found, a, b = Origins(), old.policies[group], new.policies[group]
+    by_actor = [needed_inputs(list(a.action_head.layers))]
+    by_critic = _needs(old.critic, old.policies, group)
+    needs = [by_actor + by_critic] if a.shares_trunk else [by_actor, by_critic]
+    features = found.encoders(a, b, needs)
+    found.action_head(
+        (a.action_head.layers, a.distribution), (b.action_head.layers, b.distribution), features[0]
+    )
+    for name, policy in new.policies.items():
+        if name != group:
+            found.as_it_is(old.policies[name], policy)
+        inputs = _joint_origins(old.critic, old.policies, name, {group: features[-1]})
+        pairs = zip(old.critic.heads_of(name), new.critic.heads_of(name), strict=True)
+        for x, y in pairs:
+            found.layers_of(x, y, inputs)
+    if isinstance(old, SACLearner) and isinstance(new, SACLearner):
+        found.origin[new.log_alpha] = (old.log_alpha, torch.zeros((), dtype=torch.int64))
+    freeze_alike(old.critic.heads, new.critic.heads)
+    return Transfer(a, b, found.origin, found.layers)
+
+
+def _needs(
+    critic: CentralCritic, policies: Mapping[str, OffPolicyActor], group: str
+) -> list[Tensor]:
+    """Return how much a group's features are needed, by each critic's head for each agent."""
+    needs, width = [], policies[group].critic_trunk.outputs
+    for name in policies:
+        begin = 0
+        needed = [needed_inputs(list(head)) for head in critic.heads_of(name)]
+        for block in critic.blocks(name):
+            if block == group:
+                needs += [each[begin : begin + width] for each in needed]
+            begin += critic.block(policies[block])
+    return needs
+
+
+def _joint_origins(
+    critic: CentralCritic,
+    policies: Mapping[str, OffPolicyActor],
+    name: str,
+    features: Mapping[str, Tensor],
+) -> Tensor:
+    """Return the origins of all that a group's heads read.
+
+    Args:
+        critic: the old one.
+        policies: the old ones.
+        name: of the group.
+        features: origins of those of some groups' critic trunks; others' stay.
+
+    """
+    joined, begin = [], 0
+    for block in critic.blocks(name):
+        policy = policies[block]
+        width, outputs = critic.block(policy), policy.critic_trunk.outputs
+        origin = torch.cat(
+            (features.get(block, same_origins(outputs)), torch.arange(outputs, width))
         )
-        before, after = old.action_head.distribution, new.action_head.distribution
-        if isinstance(before, GeneralizedSDE) and isinstance(after, GeneralizedSDE):
-            # [Z, A]
-            rows = spread_origins(latents, before.size).view_as(after.log_std)
-            self.origin[after.log_std] = (before.log_std, rows)
-        else:
-            self._as_it_is(before, after)
-
-    def _encoder(
-        self, old: Encoder | CustomEncoder, new: Encoder | CustomEncoder, needed: Tensor
-    ) -> Tensor:
-        """Return the origins of an encoder's outputs; ``needed`` says how much each is."""
-        if isinstance(old, CustomEncoder) or isinstance(new, CustomEncoder):
-            self.layers.append(None)
-            self._as_it_is(old, new)
-            return same_origins(old.outputs)
-        a, b = old.core, new.core
-        if a is None or b is None:
-            self.layers.append([])
-            return self._front(old, new, needed)
-        needed = _needed([] if old.norm is None else [old.norm], needed)
-        reading, by_layer = a.needs(needed)
-        if old.skip is not None:
-            reading = torch.hypot(reading, need_of_inputs(old.skip.weight, needed))
-        # Behind the MLP's outputs are the extra inputs.
-        features = self._front(old, new, reading[: old.mlp_outputs])
-        inputs = torch.cat((features, torch.arange(old.mlp_outputs, a.rnn.input_size)))
-        skipped = [] if old.skip is None else [row_norms([old.skip.weight])]
-        matches, layers = a.match(b, inputs, by_layer, skipped)
-        self._note(matches)
-        self.layers.append(layers)
-        units = layers[a.rnn.num_layers - 1][1]
-        if old.skip is not None and new.skip is not None:
-            self._affine(old.skip, new.skip, units, inputs)
-        if old.norm is not None and new.norm is not None:
-            self._norm(old.norm, new.norm, units)
-        return units
-
-    def _front(self, old: Encoder, new: Encoder, needed: Tensor) -> Tensor:
-        """Go through the parts of an encoder and the MLP that reads them, joined.
-
-        Args:
-            old: with a vector, images and (in front of its MLP or not at all) extra inputs.
-            new: with as many.
-            needed: how much what the MLP gives is.
-
-        """
-        extra = old.inputs - sum(old.parts)
-        vector, *images, _ = _needed(list(old.mlp), needed).split([*old.parts, extra])
-        if old.vector_mlp is None or new.vector_mlp is None:
-            origins = [same_origins(old.parts[0])]
-        else:
-            width = cast(nn.Linear, old.vector_mlp[0]).in_features
-            origins = [self._layers(old.vector_mlp, new.vector_mlp, same_origins(width), vector)]
-        for a, b, need in zip(old.cnns, new.cnns, images, strict=True):
-            origins.append(self._cnn(cast(Cnn, a), cast(Cnn, b), need))
-        joined, begin = [], 0
-        for origin, width in zip([*origins, same_origins(extra)], [*old.parts, extra], strict=True):
-            joined.append(torch.where(origin < 0, origin, begin + origin))
-            begin += width  # of the old part: origins are places in the old network
-        return self._layers(old.mlp, new.mlp, torch.cat(joined), needed)
-
-    def _cnn(self, old: Cnn, new: Cnn, needed: Tensor) -> Tensor:
-        """Go through an image's convolutions, and return the origins of its vector."""
-        convolutions = [
-            [m for m in cnn.convolutions if isinstance(m, nn.Conv2d)] for cnn in (old, new)
-        ]
-        if not convolutions[0]:
-            return same_origins(old.outputs)
-        # [C * area] -> [C], as channels are flattened one after the other
-        flat = _needed(list(old.latent), needed).unflatten(0, (-1, old.area)).norm(dim=1)
-        channels = same_origins(convolutions[0][0].in_channels)
-        for i, (a, b) in enumerate(zip(*convolutions, strict=True)):
-            useful = row_norms([a.weight.flatten(1)]) * _needed(convolutions[0][i + 1 :], flat)
-            kept = most_useful(useful, b.out_channels)
-            self._affine(a, b, kept, spread_origins(channels, a.weight[0, 0].numel()))
-            channels = kept
-        return self._layers(old.latent, new.latent, spread_origins(channels, old.area), needed)
-
-    def _layers(
-        self,
-        old: nn.Sequential,
-        new: nn.Sequential,
-        inputs: Tensor,
-        needed: Tensor | None = None,
-    ) -> Tensor:
-        """Go through an MLP, and return the origins of its last hidden units.
-
-        Args:
-            old: linear layers (each perhaps with a LayerNorm), then residual blocks, then the
-                output layer of a head.
-            new: as many linear layers.
-            inputs: origins.
-            needed: how much what comes out is; None for a head, whose outputs stay.
-
-        """
-        linear = [[m for m in mlp if isinstance(m, nn.Linear)] for mlp in (old, new)]
-        blocks = [[m for m in mlp if isinstance(m, ResidualBlock)] for mlp in (old, new)]
-        norms = [[m for m in mlp if isinstance(m, nn.LayerNorm)] for mlp in (old, new)]
-        outputs = [] if needed is not None else [(linear[0].pop(), linear[1].pop())]
-        modules = list(old)
-        for i, (a, b) in enumerate(zip(*linear, strict=True)):
-            adding = [x.outer.weight for x in blocks[0]] if a is linear[0][-1] else []
-            useful = row_norms([a.weight, *adding])
-            useful = useful * _needed(modules[modules.index(a) + 1 :], needed)
-            units = most_useful(useful, b.out_features)
-            self._affine(a, b, units, inputs)
-            for x, y in zip(norms[0][i : i + 1], norms[1][i : i + 1], strict=True):
-                self._norm(x, y, units)
-            inputs = units
-        self._blocks(blocks[0], blocks[1], inputs)
-        for a, b in outputs:
-            self._affine(a, b, same_origins(a.out_features), inputs)
-        return inputs
-
-    def _blocks(
-        self, old: Sequence[ResidualBlock], new: Sequence[ResidualBlock], inputs: Tensor
-    ) -> None:
-        """Match residual blocks, all of which read and write units of the origins ``inputs``."""
-        by_size = [float(x.outer.weight.detach().norm()) for x in old]
-        for i, y in zip(largest(by_size, len(new)), new, strict=False):
-            x = old[i]
-            useful = row_norms([x.inner.weight]) * x.outer.weight.detach().norm(dim=0)
-            units = most_useful(useful, y.inner.out_features)
-            self._affine(x.inner, y.inner, units, inputs)
-            self._affine(x.outer, y.outer, inputs, units)
-
-    def _note(self, matches: Sequence[Match]) -> None:
-        for new, old, origin in matches:
-            self.origin[new] = (old, origin)
-
-    def _affine(
-        self,
-        old: nn.Linear | nn.Conv2d,
-        new: nn.Linear | nn.Conv2d,
-        units: Tensor,
-        inputs: Tensor,
-    ) -> None:
-        """Match weights [units, inputs] (of convolutions: channels and the kernel, flat)."""
-        origin = matrix_origins(units, inputs, old.weight[0].numel())
-        self.origin[new.weight] = (old.weight, origin.view_as(new.weight))
-        if old.bias is not None and new.bias is not None:
-            self.origin[new.bias] = (old.bias, units)
-
-    def _norm(self, old: nn.LayerNorm, new: nn.LayerNorm, units: Tensor) -> None:
-        self.origin[new.weight], self.origin[new.bias] = (old.weight, units), (old.bias, units)
-
-    def _as_it_is(self, old: nn.Module, new: nn.Module) -> None:
-        for p, q in zip(old.parameters(), new.parameters(), strict=True):
-            self.origin[q] = (p, torch.arange(p.numel()).view_as(p))
-
-
-def _carried(state: Tensor, layers: LayerOrigins) -> Tensor:
-    """[K, N, H] of the old network -> [K, N, H] of the new one."""
-    carried = []
-    for layer, units in ((k, u.to(state.device)) for k, u in layers):
-        if layer is None:
-            carried.append(state.new_zeros(state.shape[1], len(units)))
-        else:
-            carried.append(torch.where(units < 0, 0, state[layer][:, units.clamp_min(0)]))
-    return torch.stack(carried)
-
-
-def _needed(modules: Sequence[nn.Module], outputs: Tensor | None = None) -> Tensor:
-    """Return the need of what goes into some layers, from that of what comes out; None: 1."""
-    need = outputs
-    for module in reversed(modules):
-        if isinstance(module, nn.Linear):
-            need = module.weight.new_ones(module.out_features) if need is None else need
-            need = need_of_inputs(module.weight, need)
-        elif isinstance(module, nn.Conv2d) and need is not None:
-            # [C * kernel] -> [C]
-            read = need_of_inputs(module.weight.flatten(1), need)
-            need = read.unflatten(0, (module.in_channels, -1)).norm(dim=1)
-        elif isinstance(module, nn.LayerNorm) and need is not None:
-            need = need * module.weight.detach().abs()
-        elif isinstance(module, ResidualBlock) and need is not None:
-            inner = need_of_inputs(module.inner.weight, need_of_inputs(module.outer.weight, need))
-            need = torch.hypot(need, inner)
-    assert need is not None
-    return need
+        joined.append(torch.where(origin < 0, origin, begin + origin))
+        begin += width
+    return torch.cat(joined)

@@ -6,7 +6,7 @@ choices, Q heads of a critic, A agents in a team.
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import gymnasium as gym
 import torch
@@ -233,6 +233,7 @@ class CentralCritic(nn.Module):
         trunks: by group; those of the policies themselves.
         heads: by group, Q of them each.
         sizes: number of agents by group.
+        shapes: of the heads' layers by group.
         of_choices: heads give the values of all n actions, which they do not read.
 
     """
@@ -259,7 +260,8 @@ class CentralCritic(nn.Module):
 
         """
         super().__init__()
-        self.sizes, self.of_choices = dict(sizes), of_choices
+        self.sizes, self.of_choices, self.shapes = dict(sizes), of_choices, dict(heads)
+        self._count, self._orthogonal = count, orthogonal
         self._names = {name: f"group {i}" for i, name in enumerate(policies)}  # no dots in them
         self.trunks = nn.ModuleDict(
             {self._names[name]: policy.critic_trunk for name, policy in policies.items()}
@@ -282,13 +284,36 @@ class CentralCritic(nn.Module):
 
     def inputs(self, policies: Mapping[str, OffPolicyActor]) -> dict[str, int]:
         """Return how many numbers the heads of each group read."""
-        width = sum(self.sizes[name] * self._block(policy) for name, policy in policies.items())
+        width = sum(self.sizes[name] * self.block(policy) for name, policy in policies.items())
         return dict.fromkeys(policies, width)
 
-    def _block(self, policy: OffPolicyActor) -> int:
-        """Return how many numbers stand for one agent."""
+    def block(self, policy: OffPolicyActor) -> int:
+        """Return how many numbers stand for one agent: its features come first."""
         actions = 0 if self.of_choices else policy.critic_actions.features
         return policy.critic_trunk.outputs + actions + (not self.alone)
+
+    def blocks(self, name: str) -> list[str]:
+        """Return what the heads of a group read, one agent's block after the other, by group."""
+        others = [n for other, size in self.sizes.items() if other != name for n in [other] * size]
+        return [name] * self.sizes[name] + others
+
+    def like(
+        self, policies: Mapping[str, OffPolicyActor], heads: Mapping[str, HeadConfig]
+    ) -> "CentralCritic":
+        """Return an untrained critic on other trunks, with heads of other shapes."""
+        return CentralCritic(
+            policies,
+            self.sizes,
+            heads,
+            self._count,
+            of_choices=self.of_choices,
+            orthogonal=self._orthogonal,
+        )
+
+    def heads_of(self, name: str) -> list[nn.Sequential]:
+        """Return the heads of a group."""
+        heads = cast("nn.ModuleList", self.heads[self._names[name]])
+        return [cast("nn.Sequential", head) for head in heads]
 
     def trunk(self, name: str) -> Trunk:
         """Return a group's trunk."""
@@ -301,9 +326,7 @@ class CentralCritic(nn.Module):
 
         ``joint`` [M, *] is what ``joined`` or, of an agent alone, ``torch.cat`` gave.
         """
-        heads = self.heads[self._names[name]]
-        assert isinstance(heads, nn.ModuleList)
-        given = [head(joint) for head in heads]
+        given = [head(joint) for head in cast("nn.ModuleList", self.heads[self._names[name]])]
         return given if self.of_choices else [value.squeeze(-1) for value in given]
 
     def of_one(self, features: Tensor, action: Tensor, dist_params: Tensor) -> Tensor:

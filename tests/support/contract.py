@@ -80,7 +80,7 @@ MIXED: dict[str, Any] = {
 }
 
 
-def _team_env(**options: Any) -> SyncMultiAgentVectorEnv:
+def team_env(**options: Any) -> SyncMultiAgentVectorEnv:
     return SyncMultiAgentVectorEnv(scripted_makers([[lives] for lives in LIVES], **options))
 
 
@@ -100,7 +100,7 @@ def _ippo(options: Mapping[str, Any], **env: Any) -> Case:
     return Case(
         IPPO,
         make_team,
-        _team_env,
+        team_env,
         env,
         options,
         elsewhere={"observation": "wide"},
