@@ -262,13 +262,11 @@ class OffPolicyRecorder(Recorder):
             time = begin + np.arange(first, min(first + BLOCK, longest))[:, None]  # [T, E]
             # Others' steps stand in for places that are not there.
             place = np.minimum(time, end - 1) % memory.places
-            if (place == place[:, :1]).all():
-                seen, reward = part.obs[place[:, 0]], part.reward[place[:, 0]]
-            else:
-                rows = np.arange(part.rows)
-                wide = place.repeat(self.size, axis=1)
-                seen, reward = part.obs[wide, rows], part.reward[wide, rows]
-            invalid = self.policy.codec.invalid(seen)
+            where: Any = place[:, 0]
+            if not (place == place[:, :1]).all():
+                where = (place.repeat(self.size, axis=1), np.arange(part.rows))
+            seen, reward, exists = part.obs[where], part.reward[where], part.exists[where]
+            invalid = self.policy.codec.invalid(seen) & exists  # absent agents see zeros
             if bool(invalid.any()):
                 t, row = invalid.nonzero()[0].tolist()
                 fault = self.policy.codec.layout.fault(seen[t, row].numpy())

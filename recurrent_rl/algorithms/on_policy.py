@@ -17,7 +17,7 @@ from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
-from recurrent_rl.algorithms.trainer import Trainer, freeze_alike
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
 from recurrent_rl.functional.reward_scaling import REWARD_CLIP
@@ -98,7 +98,6 @@ class OnPolicyTrainer(Trainer):
             moments: Adam's, for each of its parameters; empty to begin anew.
 
         """
-        freeze_alike(self.policy, policy)
         self.group.net_config, self.group.policy = net_config, policy
         self._optimizer.replace(policy, moments)
         self._prepare()

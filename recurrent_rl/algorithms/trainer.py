@@ -104,10 +104,3 @@ class Trainer(HasSettings, ABC):
             custom_networks: modules like those that it was built with.
 
         """
-
-
-def freeze_alike(old: nn.Module, new: nn.Module) -> None:
-    """Freeze those parameters of a module that are frozen, by name, in the one it replaces."""
-    frozen = {name for name, p in old.named_parameters() if not p.requires_grad}
-    for name, parameter in new.named_parameters():
-        parameter.requires_grad_(name not in frozen)

@@ -15,7 +15,7 @@ from recurrent_rl.algorithms.dqn_update import DQNLearner
 from recurrent_rl.algorithms.learner import Learner
 from recurrent_rl.algorithms.off_policy import OffPolicyTrainer
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
-from recurrent_rl.algorithms.trainer import Trainer, freeze_alike
+from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.evolution.origins import (
     Heads,
     Origins,
@@ -67,6 +67,7 @@ def _(trainer: OnPolicyTrainer, net_config: NetConfig, generator: torch.Generato
     assert isinstance(policy, ActorCritic)
     transfer = between_actor_critics(old, policy)
     transfer.copy_weights()
+    transfer.freeze(policy)
     moments = transfer.moments(
         old.trained_parameters(), trainer.moments(), policy.trained_parameters()
     )
@@ -94,10 +95,12 @@ def between_actor_critics(old: ActorCritic, new: ActorCritic) -> Transfer:
 def _(trainer: OffPolicyTrainer, net_config: NetConfig, generator: torch.Generator) -> Transfer:
     learner = trainer.learner
     policy = trainer.group.build_policy(net_config, generator)
-    freeze_alike(trainer.policy, policy)
     new = learner.successor(trainer.name, policy, net_config.head_config, generator)
     transfer = between_learners(learner, new, trainer.name)
     transfer.copy_weights()
+    transfer.freeze(policy)
+    if isinstance(new, ActorCriticLearner):
+        transfer.freeze(new.critic.heads)
     for (_, before), (_, after) in zip(learner.targets(), new.targets(), strict=True):
         copy_custom(before.module, after.module)
         transfer.copy_twins(before.pairs, after.pairs)
@@ -151,7 +154,6 @@ def _(old: ActorCriticLearner, new: ActorCriticLearner, group: str) -> Transfer:
             found.layers_of(x, y, inputs)
     if isinstance(old, SACLearner) and isinstance(new, SACLearner):
         found.origin[new.log_alpha] = (old.log_alpha, torch.zeros((), dtype=torch.int64))
-    freeze_alike(old.critic.heads, new.critic.heads)
     return Transfer(a, b, found.origin, found.layers)
 
 

@@ -75,6 +75,18 @@ class Transfer:
             parameter.copy_(take(origin.to(parameter.device), source, parameter))
         self.new.preprocessor.load_state_dict(self.old.preprocessor.state_dict())
 
+    def freeze(self, new: nn.Module) -> None:
+        """Freeze what takes over from frozen parameters, and what is new in the midst of them."""
+        named = dict(new.named_parameters())
+        known = {n: self.origin[p][0].requires_grad for n, p in named.items() if p in self.origin}
+        for name, parameter in named.items():
+            around, trained = name, known.get(name)
+            while trained is None and around:
+                around = around.rpartition(".")[0]
+                beside = [own for n, own in known.items() if n.startswith(f"{around}.")]
+                trained = any(beside) if beside else None
+            parameter.requires_grad_(trained is not False)
+
     def moments(
         self,
         old: Sequence[nn.Parameter],

@@ -58,6 +58,13 @@ class Kind:
     options: dict[str, Any]
     env: dict[str, Any]
     group: str = ""
+    cell: str = "lstm"
+
+    def net(self, large: bool = False, **head: Any) -> dict[str, Any]:
+        """One of the two architectures, with something else about the heads."""
+        net = LARGE if large else SMALL
+        encoder = {**net["encoder_config"], "cell": self.cell}
+        return {"encoder_config": encoder, "head_config": {**net["head_config"], **head}}
 
     def agent(self, seed: int = 0) -> Any:
         """One with some experience."""
@@ -65,7 +72,7 @@ class Kind:
         # In whatever the default dtype is now.
         own = {name: Own(*sizes) for name, sizes in self.options.get("own", {}).items()}
         options = {name: value for name, value in self.options.items() if name != "own"}
-        options = {"max_seq_len": 4, "net_config": SMALL, **options, **own}
+        options = {"max_seq_len": 4, "net_config": self.net(), **options, **own}
         return train(make(self.kind, env, seed=seed, **options), env, 3)
 
     def vector(self) -> Any:
@@ -81,7 +88,7 @@ SEVERAL = {
 }
 KINDS = {
     "dqn": Kind(DQN, {"previous_action": True}, {}),
-    "dqn, dueling": Kind(DQN, {"dueling": True, "lr_encoder": 1e-3, "cell": "gru"}, {}),
+    "dqn, dueling": Kind(DQN, {"dueling": True, "lr_encoder": 1e-3}, {}, cell="gru"),
     "dqn, feed-forward": Kind(DQN, {"recurrent": False, "target_update": 3}, {"masked": True}),
     "ddpg": Kind(DDPG, {"previous_reward": True, "normalize_obs": True}, BOX),
     "ddpg, shared": Kind(DDPG, {"share_encoders": True}, BOX),
@@ -98,9 +105,11 @@ KINDS = {
 EACH = pytest.mark.parametrize("name", KINDS)
 
 
-def grow(agent: Any, group: str, net: Any = LARGE) -> Transfer:
+def change(agent: Any, kind: Kind, net: dict[str, Any] | None = None) -> Transfer:
+    """Morph the group that changes; None: to the larger architecture."""
+    net = kind.net(large=True) if net is None else net
     generator = torch.Generator().manual_seed(1)
-    return morph(agent.trainers[group], NetConfig.from_dict(net), generator)
+    return morph(agent.trainers[kind.group], NetConfig.from_dict(net), generator)
 
 
 def sample(agent: Any) -> Windows:
@@ -126,7 +135,7 @@ def test_growing_changes_nothing_that_any_network_says(name: str) -> None:
     windows = sample(agent)
     before = said(agent.learner, windows)
     weights = sum(p.numel() for p in agent.trainers[kind.group].policy.parameters())
-    transfer = grow(agent, kind.group)
+    transfer = change(agent, kind)
     assert sum(p.numel() for p in agent.trainers[kind.group].policy.parameters()) > weights
     after = said(agent.learner, carried(windows, transfer, kind.group))
     assert before.keys() == after.keys()
@@ -141,12 +150,12 @@ def test_growing_changes_nothing_that_any_network_says(name: str) -> None:
 
 
 @EACH
-@pytest.mark.parametrize("net", [LARGE, SMALL], ids=["grow", "shrink"])
-def test_moments_and_targets_follow_their_weights(name: str, net: Any) -> None:
+@pytest.mark.parametrize("large", [True, False], ids=["grow", "shrink"])
+def test_moments_and_targets_follow_their_weights(name: str, large: bool) -> None:
     kind = KINDS[name]
     agent = kind.agent()
-    if net is SMALL:
-        grow(agent, kind.group)
+    if not large:
+        change(agent, kind)
     learner = agent.learner
     for part, optimizer, parameters in parts_of(learner):
         moments = [
@@ -158,7 +167,7 @@ def test_moments_and_targets_follow_their_weights(name: str, net: Any) -> None:
         for twin, source in target.pairs:
             twin.data.copy_(2 * source.data)
     updates, rates = learner.updates, [opt.lr for _, opt, _ in parts_of(learner)]
-    transfer = grow(agent, kind.group, net)
+    transfer = change(agent, kind, kind.net(large))
     assert (learner.updates, [opt.lr for _, opt, _ in parts_of(learner)]) == (updates, rates)
     assert agent.trainers[kind.group].learner is learner is agent.learner
     taken = 0
@@ -170,6 +179,9 @@ def test_moments_and_targets_follow_their_weights(name: str, net: Any) -> None:
             assert moments["step"] == 5
             taken += int(known.sum())
     assert taken > 100
+    for name, policy in getattr(learner, "policies", {}).items():
+        if name != kind.group:  # which has not changed at all
+            assert all(bool(kept(transfer, p).all()) for p in policy.parameters())
     for _, target in learner.targets():
         for twin, source in target.pairs:
             known = kept(transfer, source)
@@ -197,8 +209,8 @@ def test_growing_and_shrinking_back_changes_nothing(name: str) -> None:
         return  # whose units are all of use to the exploration
     agent = kind.agent()
     before = snapshot(agent)
-    grow(agent, kind.group)
-    grow(agent, kind.group, SMALL)
+    change(agent, kind)
+    change(agent, kind, kind.net())
     after = snapshot(agent)
     for each in (before, after):
         each["collection"] = None
@@ -210,8 +222,7 @@ def test_another_activation_keeps_all(name: str) -> None:
     kind = KINDS[name]
     agent = kind.agent()
     before = snapshot(agent)
-    head = {**SMALL["head_config"], "activation": "ReLU"}
-    grow(agent, kind.group, {**SMALL, "head_config": head})
+    change(agent, kind, kind.net(activation="ReLU"))
     after = snapshot(agent)
     assert after["groups"][kind.group].pop("net_config")["head_config"]["activation"] == "ReLU"
     before["groups"][kind.group].pop("net_config")
@@ -224,7 +235,7 @@ def test_another_activation_keeps_all(name: str) -> None:
 def test_goes_on_learning_and_is_saved(name: str, tmp_path: Path) -> None:
     kind = KINDS[name]
     agent, env = kind.agent(), kind.vector()
-    grow(agent, kind.group)
+    change(agent, kind)
     train(agent, env, 1)
     before = snapshot(agent)
     train(agent, env, 1)
@@ -244,12 +255,41 @@ def test_goes_on_learning_and_is_saved(name: str, tmp_path: Path) -> None:
     assert_same(snapshot(agent), snapshot(other))
 
 
+@pytest.mark.parametrize("reader", ["bob", "fred"])
+def test_shrinking_keeps_the_features_that_any_critic_reads(reader: str) -> None:
+    """Of any group, and of any of the group's agents: only the last agent's unit 3 is read."""
+    kind = KINDS["matd3, feed-forward"]
+    encoder = {"hidden_size": [6], "activation": "Tanh"}
+    plain = {"encoder_config": encoder, "head_config": {"hidden_size": [5], "activation": "Tanh"}}
+    options = {"recurrent": False, "net_config": plain}
+    agent = train(make(MATD3, kind.vector(), **options), kind.vector(), 2)
+    learner, windows = agent.learner, sample(agent)
+    width = learner.critic.block(learner.policies["bob"])
+    with torch.no_grad():
+        agent.trainers["bob"].policy.action_head.layers[0].weight[:, 2] = 0
+        for critic in (learner.critic, learner.target.module):
+            for name in ("bob", "fred"):
+                blocks = critic.blocks(name)
+                of_bob = [i for i, block in enumerate(blocks) if block == "bob"]
+                for head in critic.heads_of(name):
+                    for i in of_bob:
+                        read = name == reader and i == of_bob[-1]
+                        unread = (2,) if read else (2, 3)
+                        head[0].weight[:, [i * width + unit for unit in unread]] = 0
+    before = said(learner, windows)
+    smaller = {**plain, "encoder_config": {**encoder, "hidden_size": [5]}}
+    change(agent, kind, smaller)
+    for key, value in said(learner, windows).items():
+        if "target actor" not in key:  # whose weights are others
+            torch.testing.assert_close(value, before[key], msg=key)
+
+
 def test_frozen_parts_stay_frozen() -> None:
     agent = KINDS["td3"].agent()
     agent.policy.action_head.requires_grad_(False)
     agent.critic.heads.requires_grad_(False)
     train(agent, KINDS["td3"].vector(), 1)
-    grow(agent, "")
+    change(agent, KINDS["td3"])
     frozen = [agent.policy.action_head, agent.critic.heads]
     assert not any(p.requires_grad for module in frozen for p in module.parameters())
     before = [p.clone() for module in frozen for p in module.parameters()]
@@ -265,7 +305,7 @@ def test_what_judges_an_action_is_the_new_critic() -> None:
     agent = KINDS["td3"].agent()
     observation, state = torch.zeros(2, 3).numpy(), agent.get_initial_hidden_state(2)
     before = agent.get_action(observation, state, deterministic=True).value
-    grow(agent, "")
+    change(agent, KINDS["td3"])
     state = agent.get_initial_hidden_state(2)
     after = agent.get_action(observation, state, deterministic=True).value
     torch.testing.assert_close(torch.from_numpy(after), torch.from_numpy(before))
