@@ -113,6 +113,7 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
 
         Raises:
             RuntimeError: there is less in the memory than a batch, or everything is frozen.
+            ValueError: it is of other spaces, agents or sequences.
             FloatingPointError: a gradient was not finite; the weights are those before it.
 
         """

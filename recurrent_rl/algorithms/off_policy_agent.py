@@ -3,7 +3,6 @@
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics, OffPolicyTr
 from recurrent_rl.algorithms.off_policy_configs import OffPolicyConfig
 from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorder
 from recurrent_rl.algorithms.trainer import Trainer
-from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
+from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import align_parameters
@@ -161,6 +160,7 @@ class OffPolicyAgent(Agent):
                 f"learn: expected a SequenceReplayBuffer to sample from, what one has sampled, or "
                 f"nothing for the agent's own memory, got {shown(experiences)}"
             )
+        self._check_fits(experiences)
         if not self.learner.join():
             raise RuntimeError(
                 "learn: expected parameters that require gradients, got none, as all are frozen; "
@@ -181,6 +181,16 @@ class OffPolicyAgent(Agent):
             self._due -= rounds * self.config.learn_step  # only now, if nothing has failed
         return {name: _summary([record[name] for record in records]) for name in self.trainers}
 
+    def _check_fits(self, experiences: SequenceReplayBuffer | Windows | None) -> None:
+        """Raise ValueError if these are of other agents or spaces."""
+        if isinstance(experiences, SequenceReplayBuffer) and experiences.layout is not None:
+            self.fit_memory(experiences, experiences.envs)
+        elif isinstance(experiences, Windows) and experiences.groups.keys() != self.trainers.keys():
+            raise ValueError(
+                f"learn: expected a sample of the groups {list(self.trainers)}, got one of "
+                f"{list(experiences.groups)}; sample from the memory of an agent like this one"
+            )
+
     def can_learn(self) -> bool:
         """Whether the memory has a batch to sample."""
         if self.config.batch_size > len(self.memory):
@@ -192,27 +202,15 @@ class OffPolicyAgent(Agent):
         self._due = 0.0
 
     def _sample(self, memory: SequenceReplayBuffer) -> Windows:
-        return self._with_own_states(self._sampled(memory))
-
-    def _with_own_states(self, windows: Windows) -> Windows:
-        """Put zeros in place of states that another network has stored, of other shapes."""
-        own: dict[str, GroupWindows] = {}
-        for name, trainer in self.trainers.items():
-            group, policy = windows.groups[name], trainer.policy
-            shapes = policy.state_shapes[: policy.memory]
-            if [(x.shape[0], x.shape[2]) for x in group.state] != list(shapes):
-                rows = group.start.shape[1]
-                zeros = [torch.zeros(layers, rows, units) for layers, units in shapes]
-                own[name] = replace(group, state=zeros)
-        return replace(windows, groups={**windows.groups, **own}) if own else windows
-
-    def _sampled(self, memory: SequenceReplayBuffer) -> Windows:
         config = self.config
         layout = self.trainers[next(iter(self.trainers))].layout
         if config.batch_size > len(memory):
+            do = "collect more first, or set learning_starts to at least that"
+            if config.batch_size > memory.memory_size:
+                do = f"it holds memory_size = {memory.memory_size}: make it larger"
             raise RuntimeError(
                 f"learn: expected at least batch_size = {config.batch_size} steps in the memory, "
-                f"got {len(memory)}; collect more first, or set learning_starts to at least that"
+                f"got {len(memory)}; {do}"
             )
         owner = -1 if config.stored_state == "zero" else self.index
         generator = self.groups[0].generator

@@ -452,14 +452,36 @@ def test_another_shape_is_refused_with_what_to_do() -> None:
         other.memory = memory
         with pytest.raises(ValueError, match=message):
             collect_rollouts_recurrent(other, other_env, 4)
+        if "environments" not in message:  # to learn from it is fine
+            with pytest.raises(ValueError, match=message):
+                other.learn(memory)
         assert_same_memory(memory, before)
     team_env = SyncMultiAgentVectorEnv(scripted_makers([[{"bob_0": [(0, 3, "t")]}]] * 2))
     team = make_off_policy("maddpg", team_env)
     team.memory = memory
     with pytest.raises(ValueError, match=r"groups of agents .*\{'': 1\}, got \{'bob': 1\}"):
         collect_rollouts_recurrent(team, team_env, 4)
+    with pytest.raises(ValueError, match=r"sample of the groups \['bob'\], got one of \[''\]"):
+        team.learn(memory.sample(1, generator()))
     collect_rollouts_recurrent(agent, env, 4)  # none of this has hurt it
     assert memory.counter == 16
+
+
+def test_batches_larger_than_what_is_held_are_refused() -> None:
+    env = boxed()
+    for options, message in (
+        ({"batch_size": 50}, "at least batch_size = 50 steps in the memory, got 8; collect more"),
+        ({"batch_size": 50, "memory_size": 30}, "holds memory_size = 30: make it larger"),
+        ({"sampling": "episodes"}, "expected a whole episode to sample, got none; collect more"),
+    ):
+        agent = make_off_policy("dqn", env, **options)
+        collect_rollouts_recurrent(agent, env, 4)
+        before = [x.clone() for x in agent.policy.state_dict().values()]
+        for _ in range(2):  # what is due stays due
+            with pytest.raises(RuntimeError, match=message):
+                agent.learn()
+        after = agent.policy.state_dict().values()
+        assert all(torch.equal(x, y) for x, y in zip(before, after, strict=True))
 
 
 def test_empty_memories_and_sizes_are_refused() -> None:
