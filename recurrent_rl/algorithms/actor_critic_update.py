@@ -443,6 +443,7 @@ class SACLearner(ActorCriticLearner):
         self._policy = self.policies[self.name]
         start = config.ent_coef_init if config.ent_coef is None else config.ent_coef
         self.log_alpha.data = torch.tensor(math.log(max(start, 1e-30)), device=self.device)
+        self.log_alpha.requires_grad_(config.ent_coef is None)
         holder = nn.ParameterList([self.log_alpha])
         sizes = {"lr_alpha": config.lr_alpha or config.lr_critic}
         self._of_alpha = Network({"lr_alpha": [holder]}, sizes, self.device, config.adam_eps)
