@@ -286,6 +286,40 @@ def test_garbage_in_what_does_not_exist_changes_no_bit(kind: str, recurrent: boo
         assert ours.isfinite().all()
 
 
+@pytest.mark.parametrize("kind", ["dqn", "maddpg"])
+def test_padding_of_episodes_has_no_effect(kind: str) -> None:
+    """Among longer ones each has the features and targets that it has alone."""
+    env = environment(kind)
+    agent = make_off_policy(kind, env, sampling="episodes", memory_size=60)
+    collect_rollouts_recurrent(agent, env, 60)
+    memory = agent.memory
+    episodes = list(zip(*memory._episodes(), strict=True))
+    assert len({length for *_, length in episodes}) > 1
+    together = memory.sample_episodes(20, torch.Generator().manual_seed(0))
+    for name, group in together.groups.items():
+        policy = agent.trainers[name].policy
+        trunk = policy.trunk if kind == "dqn" else policy.critic_trunk
+        replay = Replayed(group, 0, together.length, CPU)
+        features, targets = replay.features(trunk), replay.targets(0.9, 3)
+        alone = []
+        for place in episodes:
+            e, begin, length = (np.array([x]) for x in place)
+            slot, end = np.array([-1]), begin + length
+            one = memory._gather(e, begin, (0, int(length[0]), 0), -1, slot, end=end)
+            each = Replayed(one.groups[name], 0, int(length[0]), CPU)
+            alone.append((each.windows.obs, each.features(trunk), each.targets(0.9, 3)))
+        for b in range(20):
+            rows = slice(b * group.agents, (b + 1) * group.agents)
+            at = group.obs[:, rows]
+            (found,) = [x for x in alone if torch.equal(at[: len(x[0])], x[0])]
+            length = len(found[0])
+            torch.testing.assert_close(features[:length, rows], found[1])
+            assert (features[length:, rows] == 0).all()
+            for ours, theirs in zip(targets, found[2], strict=True):
+                assert torch.equal(ours[:length, rows], theirs)
+            assert not targets.known[length:, rows].any()
+
+
 def test_windows_in_which_nothing_exists_give_zeros() -> None:
     env = environment("maddpg")
     agent = make_off_policy("maddpg", env, burn_in=2)

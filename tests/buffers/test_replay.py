@@ -24,7 +24,7 @@ from support.replays import (
     window_at,
 )
 
-from recurrent_rl import SyncMultiAgentVectorEnv, collect_rollouts_recurrent
+from recurrent_rl import DQN, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
 from recurrent_rl.buffers.ring import FLAGS, ReplayLayout
@@ -517,6 +517,11 @@ def test_memory_is_the_sum_of_the_fields() -> None:
         fields = steps * (144 + 8 + 4 + 2 * 4 + 4 + len(FLAGS)) + windows * 2 * 64 * 4
         assert fields < memory.nbytes() < 1.05 * fields
         assert memory.parts[""].obs.dtype == torch.uint8
+
+
+def test_images_of_agents_are_kept_as_bytes() -> None:
+    space = Box(0, 255, (8, 8, 3), np.uint8)
+    assert DQN(space, Discrete(2)).trainer.shapes(False).obs_dtype == torch.uint8
 
 
 # --- saving -----------------------------------------------------------------------------------
