@@ -340,7 +340,7 @@ class DPGLearner(ActorCriticLearner):
             each = known[name]
             place = each.place - first * replay.rows
             windows = replay.rows // replay.windows.agents
-            seen = self._join(blocks, blocks, i, windows).flatten(0, 1)[place]
+            seen = self._join(blocks, blocks, i, windows).flatten(0, 1).index_select(0, place)
             value = torch.stack(critic.values(name, seen)).amin(0) if len(place) else each.reward
             found[name] = each.reward + each.discount * value
         return found
@@ -513,8 +513,12 @@ class SACLearner(ActorCriticLearner):
         critic: CentralCritic = self.target.module
         place = each.place - first * replay.rows
         params = self._params(replay, self._features(replay, acting, first, end), first, end)
-        params = params.flatten(0, 1)[place]
-        seen = replay.features(critic.trunk(self.name), first, end).flatten(0, 1)[place]
+        params = params.flatten(0, 1).index_select(0, place)
+        seen = (
+            replay.features(critic.trunk(self.name), first, end)
+            .flatten(0, 1)
+            .index_select(0, place)
+        )
         if critic.of_choices:
             least = torch.stack(critic.values(self.name, seen)).amin(0)
             # Forbidden choices have no probability, and 0 times whatever they are worth is 0.

@@ -134,7 +134,7 @@ class DQNLearner(Learner):
         place = known.place - first * rows
 
         def at(features: Tensor) -> Tensor:
-            return features.flatten(0, 1)[place]
+            return features.flatten(0, 1).index_select(0, place)
 
         value = head(at(replay.features(trunk, first, last + 1)))  # [M, n]
         judging = value

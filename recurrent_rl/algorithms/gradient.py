@@ -1,5 +1,6 @@
 """The one function that takes a gradient step, whatever the algorithm."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,13 +22,15 @@ def gradient_step(
         FloatingPointError: loss or norm are not finite; the weights are those before the step.
 
     """
-    for optimizer in optimizers:
-        optimizer.zero_grad(set_to_none=False)  # gradients may be views of one vector
-    torch.autograd.backward([loss, *also])
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
-    norm = nn.utils.clip_grad_norm_(parameters, max_norm)
-    if not torch.isfinite(norm + loss.detach()):  # of a clipped error only the loss is infinite
+    for p in parameters:
+        if p.grad is not None:
+            p.grad.zero_()  # not None: gradients may be views of one vector
+    torch.autograd.backward([loss, *also])
+    norm = clip([p.grad for p in parameters if p.grad is not None], max_norm)
+    # Of a clipped error only the loss is infinite.
+    if not math.isfinite(float(norm + loss.detach())):
         raise FloatingPointError(
             f"learn: expected a finite gradient, got norm {norm.item()} (loss {loss.item()}); the "
             f"weights are those before this step. Lower lr or reward_scale, or set "
@@ -36,3 +39,21 @@ def gradient_step(
     for optimizer in optimizers:
         optimizer.step()
     return norm.detach()
+
+
+@torch.no_grad()
+def clip(gradients: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scale gradients down to a norm, and return that before.
+
+    ``torch.nn.utils.clip_grad_norm_`` to the bit, without what one vector has no use for (the
+    norms of many, factors of 1), which takes four times as long as the norm.
+    """
+    if len(gradients) != 1:
+        norm = nn.utils.get_total_norm(gradients)
+    else:
+        norm = torch.linalg.vector_norm(gradients[0])
+    if math.isfinite(max_norm):
+        scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(scale)
+    return norm

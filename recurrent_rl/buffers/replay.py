@@ -238,28 +238,35 @@ class SequenceReplayBuffer(Ring):
             row = part.rows_of(env)  # [R]
             rows_at, rows_inside = at.repeat(size, axis=1), inside.repeat(size, axis=1)
             chunk, foreign = chunk.repeat(size), foreign.repeat(size)
-        index = torch.from_numpy(rows_at * part.rows + row)
-        real = torch.from_numpy(rows_inside)
+        index = rows_at * part.rows + row  # [W, R]
         whole = bool(rows_inside.all())
 
-        def take(field: Tensor) -> Tensor:
-            return field.flatten(0, 1)[index]
+        def take(name: str) -> Tensor:
+            field = part.arrays[name]
+            return torch.from_numpy(field.reshape(-1, *field.shape[2:]).take(index, axis=0))
 
-        flags = {name: take(getattr(part, name)) for name in FLAGS}
+        flags = np.stack([part.arrays[name].take(index) for name in FLAGS])
         if not whole:
-            flags = {name: flag & real for name, flag in flags.items()}
-        lost = torch.from_numpy(foreign)[:, None]
-        where = (torch.from_numpy(chunk), torch.from_numpy(row))
+            flags &= rows_inside
         return GroupWindows(
-            obs=take(part.obs),
-            extra=None if part.extra is None else take(part.extra),
-            action=take(part.action),
-            action_mask=None if part.action_mask is None else take(part.action_mask),
-            reward=take(part.reward),
-            **flags,
-            state=[x[where].transpose(0, 1).masked_fill(lost, 0) for x in part.hidden],
+            obs=take("obs"),
+            extra=None if part.extra is None else take("extra"),
+            action=take("action"),
+            action_mask=None if part.action_mask is None else take("action_mask"),
+            reward=take("reward"),
+            **dict(zip(FLAGS, torch.from_numpy(flags).unbind(), strict=True)),
+            state=self._states(part, torch.from_numpy(chunk * part.rows + row), foreign),
             agents=size,
         )
+
+    @staticmethod
+    def _states(part: Part, index: Tensor, foreign: Array) -> list[Tensor]:
+        """Return states [K, R, H] at flat places, int [R]; zeros where ``foreign``, bool [R]."""
+        states = [x.flatten(0, 1).index_select(0, index).transpose(0, 1) for x in part.hidden]
+        if foreign.any():
+            lost = torch.from_numpy(foreign)[:, None]
+            states = [x.masked_fill(lost, 0) for x in states]
+        return states
 
     def set_priority(self, slot: Array, priority: Array) -> None:
         """Set the priorities, > 0, of sampled windows; of those that are lost since, nothing."""

@@ -5,7 +5,9 @@ Letters: W places of a window, L of them trained on, R rows. Time comes first.
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -51,7 +53,7 @@ def n_step(
     Source: Sutton 1988, "Learning to Predict by the Methods of Temporal Differences"; time limits
     as in Pardo et al. 2018, "Time Limits in Reinforcement Learning".
 
-    Args:
+    Args, on the CPU:
         reward: of the transition from each place, [W, R].
         active: the policy chose there, bool [W, R].
         exists: there is an observation, bool [W, R].
@@ -68,72 +70,52 @@ def n_step(
         ``NStep``; what is not known has zeros and its own place.
 
     """
-    places, rows = reward.shape
+    # In NumPy, whose calls take a quarter of the time of torch's for a few hundred numbers.
+    told = (active, exists, start, terminated, truncated, final)
+    active_, exists_, start_, terminated_, truncated_, final_ = (x.numpy() for x in told)
+    gained = reward.detach().numpy()
+    places, rows = gained.shape
     length = places - first if length is None else length
-    choice, shown = active & exists, exists & ~start
+    choice, shown = active_ & exists_, exists_ & ~start_
     # What is seen one place later; behind the last place nothing is.
-    shown_next, chosen_next, starts_next = (_next(x) for x in (shown, choice & shown, start))
-    seen, last = _latest(exists), _last_event(terminated | truncated | chosen_next)
-    time = torch.arange(first, first + length)[:, None]
-    going = choice[first : first + length]
-    count = torch.zeros(length, rows, dtype=torch.int64)
-    total, factor = reward.new_zeros(length, rows), reward.new_ones(length, rows)
-    passes = torch.where(final, reward.new_tensor(1.0), reward.new_tensor(gamma))
+    shown_next, chosen_next, starts_next = (_next(x) for x in (shown, choice & shown, start_))
+    every, zero, one = np.arange(places)[:, None], gained.dtype.type(0), gained.dtype.type(1)
+    seen = np.maximum.accumulate(np.where(exists_, every, -1), axis=0)
+    last = np.where(terminated_ | truncated_ | chosen_next, every, -1).max(0)
+    passes = np.where(final_, one, gained.dtype.type(gamma))
+    time, going = every[first : first + length], choice[first : first + length]
+    count = np.zeros((length, rows), dtype=np.int64)
+    total, factor = np.zeros_like(gained[:length]), np.ones_like(gained[:length])
     # What is known so far: of the latest decision that was reached.
-    found = NStep(torch.zeros_like(going), total, torch.zeros_like(total), time.expand_as(total))
+    found = (np.zeros_like(going), total, np.zeros_like(total), time.repeat(rows, 1))
     for k in range(places - first):
         size = min(length, places - first - k)  # those whose k-th place lies in the window
         here, now = slice(first + k, first + k + size), time[:size] + k
         # Where nothing is to come that could tell, there is no use in going on.
         going = going[:size] & (now <= last)
-        if not bool(going.any()):
+        if not going.any():
             break
-        total = total[:size] + torch.where(going, factor[:size] * reward[here], 0)
-        factor = factor[:size] * torch.where(going, passes[here], 1)
-        ends = terminated[here] & going
-        cut = truncated[here] & going & ~ends
-        behind = torch.where(shown_next[here], now + 1, seen[here])
+        total = total[:size] + np.where(going, factor[:size] * gained[here], zero)
+        factor = factor[:size] * np.where(going, passes[here], one)
+        ends = terminated_[here] & going
+        cut = truncated_[here] & going & ~ends
+        behind = np.where(shown_next[here], now + 1, seen[here])
         reached = chosen_next[here] & going & ~ends & ~cut
-        place = torch.where(cut, behind, torch.where(ends, now, now + 1))
-        told = ends | (cut & (behind >= 0)) | reached
-        found = _kept(found, told, total, factor.masked_fill(ends, 0), place)
+        place = np.where(cut, behind, np.where(ends, now, now + 1))
+        known = ends | (cut & (behind >= 0)) | reached
+        for old, new in zip(
+            found, (known, total, np.where(ends, zero, factor), place), strict=True
+        ):
+            np.copyto(old[:size], new, where=known)
         going = going & ~ends & ~cut & ~starts_next[here]
-        if steps > 1:
-            count = count[:size] + reached
-            going &= count < steps
-        else:
-            going &= ~reached
-    return found
+        count = count[:size] + reached
+        going &= count < steps
+    return NStep(*(torch.from_numpy(x) for x in found))
 
 
-def _next(field: Tensor) -> Tensor:
+def _next(field: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return what is one place later, [W, R]; False behind the last."""
-    return torch.cat((field[1:], torch.zeros_like(field[:1])))
-
-
-def _last_event(told: Tensor) -> Tensor:
-    """Return the last place of each row at which anything is told, [R]; -1: none."""
-    time = torch.arange(len(told))[:, None]
-    return torch.where(told, time, -1).amax(0)
-
-
-def _kept(found: NStep, told: Tensor, reward: Tensor, discount: Tensor, place: Tensor) -> NStep:
-    """Put in what is told now, of the first places."""
-    if bool(told.all()) and len(told) == len(found.known):
-        return NStep(told, reward, discount, place)
-    size = len(told)
-    return NStep(
-        *(
-            torch.cat((torch.where(told, new, old[:size]), old[size:]))
-            for new, old in zip((told, reward, discount, place), found, strict=True)
-        )
-    )
-
-
-def _latest(exists: Tensor) -> Tensor:
-    """Return the latest place up to each at which there was an observation, [W, R]; -1: none."""
-    time = torch.arange(len(exists))[:, None]
-    return torch.where(exists, time, -1).cummax(0).values
+    return np.concatenate((field[1:], np.zeros_like(field[:1])))
 
 
 RESCALING = 1e-3  # epsilon of ``rescaled``

@@ -74,6 +74,53 @@ def align_parameters(parameters: Iterable[nn.Parameter]) -> None:
             p.data = p.data.clone()
 
 
+@torch.no_grad()
+def one_vector(parameters: Sequence[Tensor]) -> None:
+    """Move parameters that no optimiser steps into one vector, of which they become views."""
+    if len(parameters) < 2 or len({(p.dtype, p.device) for p in parameters}) > 1:
+        return
+    flat = padded_vector([p.detach() for p in parameters])
+    for p, data in zip(
+        parameters, parts_of_padded(flat, [p.shape for p in parameters]), strict=True
+    ):
+        p.data = data
+
+
+def in_runs(pairs: Sequence[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]]:
+    """Return pairs of tensors as fewer, longer ones: those that lie one behind the other in both.
+
+    A step over all of a small network's parameters then takes one call instead of a dozen.
+    """
+    runs: list[list[tuple[Tensor, Tensor]]] = []
+    for pair in pairs:
+        if runs and all(map(_follows, pair, runs[-1][-1])):
+            runs[-1].append(pair)
+        else:
+            runs.append([pair])
+    joined = []
+    for run in runs:
+        first, last = run[0][0], run[-1][0]
+        size = last.storage_offset() + last.numel() - first.storage_offset()
+        whole = [x.detach() for x in run[0]]
+        if len(run) > 1:
+            whole = [x.as_strided((size,), (1,)) for x in whole]
+        joined.append((whole[0], whole[1]))
+    return joined
+
+
+def _follows(later: Tensor, former: Tensor) -> bool:
+    """Whether one tensor lies behind another in the same memory, with a padding at most."""
+    size = former.numel()
+    return (
+        later.untyped_storage().data_ptr() == former.untyped_storage().data_ptr()
+        and later.dtype == former.dtype
+        and later.is_contiguous()
+        and former.is_contiguous()
+        and later.storage_offset()
+        == former.storage_offset() + size + padding(size, former.itemsize)
+    )
+
+
 def split_adam_state(
     state: Mapping[str, Any], parameters: Sequence[Tensor]
 ) -> list[dict[str, Tensor]]:
