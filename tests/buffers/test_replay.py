@@ -1,6 +1,8 @@
 """Tests of `recurrent_rl.buffers.replay` and `ring`: what is held, and what is drawn of it."""
 
+import copy
 import itertools
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -27,7 +29,7 @@ from support.replays import (
 from recurrent_rl import DQN, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
-from recurrent_rl.buffers.ring import FLAGS, ReplayLayout
+from recurrent_rl.buffers.ring import FLAGS, REST, ReplayLayout
 from recurrent_rl.recurrent.state import HiddenState
 
 
@@ -576,3 +578,27 @@ def assert_same_windows(ours: GroupWindows, theirs: GroupWindows) -> None:
 def test_an_empty_memory_is_saved_too() -> None:
     again = SequenceReplayBuffer.from_data(SequenceReplayBuffer(7).to_data())
     assert (again.memory_size, again.layout, len(again)) == (7, None, 0)
+
+
+@pytest.mark.parametrize("sampling", ["uniform", "priority", "episodes"])
+def test_agents_go_on_from_a_saved_replay_as_if_they_had_never_stopped(
+    sampling: str, tmp_path: Path
+) -> None:
+    """Bit for bit: memory, what is drawn of it, and weights."""
+    env = scripted(["3t 2l 4b 1l", "2l 1t 6l"])
+    options: dict[str, Any] = {"memory_size": 40, "burn_in": 1, "n_step": 2, "learn_step": 4}
+    agent = make_off_policy("dqn", env, sampling=sampling, **options)
+    for _ in range(4):
+        collect_rollouts_recurrent(agent, env, 7)
+        agent.learn()
+    agent.save_checkpoint(tmp_path / "agent.pt", save_replay=True)
+    other, other_env = DQN.load(tmp_path / "agent.pt"), copy.deepcopy(env)
+    for each, its_env in ((agent, env), (other, other_env)):
+        for _ in range(3):
+            collect_rollouts_recurrent(each, its_env, 7, reset=False)
+            each.learn()
+    assert_same_memory(agent.memory, other.memory)
+    pairs = zip(agent.policy.state_dict().values(), other.policy.state_dict().values(), strict=True)
+    assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
+    # What goes on in the middle of a life is no start.
+    assert int((agent.memory.begins == REST).sum()) == 0
