@@ -165,7 +165,7 @@ class Ring:
         if self.layout is None:
             self._allocate(shapes, sizes, envs, layout)
         else:
-            self._check_shape(shapes, sizes, envs, layout)
+            _check_fits(self, shapes, sizes, envs, layout)
         if prioritised and self.priorities is None:
             self.priorities = SumTree(self.chunks * self.envs)
             self.priorities.set(self._slot(*self._windows()), self.greatest**self.exponent)
@@ -191,35 +191,6 @@ class Ring:
         self.owner = np.full((self.chunks, envs), -1, dtype=np.int64)
         self.begins = np.zeros((self.places, envs), dtype=np.int8)
         self._begun = self.written.copy()
-
-    def _check_shape(
-        self,
-        shapes: Mapping[str, StepShapes],
-        sizes: Mapping[str, int],
-        envs: int,
-        layout: ReplayLayout,
-    ) -> None:
-        held = {name: part.size for name, part in self.parts.items()}
-        for what, expected, got in (
-            ("groups of agents", held, dict(sizes)),
-            ("number of environments", self.envs, envs),
-            ("layout of sequences", self.layout, layout),
-        ):
-            if expected != got:
-                raise ValueError(
-                    f"memory: expected the {what} that it holds steps of, {expected}, got {got}; "
-                    f"give this agent a memory of its own"
-                )
-        fields = ("spaces", "obs_shape", "obs_dtype", "action_shape", "action_dtype", "extra")
-        for name, part in self.parts.items():
-            for field in fields:
-                expected, got = getattr(part.shapes, field), getattr(shapes[name], field)
-                if expected != got and not (field == "spaces" and () in (expected, got)):
-                    of = f" of group {name!r}" if name else ""
-                    raise ValueError(
-                        f"memory: expected {field}{of} {expected}, of what it holds, got {got}; "
-                        f"build another memory for other spaces or inputs"
-                    )
 
     # --- writing ----------------------------------------------------------------------------
 
@@ -445,3 +416,34 @@ class Ring:
         at = torch.from_numpy((time % self.places).repeat(part.size, axis=1) * part.rows)
         index = at + torch.arange(part.rows)
         return part.obs.flatten(0, 1)[index], part.exists.flatten(0, 1)[index] & inside
+
+
+def _check_fits(
+    ring: Ring,
+    shapes: Mapping[str, StepShapes],
+    sizes: Mapping[str, int],
+    envs: int,
+    layout: ReplayLayout,
+) -> None:
+    """Raise ValueError if a ring holds steps of another shape; see ``Ring.fit``."""
+    held = {name: part.size for name, part in ring.parts.items()}
+    for what, expected, got in (
+        ("groups of agents", held, dict(sizes)),
+        ("number of environments", ring.envs, envs),
+        ("layout of sequences", ring.layout, layout),
+    ):
+        if expected != got:
+            raise ValueError(
+                f"memory: expected the {what} that it holds steps of, {expected}, got {got}; "
+                f"give this agent a memory of its own"
+            )
+    fields = ("spaces", "obs_shape", "obs_dtype", "action_shape", "action_dtype", "extra")
+    for name, part in ring.parts.items():
+        for field in fields:
+            expected, got = getattr(part.shapes, field), getattr(shapes[name], field)
+            if expected != got and not (field == "spaces" and () in (expected, got)):
+                of = f" of group {name!r}" if name else ""
+                raise ValueError(
+                    f"memory: expected {field}{of} {expected}, of what it holds, got {got}; "
+                    f"build another memory for other spaces or inputs"
+                )

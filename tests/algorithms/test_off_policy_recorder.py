@@ -534,3 +534,17 @@ def test_any_script_and_any_pieces(seed: int, length: int) -> None:
 def assert_played_without_reward(agent: Any, env: int, places: list[Any]) -> None:
     """The same for an agent that sees its last action, but no reward."""
     assert_played(agent, env, [{**p, "extra": p["extra"][:-1]} for p in places])
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_statistics_take_each_observation_once(mode: AutoresetMode) -> None:
+    """That of the next step is for the next collection; those that end lives count too."""
+    env = scripted(["3t 2l 4b 1l", "2l 1t 6l"], mode)
+    agent = make_off_policy("dqn", env, normalize_obs=True)
+    for steps in (1, 20, 3):
+        collect_rollouts_recurrent(agent, env, steps)
+    seen = [held(agent.memory, "", i)["obs"][:-1, 0] for i in range(2)]
+    norm = agent.policy.preprocessor.norm
+    assert norm is not None
+    assert float(norm.count) == pytest.approx(sum(map(len, seen)), abs=1e-3)
+    torch.testing.assert_close(norm.mean.float(), torch.cat(seen).mean(0), rtol=1e-4, atol=1e-4)
