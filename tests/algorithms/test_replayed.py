@@ -286,6 +286,21 @@ def test_garbage_in_what_does_not_exist_changes_no_bit(kind: str, recurrent: boo
         assert ours.isfinite().all()
 
 
+def test_states_before_a_life_mean_nothing() -> None:
+    """Also in windows without any start within them, which are run in one piece."""
+    env = scripted(["4l"], NEXT)
+    agent = make_off_policy("dqn", env, max_seq_len=5)  # a window for each life
+    collect_rollouts_recurrent(agent, env, 20)
+    group = all_windows(agent.memory, ahead=0).groups[""]
+    assert group.start[0].all()
+    assert group.exists.all()
+    assert not group.start[1:].any()
+    ours = Replayed(group, 0, 5, CPU).features(agent.policy.trunk)
+    state = [torch.full_like(x, torch.nan) for x in group.state]
+    other = GroupWindows(**{**vars(group), "state": state})
+    assert torch.equal(Replayed(other, 0, 5, CPU).features(agent.policy.trunk), ours)
+
+
 @pytest.mark.parametrize("kind", ["dqn", "maddpg"])
 def test_padding_of_episodes_has_no_effect(kind: str) -> None:
     """Among longer ones each has the features and targets that it has alone."""
