@@ -199,7 +199,7 @@ class AgentGroup:
         deterministic: bool = False,
         reward: Any = None,
         agent: Array | None = None,
-    ) -> ActionOutput:
+    ) -> tuple[ActionOutput, Array]:
         """Choose actions for any rows.
 
         Args:
@@ -208,6 +208,9 @@ class AgentGroup:
             deterministic: the most likely action instead of a sample.
             reward: the last rewards, [N], for policies that see them.
             agent: index of each row's agent, int [N]; None: row e * A + a is agent a.
+
+        Returns:
+            what ``get_action`` returns, and the actions as the policy has them, [N, ...].
 
         Raises:
             TypeError: not numbers, or no HiddenState.
@@ -232,13 +235,14 @@ class AgentGroup:
         action = policy.actions.to_env(acted.action)
         if seen.forced is not None and seen.forced_action is not None:
             action[seen.forced] = seen.forced_action[seen.forced]  # as given, without rounding
-        return ActionOutput(
+        out = ActionOutput(
             action,
             distribution.log_prob(acted.dist_params, acted.action).numpy(force=True),
             distribution.entropy(acted.dist_params).numpy(force=True),
             policy.chosen_value(acted).numpy(force=True),
             player.state,
         )
+        return out, acted.action.numpy(force=True)
 
     def check_state(self, state: HiddenState | None, rows: int) -> HiddenState:
         """Return a state that fits N rows of this policy, or say what is wrong with it."""

@@ -174,13 +174,19 @@ def act(
     requests: Sequence[AgentRequest],
     deterministic: bool,
     out: MultiAgentActionOutput,
-) -> None:
-    """Let a group's policy choose for all of its agents at once, and deal the results out."""
+) -> dict[str, Array]:
+    """Let a group's policy choose for all of its agents at once, and deal the results out.
+
+    Returns:
+        the actions as the policy has them, by agent.
+
+    """
+    stored: dict[str, Array] = {}
     rows = [one.rows for one in requests]
     states = zip(*(one.state.tensors for one in requests), strict=True)
     rewards = [one.reward for one in requests if one.reward is not None]
     try:
-        result = group.choose(
+        result, actions = group.choose(
             _joined(group, [one.seen for one in requests]),
             HiddenState([torch.cat(parts, 1) for parts in states], sum(rows)),
             deterministic=deterministic,
@@ -197,7 +203,9 @@ def act(
         each = begin if one.single else part
         for name in ("action", "log_prob", "entropy", "value"):
             getattr(out, name)[one.agent] = getattr(result, name)[each]
+        stored[one.agent] = actions[each]
         begin += one.rows
+    return stored
 
 
 def _joined(group: AgentGroup, seen: Sequence[Observed]) -> Observed:

@@ -34,6 +34,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
             the package's own clock is ``env_steps``.
         fitness: results of ``test``, in order, ancestors' included; see ``own_fitness``.
         scores: returns of training episodes, for training loops to fill.
+        training: ``get_action`` samples unless it is told otherwise.
 
     """
 
@@ -44,6 +45,8 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     steps: list[int]
     fitness: list[float]
     scores: list[float]
+    # Agents that can be told to play their best set it.
+    training: bool = True
     # What a checkpoint and the agent that loads it must agree in.
     _fixed: ClassVar[tuple[str, ...]]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar
 import torch
 
 from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
 from recurrent_rl.algorithms.actor_critic_update import DPGLearner
 from recurrent_rl.algorithms.ddpg import DDPGTrainer
@@ -17,12 +18,20 @@ from recurrent_rl.algorithms.td3 import TD3Trainer
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.networks.configs import NetConfig
+from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import SEED, checked
 
 
 class CentrallyJudged(ActorCriticAgent, MultiAgent):
-    """Several agents that learn from a replay, by critics of all that they see and do."""
+    """Several agents that learn from a replay, by critics of all that they see and do.
 
+    Attributes, beside those of ``ActorCriticAgent`` and ``MultiAgent``:
+        action_pairs: ``get_action`` returns two dictionaries: the actions for the environment, and
+            the same as ``MultiAgentReplayBuffer.save_to_memory`` takes them.
+
+    """
+
+    action_pairs: bool
     config_type: ClassVar[type[DDPGConfig]]
     trainer_type: ClassVar[type[ActorCriticTrainer]]
     learner_type = DPGLearner
@@ -41,6 +50,7 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
         seed: int | None = None,
         actor_network: CustomByGroup = None,
         critic_network: CustomByGroup = None,
+        action_pairs: bool = False,
         **hyperparameters: Any,
     ) -> None:
         """Build an untrained agent.
@@ -63,6 +73,9 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
             actor_network: by group, a module of your own in place of the encoder that
                 ``net_config`` describes, see ``SequenceNetwork``; or one for all.
             critic_network: likewise, for the critic alone.
+            action_pairs: let ``get_action`` return ``action, raw_action`` instead of the usual
+                five values, as loops expect that fill a ``MultiAgentReplayBuffer``; for agents
+                without memory only.
             hyperparameters: the fields of the algorithm's configuration, for all groups.
 
         Raises:
@@ -94,6 +107,34 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
             trainers[name] = self.trainer_type(group, config)
         self.team, self.agent_id_input = team, agent_id_input
         self._set_up(trainers, device, seed)
+        self._set_pairs(action_pairs)
+
+    def _set_pairs(self, action_pairs: bool) -> None:
+        self.action_pairs = checked("action_pairs", action_pairs, bool)
+        if action_pairs and any(group.policy.state_shapes for group in self.groups):
+            raise ValueError(
+                "action_pairs: expected False for agents with memory (recurrent=True or "
+                "previous_action=True), whose hidden state get_action returns as well, got True; "
+                "build them with recurrent=False"
+            )
+
+    @classmethod
+    def option_names(cls) -> list[str]:
+        return [*super().option_names(), "action_pairs"]
+
+    def _chosen(self, out: MultiAgentActionOutput, stored: dict[str, Array]) -> Any:
+        return (out.action, stored) if self.action_pairs else out
+
+    def to_checkpoint(self, save_replay: bool = False) -> dict[str, Any]:
+        return {**super().to_checkpoint(save_replay), "action_pairs": self.action_pairs}
+
+    @classmethod
+    def from_checkpoint(
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+    ) -> Any:
+        agent = super().from_checkpoint(data, device, **networks)
+        agent.action_pairs = data["action_pairs"]
+        return agent
 
     def networks_of(self, net_config: Mapping[str, Any] | NetConfig | None) -> dict[str, NetConfig]:
         options = self.team.options(off_policy_shapes(net_config), {})

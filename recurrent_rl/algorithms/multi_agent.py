@@ -11,6 +11,7 @@ from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActionOutput, act
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
+from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
@@ -110,7 +111,7 @@ class MultiAgent(Agent):
         action_mask: Mapping[str, Any] | None = None,
         infos: Mapping[str, Any] | None = None,
         *,
-        deterministic: bool = False,
+        deterministic: bool | None = None,
         reward: Mapping[str, Any] | None = None,
         agents: Collection[str] | None = None,
     ) -> MultiAgentActionOutput:
@@ -127,7 +128,8 @@ class MultiAgent(Agent):
             infos: the environment's, by agent: "env_defined_actions" (None or an action; for n
                 rows a list of them) are returned as they are; "action_mask"; and from a vector of
                 environments "exists" and "start", which freeze and zero the rows of the memory.
-            deterministic: the most likely actions instead of samples.
+            deterministic: the most likely actions instead of samples; None: samples, unless
+                ``training`` is False.
             reward: the last rewards by agent, for agents built with previous_reward only.
             agents: those who are there, ``env.agents``. The others get no action, even if ``obs``
                 has their last observation, as it does when they have died; their memory is
@@ -159,7 +161,8 @@ class MultiAgent(Agent):
             for agent in states.keys() - set(agents):
                 if isinstance(states[agent], HiddenState):
                     states[agent] = states[agent].reset(np.ones(states[agent].rows, dtype=bool))
-        out = MultiAgentActionOutput({}, {}, {}, {}, states)
+        deterministic = not self.training if deterministic is None else deterministic
+        out, stored = MultiAgentActionOutput({}, {}, {}, {}, states), dict[str, Array]()
         asked = []
         for group in self.groups:
             present = [agent for agent in group.agents if obs.get(agent) is not None]
@@ -167,7 +170,12 @@ class MultiAgent(Agent):
             asked.append((group, [AgentRequest(group, agent, *parts) for agent in present]))
         for group, requests in asked:  # only now: no group draws if another's input is refused
             if requests:
-                act(group, requests, deterministic, out)
+                stored |= act(group, requests, deterministic, out)
+        result: MultiAgentActionOutput = self._chosen(out, stored)
+        return result
+
+    def _chosen(self, out: MultiAgentActionOutput, stored: dict[str, Array]) -> Any:
+        """Return what ``get_action`` does, given the actions as policies have them, too."""
         return out
 
     # --- testing ----------------------------------------------------------------------------
@@ -228,6 +236,7 @@ class MultiAgent(Agent):
         *,
         fitness: Fitness = None,
         opponents: Literal["random"] | None = None,
+        swap_channels: bool = False,
         **options: Any,
     ) -> float | dict[str, float]:
         """Return the mean return of ``loop`` deterministic episodes, and append it to ``fitness``.
@@ -242,9 +251,11 @@ class MultiAgent(Agent):
                 the returns, a dictionary of arrays [episodes] by agent.
             opponents: "random" tests against agents that act uniformly at random: all but those
                 named in fitness; or else each agent plays its seat in turn, against random ones.
+            swap_channels: has no effect, as images are recognised; True warns of that.
             options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
 
         """
+        warn_of_swap_channels(swap_channels)
         if loop < 1:
             raise ValueError(f"loop: expected at least 1 episode, got {loop}")
         episodes = loop * int(getattr(env, "num_envs", 1))

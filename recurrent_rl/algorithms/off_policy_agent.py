@@ -69,6 +69,11 @@ class OffPolicyAgent(Agent):
         """Hyper-parameters, of the first group; mutations may give each group its own."""
         return next(iter(self.trainers.values())).config
 
+    @property
+    def batch_size(self) -> int:
+        """The hyper-parameter of that name."""
+        return self.config.batch_size
+
     # --- collecting -------------------------------------------------------------------------
 
     def fit_memory(
@@ -185,11 +190,45 @@ class OffPolicyAgent(Agent):
         """Raise ValueError if these are of other agents or spaces."""
         if isinstance(experiences, SequenceReplayBuffer) and experiences.layout is not None:
             self.fit_memory(experiences, experiences.envs)
-        elif isinstance(experiences, Windows) and experiences.groups.keys() != self.trainers.keys():
+        elif isinstance(experiences, Windows):
+            self._check_sample(experiences)
+
+    def _check_sample(self, sample: Windows) -> None:
+        if sample.groups.keys() != self.trainers.keys():
             raise ValueError(
                 f"learn: expected a sample of the groups {list(self.trainers)}, got one of "
-                f"{list(experiences.groups)}; sample from the memory of an agent like this one"
+                f"{list(sample.groups)}; sample from the memory of an agent like this one, or give "
+                f"MultiAgentReplayBuffer its groups"
             )
+        if self.config.recurrent and any(not windows.state for windows in sample.groups.values()):
+            raise ValueError(
+                "learn: expected windows of several steps, with hidden states, as this agent "
+                "remembers, got single transitions; call collect_rollouts_recurrent(agent, env), "
+                "which fills agent.memory, and agent.learn()"
+            )
+        behind = len(next(iter(sample.groups.values())).reward) - sample.burn_in - sample.length
+        if (sample.slot >= 0).all() and behind < self.config.n_step:  # no whole episodes
+            raise ValueError(
+                f"learn: expected at least n_step = {self.config.n_step} places behind those that "
+                f"are trained on, got {behind}; sample with n_step={self.config.n_step}"
+            )
+        for name, trainer in self.trainers.items():
+            windows, shapes = sample.groups[name], trainer.shapes(False)
+            extra = 0 if windows.extra is None else windows.extra.shape[2]
+            for what, expected, got in (
+                ("number of agents", trainer.group.size, windows.agents),
+                ("shape of observations", shapes.obs_shape, tuple(windows.obs.shape[2:])),
+                ("dtype of observations", shapes.obs_dtype, windows.obs.dtype),
+                ("shape of actions", shapes.action_shape, tuple(windows.action.shape[2:])),
+                ("dtype of actions", shapes.action_dtype, windows.action.dtype),
+                ("width of previous actions, rewards and identities", shapes.extra, extra),
+            ):
+                if expected != got:
+                    of = f" of group {name!r}" if name else ""
+                    raise ValueError(
+                        f"learn: expected {what}{of} {expected}, got {got}; sample from the memory "
+                        f"of an agent like this one, or give MultiAgentReplayBuffer its spaces"
+                    )
 
     def can_learn(self) -> bool:
         """Whether the memory has a batch to sample."""

@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.envs.gymnasium_vector import GymRows
 from recurrent_rl.envs.rows import Observed
@@ -101,7 +102,7 @@ class SingleAgent(Agent):
         hidden_state: HiddenState | None = None,
         action_mask: Any = None,
         *,
-        deterministic: bool = False,
+        deterministic: bool | None = None,
         reward: Any = None,
     ) -> ActionOutput:
         """Choose actions; the agent itself keeps no memory between calls.
@@ -113,7 +114,8 @@ class SingleAgent(Agent):
                 needs none.
             action_mask: allowed actions, bool [N, n], for Discrete actions; for MultiDiscrete ones
                 those of the components joined, or a tuple of them. Goes before the observation's.
-            deterministic: the most likely action instead of a sample.
+            deterministic: the most likely action instead of a sample; None: a sample, unless
+                ``training`` is False.
             reward: the last rewards, [N], zeros at an episode's start; for agents built with
                 previous_reward only.
 
@@ -127,6 +129,7 @@ class SingleAgent(Agent):
 
         """
         layout, mask = self.policy.codec.layout, action_mask
+        deterministic = not self.training if deterministic is None else deterministic
         if self.policy.actions.choices:
             obs, own = part_mask(obs)
             mask = own if mask is None else mask
@@ -134,7 +137,7 @@ class SingleAgent(Agent):
         if mask is not None:
             mask = flat_mask(mask)[None] if single else flat_mask(mask)
         seen = Observed(layout.check(batch, rows), action_mask=mask)
-        out = self.group.choose(seen, hidden_state, deterministic=deterministic, reward=reward)
+        out, _ = self.group.choose(seen, hidden_state, deterministic=deterministic, reward=reward)
         if not single:
             return out
         action, log_prob, entropy, value, state = out
@@ -182,6 +185,8 @@ class SingleAgent(Agent):
         env: gym.Env[Any, Any] | VectorEnv[Any, Any, Any],
         max_steps: int | None = None,
         loop: int = 3,
+        *,
+        swap_channels: bool = False,
         **options: Any,
     ) -> float:
         """Return the mean return of ``loop`` deterministic episodes, and append it to ``fitness``.
@@ -190,9 +195,11 @@ class SingleAgent(Agent):
             env: one environment, or a vector of E, each of which plays ``loop`` episodes.
             max_steps: of each episode; None plays to its end.
             loop: episodes of each environment, at least 1.
+            swap_channels: has no effect, as images are recognised; True warns of that.
             options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
 
         """
+        warn_of_swap_channels(swap_channels)
         if loop < 1:
             raise ValueError(f"loop: expected at least 1 episode, got {loop}")
         episodes = loop * int(getattr(env, "num_envs", 1))

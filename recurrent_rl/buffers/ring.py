@@ -301,9 +301,12 @@ class Ring:
 
         To be called where collection starts afresh; then ``shows_next`` is False.
         """
-        if not self.shows_next:
-            return
-        self.shows_next = False
+        if self.shows_next:
+            self.shows_next = False
+            self.cut(np.ones(self.envs, dtype=bool))
+
+    def cut(self, ended: Array) -> None:
+        """End lives in environments, bool [E], as if by a limit, with what they see at present."""
         cut = np.zeros(self.envs, dtype=bool)
         alive_of: dict[str, Array] = {}
         for name, part in self.parts.items():
@@ -311,6 +314,7 @@ class Ring:
             row = np.arange(part.rows)
             here, before = here.repeat(part.size), before.repeat(part.size)
             alive_of[name] = part.arrays["exists"][here, row] & ~part.arrays["start"][here, row]
+            alive_of[name] &= ended.repeat(part.size)
             alive = alive_of[name] & ~part.arrays["terminated"][before, row]
             part.arrays["truncated"][before, row] |= alive
             cut |= alive_of[name].reshape(-1, part.size).any(1)

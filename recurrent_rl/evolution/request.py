@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from recurrent_rl.algorithms.multi_agent_replay import MultiAgentReplayBuffer
 from recurrent_rl.algorithms.scoring import Fitness
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.evolution.mutation import Mutations
@@ -65,7 +66,7 @@ class Request:
     wandb_kwargs: Mapping[str, Any] | None
     fitness: Fitness
     opponents: Literal["random"] | None
-    memory: SequenceReplayBuffer | None = None
+    memory: SequenceReplayBuffer | MultiAgentReplayBuffer | None = None
     net_config: NetConfig | Mapping[str, Any] | None = None
     swap_channels: bool = False
     learning_delay: int = 0

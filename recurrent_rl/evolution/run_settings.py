@@ -11,6 +11,7 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
+from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.evolution.mutation import Mutations, check_hyperparameters, idle_kinds
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
@@ -233,13 +234,7 @@ def warn_of_idle_arguments(
     pop: Sequence[Agent], net_config: NetConfig | Mapping[str, Any] | None, swap_channels: bool
 ) -> None:
     """Warn of arguments that change nothing, where somebody may expect that they do."""
-    if swap_channels:
-        warnings.warn(
-            "swap_channels=True has no effect: agents recognise images, and where their channels "
-            "are, by the observation space; net_config={'encoder_config': {'cnn_config': "
-            "{'channels_last': ...}}} of create_population says so where that is not clear",
-            stacklevel=4,
-        )
+    warn_of_swap_channels(swap_channels, stacklevel=4)
     for agent in pop if net_config is not None else ():
         assert isinstance(agent, OffPolicyAgent)
         wanted = agent.networks_of(net_config)

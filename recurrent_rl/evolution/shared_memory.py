@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.multi_agent import MultiAgent
+from recurrent_rl.algorithms.multi_agent_replay import MultiAgentReplayBuffer
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.buffers.sharing import copied, seal
@@ -35,6 +37,8 @@ class SharedMemory:
 
         """
         agents = cast("Sequence[OffPolicyAgent]", population)
+        if isinstance(given, MultiAgentReplayBuffer):
+            given = _storage(given, population[0])
         shared = agents[0].memory
         self._is_theirs = all(agent.memory is shared for agent in agents)
         if given is None:
@@ -75,6 +79,22 @@ class SharedMemory:
         self.memory.become(memory)
         for agent in cast("Sequence[OffPolicyAgent]", agents):
             agent.memory = self.memory
+
+
+def _storage(given: MultiAgentReplayBuffer, agent: Agent) -> SequenceReplayBuffer:
+    """Return where a replay keeps its steps.
+
+    Raises:
+        ValueError: other agents', or grouped in another way.
+
+    """
+    expected = agent.grouped_agents if isinstance(agent, MultiAgent) else {}
+    if given.grouped_agents != expected:
+        raise ValueError(
+            f"memory: expected the agents {expected} of pop, got {given.grouped_agents}; build "
+            f"MultiAgentReplayBuffer with the agent_ids and groups of the agents, or leave it out"
+        )
+    return given.memory
 
 
 def _warn_of_unused(agents: Sequence[OffPolicyAgent]) -> None:

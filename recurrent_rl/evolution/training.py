@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from recurrent_rl.algorithms.multi_agent_replay import MultiAgentReplayBuffer
 from recurrent_rl.algorithms.scoring import Fitness
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.evolution.mutation import Mutations
@@ -118,7 +119,7 @@ def train_off_policy(
     env_name: str,
     algo: str,
     pop: Sequence[Any],
-    memory: SequenceReplayBuffer | None = None,
+    memory: SequenceReplayBuffer | MultiAgentReplayBuffer | None = None,
     INIT_HP: Mapping[str, Any] | None = None,  # noqa: N803 - what users know it as
     MUT_P: Mapping[str, Any] | None = None,  # noqa: N803
     net_config: NetConfig | Mapping[str, Any] | None = None,
