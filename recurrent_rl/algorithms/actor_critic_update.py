@@ -395,7 +395,6 @@ class DPGLearner(ActorCriticLearner):
             drawn = policy.distribution.noise(tuple(params.shape[:2]), self.generator)
             noise = drawn.to(self.device)
         action = self.critic.actions[name].proposed(params, noise)
-        # A leaf, so that no gradient of the critic's own weights is computed.
         leaf = action.detach().requires_grad_()
         blocks = [
             self._block(other, each, features[other], self._taken(other, each))
@@ -406,7 +405,8 @@ class DPGLearner(ActorCriticLearner):
         own[group] = self._block(name, replay, features[name], leaf)
         windows = replay.rows // replay.windows.agents
         joined = known.pick(self._join(own, blocks, group, windows))
-        value = self.critic.values(name, joined)[0].mean()
+        with self.critic.judging():
+            value = self.critic.values(name, joined, 1)[0].mean()
         (slope,) = torch.autograd.grad(value, leaf)
         surrogate = -(slope * action).sum()
         if (weight := self.configs[name].action_reg) > 0:
@@ -559,10 +559,10 @@ class SACLearner(ActorCriticLearner):
             surrogate = loss
         else:
             action, log_prob = self._sampled(params)
-            # A leaf, so that no gradient of the critic's own weights is computed.
             shown = self.critic.actions[name].taken(action)
             leaf = shown.detach().requires_grad_()
-            values = self.critic.values(name, torch.cat((judged, leaf), -1))
+            with self.critic.judging():
+                values = self.critic.values(name, torch.cat((judged, leaf), -1))
             value = torch.stack(values).amin(0).mean()
             (slope,) = torch.autograd.grad(value, leaf)
             surrogate = (alpha * log_prob).mean() - (slope * shown).sum()
@@ -573,7 +573,7 @@ class SACLearner(ActorCriticLearner):
         record["temperature"] = alpha
         if self.configs[name].ent_coef is None:
             aim = self._target_entropy(params)
-            self._of_alpha.step((self.log_alpha * (entropy - aim)).mean())
+            self._of_alpha.step(self.log_alpha * (entropy - aim).mean())
 
     def _target_entropy(self, params: Tensor) -> Tensor | float:
         """Return what the entropy is to be, one for all or [M]."""

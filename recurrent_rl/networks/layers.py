@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.networks.configs import CnnConfig
+from recurrent_rl.networks.linear import Linear
 from recurrent_rl.recurrent.cells import Cell
 
 
@@ -22,7 +23,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, width: int, activation: str) -> None:
         """Arg ``width``: of what comes in, of what goes out, and in between."""
         super().__init__()
-        self.inner, self.outer = nn.Linear(width, width), nn.Linear(width, width)
+        self.inner, self.outer = Linear(width, width), Linear(width, width)
         self.activation: nn.Module = getattr(nn, activation)()
 
     @torch.no_grad()
@@ -52,13 +53,13 @@ def mlp(
     """
     layers: list[nn.Module] = []
     for width in hidden:
-        layers.append(nn.Linear(inputs, width))
+        layers.append(Linear(inputs, width))
         layers += [nn.LayerNorm(width)] if layer_norm else []
         layers.append(getattr(nn, activation)())
         inputs = width
     layers += [ResidualBlock(inputs, activation) for _ in range(residual)]
     if outputs is not None:
-        layers.append(nn.Linear(inputs, outputs))
+        layers.append(Linear(inputs, outputs))
     return nn.Sequential(*layers)
 
 

@@ -5,7 +5,8 @@ choices, Q heads of a critic, A agents in a team.
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, cast
 
 import gymnasium as gym
@@ -321,13 +322,28 @@ class CentralCritic(nn.Module):
         assert isinstance(trunk, Trunk)
         return trunk
 
-    def values(self, name: str, joint: Tensor) -> list[Tensor]:
+    def values(self, name: str, joint: Tensor, count: int | None = None) -> list[Tensor]:
         """Return what each head of a group gives, [M] each; of choices [M, n].
 
-        ``joint`` [M, *] is what ``joined`` or, of an agent alone, ``torch.cat`` gave.
+        ``joint`` [M, *] is what ``joined`` or, of an agent alone, ``torch.cat`` gave; ``count`` of
+        the heads are asked, None: all.
         """
-        given = [head(joint) for head in cast("nn.ModuleList", self.heads[self._names[name]])]
+        heads = self.heads[self._names[name]]
+        assert isinstance(heads, nn.ModuleList)
+        given = [head(joint) for head in list(heads)[:count]]
         return given if self.of_choices else [value.squeeze(-1) for value in given]
+
+    @contextmanager
+    def judging(self) -> Iterator[None]:
+        """Have the heads judge, within, without gradients of their own weights."""
+        trained = [p for p in self.heads.parameters() if p.requires_grad]
+        for p in trained:
+            p.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for p in trained:
+                p.requires_grad_(True)
 
     def of_one(self, features: Tensor, action: Tensor, dist_params: Tensor) -> Tensor:
         """Return the least head's value of actions, for an agent that is alone, [N].
