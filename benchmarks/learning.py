@@ -50,6 +50,7 @@ TARGETS = {
     "CartPole-v1": 490.0,
     "MountainCarContinuous-v0": 90.0,
     "LunarLander-v3": 150.0,
+    "LunarLander-v3-observed": 200.0,
     "MiniGrid-MemoryS7-v0": 80.0,
     "connect_four_v3": 95.0,
     "simple_speaker_listener_v4": -25.0,
