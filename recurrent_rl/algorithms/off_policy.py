@@ -5,6 +5,7 @@ What is learned, of all groups together, is a ``Learner``'s business.
 Letters: E environments, A agents in the group, N = E * A rows.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ class OffPolicyTrainer(Trainer):
     def _new_explorer(self, rows: int) -> OffPolicyExplorer:
         config, group = self.config, self.group
         if isinstance(config, DQNConfig):
-            return EpsilonExplorer(group, rows, lambda: self._epsilons(rows))
+            return EpsilonExplorer(group, rows, functools.partial(self._epsilons, rows))
         if isinstance(config, DDPGConfig) and self._drifts():
             return OrnsteinUhlenbeck(group, rows, self._drift)
         return OffPolicyExplorer(group, rows)
@@ -209,4 +210,6 @@ class OffPolicyTrainer(Trainer):
         """
         self.group.net_config, self.group.policy = net_config, policy
         self.learner.become(learner)
+        if policy.distribution.latents:  # noise that is held is of another width
+            self.explorer, self._explorer_state = None, None
         self._set_noise()

@@ -47,6 +47,7 @@ class OffPolicyAgent(Agent):
         self.memory = SequenceReplayBuffer(self.config.memory_size)
         self.training = True
         self._due = 0.0  # environment steps that no update has been taken for yet
+        self._refills = False  # has lost its memory, and waits for a batch
         self.learner = self._make_learner()
         for name, trainer in self.trainers.items():
             trainer.name, trainer.learner = name, self.learner
@@ -171,6 +172,9 @@ class OffPolicyAgent(Agent):
                 "learn: expected parameters that require gradients, got none, as all are frozen; "
                 "unfreeze some by agent.policy.requires_grad_(True)"
             )
+        self._refills = self._refills and not self.can_learn()
+        if self._refills and experiences is None:
+            self.skip_updates()
         records: list[dict[str, dict[str, Tensor]]] = []
         if isinstance(experiences, Windows):
             records.append(self.learner.update(experiences)[0])
@@ -292,9 +296,10 @@ class OffPolicyAgent(Agent):
             **super().to_checkpoint(),
             "learner": self.learner.to_data(),
             "due": self._due,
+            "refills": self._refills if save_replay else True,
             "training": self.training,
             "memory": self.memory.to_data() if save_replay else None,
-            "writes": self.memory.writer is self.collection,
+            "writes": save_replay and self.memory.writer is self.collection,
         }
 
     @classmethod
@@ -304,6 +309,7 @@ class OffPolicyAgent(Agent):
         agent = super().from_checkpoint(data, device, **networks)
         agent.learner.load(data["learner"])
         agent._due, agent.training = data["due"], data["training"]
+        agent._refills = data["refills"]
         if data["memory"] is not None:
             agent.memory = SequenceReplayBuffer.from_data(data["memory"])
             agent.memory.writer = agent.collection if data["writes"] else None
@@ -314,7 +320,8 @@ class OffPolicyAgent(Agent):
 
         Args:
             path: of the file.
-            save_replay: the replay as well, which exact resumption needs.
+            save_replay: the replay as well, which exact resumption needs. Without it the loaded
+                agent begins with an empty one, and its updates wait until that has a batch.
 
         Raises:
             FileNotFoundError: the directory does not exist.

@@ -72,8 +72,20 @@ class Part:
         )
         self.hidden = [torch.zeros(chunks, self.rows, k, h) for k, h in shapes.state_shapes]
         self.idle = np.zeros(self.rows, dtype=np.int64)
-        # Views: NumPy writes a few numbers in a tenth of the time that torch takes.
-        self.arrays = {name: x.numpy() for name, x in vars(self).items() if isinstance(x, Tensor)}
+        self.arrays = self._views()
+
+    def _views(self) -> dict[str, Array]:
+        # NumPy writes a few numbers in a tenth of the time that torch takes.
+        return {name: x.numpy() for name, x in vars(self).items() if isinstance(x, Tensor)}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the views, which would be copied into arrays of their own."""
+        return {name: value for name, value in vars(self).items() if name != "arrays"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Look upon the copied fields."""
+        vars(self).update(state)
+        self.arrays = self._views()
 
     def add_masks(self, mask_size: int) -> None:
         """Make room for action masks; until now everything was allowed."""

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.agents import assert_same_weights, team_weights
+from support.agents import assert_same_weights
 from support.contract import (
     CASES,
     Case,
     behaviour,
+    everything,
+    first_of_collection,
     observations,
     random_states,
     rewards,
@@ -29,6 +31,7 @@ from recurrent_rl import (
     collect_rollouts_recurrent,
 )
 from recurrent_rl.algorithms.multi_agent import MultiAgent
+from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 
 pytestmark = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 NO_ROLLOUT = r"^learn: expected a rollout collected since the last call; call collect_roll"
@@ -38,7 +41,11 @@ def differ(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bo
     """Whether the weights of every group do."""
     groups = {name.split(".")[0] for name in ours}
     return all(
-        any(not torch.equal(ours[k], theirs[k]) for k in ours if k.split(".")[0] == group)
+        any(
+            k not in theirs or not torch.equal(ours[k], theirs[k])
+            for k in ours
+            if k.split(".")[0] == group
+        )
         for group in groups
     )
 
@@ -47,13 +54,28 @@ def loaded(case: Case, path: Path, how: str) -> Any:
     """The agent in a file, built anew or in the place of another, whose options it knows better."""
     if how == "load":
         return case.kind.load(path)
-    differing = {"lr": 0.5, "gamma": 0.5, "normalize_reward": True, "max_seq_len": 3}
-    other = train(case.agent(seed=7, **differing), case.vector(), 1)
+    other = train(case.agent(seed=7, **case.differing), case.vector(), 1)
     other.load_checkpoint(path)
     return other
 
 
 LOADING = pytest.mark.parametrize("how", ["load", "load_checkpoint"])
+
+
+def without_statistics(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: x for name, x in weights.items() if ".preprocessor." not in name}
+
+
+def learns_nothing(agent: Any) -> None:
+    """There is nothing to learn from: an error of those that learn from rollouts."""
+    if isinstance(agent, OffPolicyAgent):
+        given = agent.learn()
+        assert not any(
+            each.updates for each in (given.values() if isinstance(given, dict) else [given])
+        )
+    else:
+        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
+            agent.learn()
 
 
 # --- saving and loading -------------------------------------------------------------------------
@@ -63,9 +85,11 @@ class TestSaving:
     @LOADING
     def test_what_is_loaded_is_what_was_saved(self, case: Case, how: str, tmp_path: Path) -> None:
         agent = case.trained()
-        agent.save_checkpoint(str(tmp_path / "agent.pt"))
+        agent.save_checkpoint(str(tmp_path / "agent.pt"), **case.whole)
         other = loaded(case, tmp_path / "agent.pt", how)
         assert_same(snapshot(agent), snapshot(other))
+        if case.replays:
+            assert_same(agent.memory.to_data(), other.memory.to_data())
         names = ["config", "seed", "env_steps", "fitness", "scores", "steps", "lineage", "elite"]
         for name in (*names, *case.kind._fixed):
             assert getattr(other, name) == getattr(agent, name), name
@@ -81,12 +105,12 @@ class TestSaving:
     ) -> None:
         env = case.vector()
         agent = train(case.agent(), env, 2)
-        agent.save_checkpoint(tmp_path / "agent.pt")
+        agent.save_checkpoint(tmp_path / "agent.pt", **case.whole)
         kept = copy.deepcopy(env)
         train(agent, env, 3)
         other = loaded(case, tmp_path / "agent.pt", how)
         train(other, kept, 3, reset=False)
-        assert other.env_steps == agent.env_steps == 100
+        assert other.env_steps == agent.env_steps == (50 if case.replays else 100)
         assert_same(snapshot(agent), snapshot(other))
 
     def test_starts_afresh_unless_told_otherwise(self, case: Case, tmp_path: Path) -> None:
@@ -95,11 +119,9 @@ class TestSaving:
         agent.save_checkpoint(tmp_path / "agent.pt")
         other = case.kind.load(tmp_path / "agent.pt")
         collect_rollouts_recurrent(other, env)
-        for trainer in other.trainers.values():
-            assert trainer.buffer is not None
-            exists = trainer.buffer.exists[0]
+        for start, exists in first_of_collection(other):
             assert exists.any() or len(other.trainers) > 1
-            assert torch.equal(trainer.buffer.start[0], exists)
+            assert torch.equal(start, exists)
 
     def test_rollout_that_was_not_learned_from_is_not_saved(
         self, case: Case, tmp_path: Path
@@ -110,11 +132,10 @@ class TestSaving:
         other = case.kind.load(tmp_path / "agent.pt")
         agent.load_checkpoint(tmp_path / "agent.pt")
         for each in (agent, other):
-            with pytest.raises(RuntimeError, match=NO_ROLLOUT):
-                each.learn()
+            learns_nothing(each)
 
     def test_file_has_plain_values_and_runs_no_code(self, case: Case, tmp_path: Path) -> None:
-        case.trained().save_checkpoint(tmp_path / "agent.pt")
+        case.trained().save_checkpoint(tmp_path / "agent.pt", **case.whole)
         data = torch.load(tmp_path / "agent.pt", weights_only=True)
         assert (data["format"], data["algorithm"]) == (checkpoint.FORMAT, case.kind.__name__)
         plain = (dict, list, tuple, str, int, float, bool, type(None), torch.Tensor)
@@ -232,17 +253,19 @@ class TestCopies:
         assert_same(before, snapshot(twin))
         for name in ("config", *case.kind._fixed):
             assert getattr(twin, name) == getattr(agent, name), name
-        weights = team_weights(agent)
+        weights = everything(agent)
+        if case.replays and not len(twin.memory):  # a clone's is its own, and empty
+            twin.memory = copy.deepcopy(agent.memory)
 
         train(twin, case.vector(), 1)
-        assert differ(team_weights(twin), weights)
+        assert differ(everything(twin), weights)
         twin.fitness.append(2.0)
         twin.steps[0] = 99
         twin.lineage.append(Birth(5))
         assert_same(before, snapshot(agent))
         # The same from here on, each for itself.
         train(agent, case.vector(), 1)
-        assert_same_weights(team_weights(agent), team_weights(twin))
+        assert_same_weights(everything(agent), everything(twin))
         assert_same(random_states(agent), random_states(twin))
 
     @COPYING
@@ -252,14 +275,13 @@ class TestCopies:
         assert_same(snapshot(agent), snapshot(twin))
         for each in (agent, twin):
             train(each, case.vector(), 1)
-        assert_same_weights(team_weights(agent), team_weights(twin))
+        assert_same_weights(everything(agent), everything(twin))
 
     def test_clone_has_collected_nothing(self, case: Case) -> None:
         agent, env = case.agent(), case.vector()
         collect_rollouts_recurrent(agent, env)
         twin = agent.clone()
-        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
-            twin.learn()
+        learns_nothing(twin)
         with pytest.raises(ValueError, match=r"^reset=False: expected a collection .* has nothing"):
             collect_rollouts_recurrent(twin, env, reset=False)
         agent.learn()  # which still can
@@ -274,16 +296,15 @@ class TestCopies:
         assert child.lineage == [*agent.lineage, Birth(7, agent.index, agent.env_steps, -2.0)]
         assert not child.elite
         # Of its parent it has the weights, but not the random stream.
-        assert_same_weights(team_weights(agent), team_weights(child))
+        assert_same_weights(everything(agent), everything(child))
         streams = [random_states(each) for each in (agent, child, sibling)]
         for ours, theirs in ((0, 1), (0, 2), (1, 2)):
             pairs = zip(streams[ours], streams[theirs], strict=True)
             assert not any(torch.equal(x, y) for x, y in pairs)
-        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
-            child.learn()
-        after = [
-            team_weights(train(each, case.vector(), 1)) for each in (child, again, sibling, agent)
-        ]
+        learns_nothing(child)
+        rollouts = 3 if case.replays else 1  # they have memories to be filled
+        family = (child, again, sibling, agent)
+        after = [everything(train(each, case.vector(), rollouts)) for each in family]
         assert_same_weights(after[0], after[1])
         assert differ(after[0], after[2])
         assert differ(after[0], after[3])
@@ -331,14 +352,14 @@ class TestSeeds:
 def untouched(case: Case, seed: int | None) -> dict[str, torch.Tensor]:
     """The weights that an agent is built with; ``Case.agent`` replaces them."""
     agent = case.agent()
-    names = ("normalize_reward", "recurrent")
+    names = ("normalize_reward", "recurrent", "groups")
     options = {name: case.options[name] for name in names if name in case.options}
     spaces: tuple[Any, ...]
     if isinstance(agent, MultiAgent):
         spaces = agent.observation_spaces, agent.action_spaces, agent.agent_ids
     else:
         spaces = agent.observation_space, agent.action_space
-    return team_weights(case.kind(*spaces, seed=seed, **options))
+    return everything(case.kind(*spaces, seed=seed, **options))
 
 
 # --- learning and testing -----------------------------------------------------------------------
@@ -347,18 +368,22 @@ def untouched(case: Case, seed: int | None) -> dict[str, torch.Tensor]:
 class TestLearning:
     def test_needs_a_rollout_and_uses_it_once(self, case: Case) -> None:
         agent, env = case.agent(), case.vector()
-        untrained = team_weights(agent)
-        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
-            agent.learn()
-        assert_same_weights(untrained, team_weights(agent))
+        untrained = everything(agent)
+        learns_nothing(agent)
+        if case.replays:
+            collect_rollouts_recurrent(agent, env)  # and has no batch yet
+        else:
+            assert_same_weights(untrained, everything(agent))
         collect_rollouts_recurrent(agent, env)
-        assert_same_weights(untrained, team_weights(agent))
+        collected = everything(agent)
+        if case.replays:  # whose statistics of observations move as these come
+            untrained, collected = (without_statistics(x) for x in (untrained, collected))
+        assert_same_weights(untrained, collected)
         agent.learn()
-        before = team_weights(agent)
+        before = everything(agent)
         assert differ(before, untrained)
-        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
-            agent.learn()
-        assert_same_weights(before, team_weights(agent))
+        learns_nothing(agent)
+        assert_same_weights(before, everything(agent))
 
     def test_goes_on_as_if_not_tested(self, case: Case) -> None:
         results = []
@@ -381,8 +406,7 @@ class TestLearning:
             if test:
                 agent.test(env, loop=1)
             collect_rollouts_recurrent(agent, env)
-            first = [trainer.buffer for trainer in agent.trainers.values()]
-            starts.append(all(torch.equal(b.start[0], b.exists[0]) for b in first))
+            starts.append(all(torch.equal(*flags) for flags in first_of_collection(agent)))
         assert starts == [True, False, True]
 
 
@@ -406,13 +430,14 @@ class TestBadInput:
         [
             ({"gama": 0.9}, ValueError, r"no option 'gama'; did you mean 'gamma'\?"),
             ({"gamma": 1.5}, ValueError, r"\.gamma: expected a number in \[0, 1\], got 1\.5"),
-            ({"lr": "fast"}, TypeError, r"\.lr: expected float, got 'fast'"),
+            ({"LR": "fast"}, TypeError, r"\.lr\w*: expected float, got 'fast'"),
         ],
         ids=str,
     )
     def test_hyperparameters(
         self, case: Case, options: Any, error: type[Exception], message: str
     ) -> None:
+        options = {case.step_size if name == "LR" else name: x for name, x in options.items()}
         with pytest.raises(error, match=message):
             case.agent(**options)
         agent = case.trained()
@@ -448,12 +473,11 @@ class TestBadInput:
 
     def test_environment_that_shows_what_is_not_finite(self, case: Case) -> None:
         agent = case.trained()
-        before = team_weights(agent)
+        before = everything(agent)
         with pytest.raises(ValueError, match=r"expected finite .*environment 1"):
             collect_rollouts_recurrent(agent, case.vector(**case.poisoned))
-        assert_same_weights(before, team_weights(agent))
-        with pytest.raises(RuntimeError, match=NO_ROLLOUT):
-            agent.learn()
+        assert_same_weights(before, everything(agent))
+        learns_nothing(agent)
         # And training can go on.
         train(agent, case.vector(), 1)
-        assert differ(before, team_weights(agent))
+        assert differ(before, everything(agent))

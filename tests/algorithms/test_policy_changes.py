@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from support.agents import assert_same_weights, make_agent, team_weights
-from support.contract import CASES, Case, train
+from support.contract import ON_POLICY, Case, train
 from support.envs import scripted
 from torch import nn
 
@@ -16,8 +16,8 @@ from recurrent_rl import PPO, SequenceNetwork, collect_rollouts_recurrent
 from recurrent_rl.algorithms import policy_optimizer
 from recurrent_rl.evolution.morphing import morph
 
-EVERY = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
-SOME = pytest.mark.parametrize("case", [CASES[k] for k in ("ppo", "ppo-feed-forward", "ippo")])
+EVERY = pytest.mark.parametrize("case", ON_POLICY.values(), ids=ON_POLICY.keys())
+SOME = pytest.mark.parametrize("case", [ON_POLICY[k] for k in ("ppo", "ppo-feed-forward", "ippo")])
 
 
 @pytest.fixture(autouse=True, params=["one vector", "each parameter"])
@@ -165,7 +165,7 @@ def test_frozen_parts_stay_and_the_others_learn(case: Case, rollouts_before: int
 
 
 def test_moments_rest_while_frozen_and_go_on_afterwards() -> None:
-    agent, env = CASES["ppo-gru"].trained(2), CASES["ppo-gru"].vector()
+    agent, env = ON_POLICY["ppo-gru"].trained(2), ON_POLICY["ppo-gru"].vector()
     index = next(i for i, (n, _) in enumerate(named(agent)) if n == "value_head.layers.0.weight")
     before = agent.trainer.moments()[index]["exp_avg"].clone()
     agent.policy.value_head.requires_grad_(False)
@@ -182,7 +182,7 @@ def named(agent: Any) -> list[tuple[str, Any]]:
 
 
 def test_parts_that_were_frozen_from_the_start_take_steps_of_the_usual_size() -> None:
-    agent, env = CASES["ppo-gru"].agent(lr=1e-3), CASES["ppo-gru"].vector()
+    agent, env = ON_POLICY["ppo-gru"].agent(lr=1e-3), ON_POLICY["ppo-gru"].vector()
     agent.policy.value_head.requires_grad_(False)
     train(agent, env, 3)
     agent.policy.value_head.requires_grad_(True)
@@ -246,7 +246,7 @@ def test_a_policy_that_is_frozen_as_a_whole_is_an_error(case: Case) -> None:
 
 
 def test_a_group_may_be_frozen_as_a_whole() -> None:
-    agent, env = CASES["ippo"].trained(1), CASES["ippo"].vector()
+    agent, env = ON_POLICY["ippo"].trained(1), ON_POLICY["ippo"].vector()
     first, second = agent.trainers.values()
     first.policy.requires_grad_(False)
     before, others = first.policy.state_dict(), values(second.policy)
@@ -354,7 +354,7 @@ def test_networks_of_ones_own() -> None:
 
 
 def test_tied_weights_learn_but_are_not_saved(tmp_path: Path) -> None:
-    agent, env = CASES["ppo"].agent(), CASES["ppo"].vector()
+    agent, env = ON_POLICY["ppo"].agent(), ON_POLICY["ppo"].vector()
     first, second = agent.policy.trunks
     second.encoder.core = first.encoder.core
     before = values(agent.policy)
@@ -381,7 +381,7 @@ def test_learning_does_not_ask_whether_gradients_are_switched_off(case: Case) ->
 
 
 def test_groups_that_never_decide_are_reported() -> None:
-    agent, env = CASES["ppo-gru"].agent(), CASES["ppo-gru"].vector()
+    agent, env = ON_POLICY["ppo-gru"].agent(), ON_POLICY["ppo-gru"].vector()
     for i in range(11):
         collect_rollouts_recurrent(agent, env)
         agent.buffer.active.fill_(False)
@@ -406,7 +406,7 @@ def test_hyperparameters_are_no_attributes(case: Case, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["policy", "optimizer", "config", "learn_step"])
 def test_parts_of_an_agent_are_not_replaced(name: str) -> None:
-    agent = CASES["ppo"].agent()
+    agent = ON_POLICY["ppo"].agent()
     with pytest.raises(AttributeError, match=rf"^PPO\.{name}: expected"):
         setattr(agent, name, None)
 
@@ -433,7 +433,7 @@ def trainer_name(agent: Any) -> str:
 
 
 def test_parameters_added_to_the_optimiser_are_refused() -> None:
-    agent, env = CASES["ppo"].agent(), CASES["ppo"].vector()
+    agent, env = ON_POLICY["ppo"].agent(), ON_POLICY["ppo"].vector()
     agent.optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(2))]})
     collect_rollouts_recurrent(agent, env)
     with pytest.raises(RuntimeError, match="as its one group, got 2 groups"):
@@ -441,12 +441,12 @@ def test_parameters_added_to_the_optimiser_are_refused() -> None:
 
 
 def test_amsgrad_is_for_the_start() -> None:
-    agent, env = CASES["ppo"].agent(), CASES["ppo"].vector()
+    agent, env = ON_POLICY["ppo"].agent(), ON_POLICY["ppo"].vector()
     agent.optimizer.param_groups[0]["amsgrad"] = True
     train(agent, env, 2)
     other = agent.clone()
     train(other, env, 1)
-    agent = CASES["ppo"].trained(1)
+    agent = ON_POLICY["ppo"].trained(1)
     agent.optimizer.param_groups[0]["amsgrad"] = True
     collect_rollouts_recurrent(agent, env)
     with pytest.raises(RuntimeError, match=r"^optimizer: expected amsgrad"):
@@ -485,7 +485,7 @@ def test_training_beyond_total_steps_says_so_once_and_how_to_go_on(
 
 
 def test_an_error_leaves_adams_moments_as_they_were() -> None:
-    agent, env = CASES["ppo-gru"].trained(1), CASES["ppo-gru"].vector()
+    agent, env = ON_POLICY["ppo-gru"].trained(1), ON_POLICY["ppo-gru"].vector()
     collect_rollouts_recurrent(agent, env)
     agent.buffer.value[3] = float("inf")
     before = team_weights(agent)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from support.agents import assert_same_weights, prepare, team_weights
-from support.contract import CASES, Case
+from support.contract import ON_POLICY, Case
 
 from recurrent_rl import collect_rollouts_recurrent
 
-pytestmark = pytest.mark.parametrize("case", [CASES[k] for k in ("ppo", "ppo-gru", "ippo-gru")])
+pytestmark = pytest.mark.parametrize("case", [ON_POLICY[k] for k in ("ppo", "ppo-gru", "ippo-gru")])
 OPTIONS: dict[str, Any] = {"normalize_reward": True, "gamma": 0.0, "team_reward": None}
 
 

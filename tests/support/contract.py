@@ -3,20 +3,36 @@
 Whoever adds an algorithm adds rows to ``CASES``, and has checked what every agent promises.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from gymnasium.vector import AutoresetMode
-from support.agents import make_agent, make_team
+from support.agents import make_agent, make_team, team_weights
 from support.envs import scripted
 from support.multi_envs import scripted_makers
+from support.off_policy import make
 from support.spaces_of import samples
+from torch import Tensor
 
-from recurrent_rl import IPPO, PPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
+from recurrent_rl import (
+    DDPG,
+    DQN,
+    IPPO,
+    MADDPG,
+    MATD3,
+    PPO,
+    SAC,
+    TD3,
+    SyncMultiAgentVectorEnv,
+    collect_rollouts_recurrent,
+)
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
+from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 
 NEXT, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
@@ -33,6 +49,7 @@ class Case:
         options: of networks and of learning.
         elsewhere: options of a vector with other spaces.
         poisoned: options of a vector that soon shows a number which is not finite.
+        differing: options of learning that act in other numbers only.
 
     """
 
@@ -43,6 +60,22 @@ class Case:
     options: Mapping[str, Any]
     elsewhere: Mapping[str, Any]
     poisoned: Mapping[str, Any]
+    differing: Mapping[str, Any]
+
+    @property
+    def replays(self) -> bool:
+        """Whether it learns from a replay."""
+        return issubclass(self.kind, OffPolicyAgent)
+
+    @property
+    def step_size(self) -> str:
+        """The name of one of its step sizes."""
+        return next(name for name in self.kind.config_type.names() if name.startswith("lr"))
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """Options of ``save_checkpoint`` that keep all there is."""
+        return {"save_replay": True} if self.replays else {}
 
     def vector(self, **changes: Any) -> Any:
         """Environments, two of them."""
@@ -70,6 +103,13 @@ EVERYTHING: dict[str, Any] = {
     "share_encoders": False,
 }
 
+EXTRAS: dict[str, Any] = {
+    "previous_action": True,
+    "previous_reward": True,
+    "normalize_obs": True,
+    "num_layers": 2,
+}
+
 LIVES = [
     {"bob_0": [(0, 5, "t")], "fred_0": [(1, 3, "l")], "bob_1": [(0, 1, "l"), (3, 5, "b")]},
     {"bob_0": [(0, 3, "l")], "fred_0": [(0, 3, "t")], "bob_1": [(0, 3, "l")]},
@@ -84,6 +124,32 @@ def team_env(**options: Any) -> SyncMultiAgentVectorEnv:
     return SyncMultiAgentVectorEnv(scripted_makers([[lives] for lives in LIVES], **options))
 
 
+def _one(kind: type[OffPolicyAgent], options: Mapping[str, Any], **env: Any) -> Case:
+    return Case(
+        kind,
+        functools.partial(make, kind),
+        scripted,
+        {"scripts": ["3t 5l", "7b"], **env},
+        options,
+        elsewhere={"observation": "narrow"},
+        poisoned={"poisons": {1: {3: np.nan}}},
+        differing={"gamma": 0.5, "tau": 0.5, "max_seq_len": 3},
+    )
+
+
+def _several(kind: type[OffPolicyAgent], options: Mapping[str, Any], **env: Any) -> Case:
+    return Case(
+        kind,
+        functools.partial(make, kind),
+        team_env,
+        env,
+        options,
+        elsewhere={"observation": "wide"},
+        poisoned={"only": {1: {"poison": {("bob_0", 2): np.nan}}}},
+        differing={"gamma": 0.5, "tau": 0.5, "max_seq_len": 3},
+    )
+
+
 def _ppo(options: Mapping[str, Any], **env: Any) -> Case:
     return Case(
         PPO,
@@ -93,6 +159,7 @@ def _ppo(options: Mapping[str, Any], **env: Any) -> Case:
         options,
         elsewhere={"observation": "narrow"},
         poisoned={"poisons": {1: {3: np.nan}}},
+        differing={"lr": 0.5, "gamma": 0.5, "normalize_reward": True, "max_seq_len": 3},
     )
 
 
@@ -105,6 +172,7 @@ def _ippo(options: Mapping[str, Any], **env: Any) -> Case:
         options,
         elsewhere={"observation": "wide"},
         poisoned={"only": {1: {"poison": {("bob_0", 2): np.nan}}}},
+        differing={"lr": 0.5, "gamma": 0.5, "normalize_reward": True, "max_seq_len": 3},
     )
 
 
@@ -122,7 +190,36 @@ CASES = {
         {"cell": "gru", "groups": {"x": ["bob_1", "fred_0"], "y": ["bob_0"]}}, masks="info"
     ),
     "ippo-feed-forward": _ippo({"recurrent": False}, **MIXED),
+    "dqn": _one(
+        DQN,
+        {**EXTRAS, "dueling": True, "burn_in": 2, "sampling": "priority", "lr_encoder": 1e-3},
+        masked=True,
+    ),
+    "dqn-feed-forward": _one(
+        DQN, {"recurrent": False, "epsilon_per_env": True, "epsilon_start": 0.4}, mode=NEXT
+    ),
+    "ddpg": _one(DDPG, {**EXTRAS, "o_u_noise": True, "n_step": 2}, action="box", mode=NEXT),
+    "td3": _one(
+        TD3,
+        {"cell": "gru", "share_encoders": True, "squash_output": True},
+        action="box",
+        mode=DISABLED,
+    ),
+    "sac": _one(SAC, {**EXTRAS, "overlap": 2}, action="box"),
+    "sac-choices": _one(SAC, {"recurrent": False, "lr_alpha": 1e-3}, masked=True),
+    "maddpg": _several(
+        MADDPG,
+        {**EXTRAS, "recurrent": False, "agent_id_input": True, "team_reward": "mean"},
+        **MIXED,
+        defined={("bob_0", 2): 1},
+    ),
+    "matd3": _several(
+        MATD3,
+        {"cell": "gru", "groups": {"x": ["bob_1", "fred_0"], "y": ["bob_0"]}},
+        masks="info",
+    ),
 }
+ON_POLICY = {name: case for name, case in CASES.items() if not case.replays}
 
 
 def train(agent: Any, env: Any, rollouts: int, reset: bool | None = None) -> Any:
@@ -149,6 +246,36 @@ def rewards(agent: Any, reward: float) -> dict[str, Any]:
     if isinstance(agent, MultiAgent):
         return {"reward": dict.fromkeys(agent.agent_ids, reward)}
     return {"reward": reward}
+
+
+def everything(agent: Any) -> dict[str, Tensor]:
+    """A copy of all that training moves, by group: weights, statistics, optimisers, targets."""
+    if not isinstance(agent, OffPolicyAgent):
+        return team_weights(agent)
+    data = agent.to_checkpoint()
+    groups = {f"group {name}": group["policy"] for name, group in data["groups"].items()}
+    return dict(_tensors({**groups, "learner": data["learner"]}))
+
+
+def _tensors(data: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    if isinstance(data, Tensor):
+        yield name.removeprefix("."), data.detach().clone()
+    elif isinstance(data, Mapping | list):
+        for key, value in data.items() if isinstance(data, Mapping) else enumerate(data):
+            yield from _tensors(value, f"{name}.{key}")
+
+
+def first_of_collection(agent: Any) -> list[tuple[Tensor, Tensor]]:
+    """``start`` and ``exists`` of each group's rows at the first step of the last collection."""
+    if not isinstance(agent, OffPolicyAgent):
+        buffers = [trainer.buffer for trainer in agent.trainers.values()]
+        return [(buffer.start[0], buffer.exists[0]) for buffer in buffers]
+    memory, found = agent.memory, []
+    for part in memory.parts.values():
+        place = torch.from_numpy((memory._begun % memory.places).repeat(part.size))
+        where = (place, torch.arange(part.rows))
+        found.append((part.start[where], part.exists[where]))
+    return found
 
 
 def behaviour(agent: Any, *, deterministic: bool, rows: int = 2, steps: int = 3) -> list[Any]:
