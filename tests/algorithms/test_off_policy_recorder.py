@@ -1,15 +1,16 @@
 """Tests of `recurrent_rl.algorithms.off_policy_recorder`: what of an environment is remembered."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Discrete
+from gymnasium.spaces import Box, Discrete
 from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pettingzoo import ParallelEnv
 from support.envs import NAN_REWARD, Scripted, scripted
 from support.helpers import SEEDS
 from support.multi_envs import Episode, ScriptedParallel, TurnTaking, scripted_makers
@@ -465,6 +466,56 @@ def test_turns_are_remembered(pieces: list[int]) -> None:
             place += 1
     assert place + 1 == len(ours["obs"])
     assert agent.memory.gap >= 3  # places between two turns of a player
+
+
+class KeepsTheDead(ParallelEnv[str, Any, Any]):
+    """Terminates bob_1 in its second step, and lists and shows it until the episode ends."""
+
+    metadata: ClassVar[dict[str, Any]] = {"name": "keeps_the_dead_v0", "render_modes": []}
+    render_mode = None
+
+    def __init__(self) -> None:
+        self.possible_agents = ["bob_0", "bob_1"]
+        self.agents: list[str] = []
+
+    def observation_space(self, agent: str) -> Any:
+        return Box(-9, 9, (1,))
+
+    def action_space(self, agent: str) -> Any:
+        return Discrete(2)
+
+    def _result(self) -> dict[str, Any]:
+        return {agent: np.array([self.time], np.float32) for agent in self.possible_agents}
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.agents, self.time = list(self.possible_agents), 0
+        return self._result(), {}
+
+    def step(self, actions: Any) -> Any:
+        self.time += 1
+        is_over = self.time == 4
+        terminated = {"bob_0": is_over, "bob_1": self.time >= 2}
+        if is_over:
+            self.agents = []
+        limits = dict.fromkeys(self.possible_agents, False)
+        return self._result(), {"bob_0": 1.0}, terminated, limits, {}
+
+
+@pytest.mark.parametrize("pieces", [[1] * 12, [12], [3, 9]], ids=len)
+def test_steps_that_never_were_are_taken_back(pieces: list[int]) -> None:
+    """Of agents that had ended before, but were listed and shown something."""
+    env = SyncMultiAgentVectorEnv([KeepsTheDead])
+    agent = make_off_policy("maddpg", env)
+    for steps in pieces:
+        collect_rollouts_recurrent(agent, env, steps)
+    ours = {k: x[:12].unflatten(0, (3, 4)) for k, x in held(agent.memory, "bob", 0).items()}
+    yes, no = [[True] * 2] * 3, [[False] * 2] * 3
+    for flag in ("exists", "active"):
+        assert ours[flag][..., 0].all()
+        assert ours[flag][:, :2, 1].tolist() == yes
+        assert ours[flag][:, 2:, 1].tolist() == no
+    assert ours["start"][..., 1].tolist() == [[True, False, False, False]] * 3
+    assert ours["terminated"][:, 1, 1].all()
 
 
 def test_gap_counts_places_until_the_next_decision_or_the_end() -> None:

@@ -1,6 +1,7 @@
 """Tests of `recurrent_rl.buffers.priorities`."""
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,3 +50,15 @@ def test_draws_do_not_prefer_either_side_of_a_part() -> None:
     assert drawn[2] == 0
     # Of 3 degrees of freedom 16.3 is exceeded once in a thousand times; strata vary less.
     assert ((drawn - expected)[priority > 0] ** 2 / expected[priority > 0]).sum() < 16.3
+
+
+def test_rounding_never_draws_what_has_no_priority(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The largest number below 1 is enough to reach the end of the sum."""
+
+    def largest(count: int, **_: object) -> torch.Tensor:
+        return torch.full((count,), 1 - 2.0**-53, dtype=torch.float64)
+
+    monkeypatch.setattr(torch, "rand", largest)
+    tree = SumTree(8)
+    tree.set(np.arange(4), np.array([0.1, 0.7, 0.1, 0.3]))
+    assert set(tree.draw(4096, torch.Generator())) == {0, 1, 2, 3}
