@@ -31,13 +31,27 @@ class Finals:
     def __init__(self, memory: SequenceReplayBuffer) -> None:
         """Write into ``memory``."""
         self.memory = memory
-        self._waiting: list[tuple[OffPolicyRecorder, Array, Tensor]] = []
+        self._waiting: list[tuple[OffPolicyRecorder, Array, Tensor, Array | None]] = []
         self._heard = 0
 
-    def hear(self, recorder: "OffPolicyRecorder", rows: Array, observation: Tensor | None) -> None:
-        """Take one group's: rows, int [n], and what they saw, [n, *shape]; go on after the last."""
+    def hear(
+        self,
+        recorder: "OffPolicyRecorder",
+        rows: Array,
+        observation: Tensor | None,
+        mask: Array | None,
+    ) -> None:
+        """Take one group's; go on after the last.
+
+        Args:
+            recorder: the group's.
+            rows: int [n].
+            observation: what they saw last, [n, *shape], or None.
+            mask: what would be allowed there, bool [n, mask_size], or None.
+
+        """
         if observation is not None:
-            self._waiting.append((recorder, rows, observation))
+            self._waiting.append((recorder, rows, observation, mask))
         self._heard += 1
         memory = self.memory
         if self._heard < len(memory.parts):
@@ -46,11 +60,11 @@ class Finals:
         memory.advance()
         if not self._waiting:
             return
-        envs = [rows // recorder.size for recorder, rows, _ in self._waiting]
+        envs = [rows // recorder.size for recorder, rows, *_ in self._waiting]
         which = np.unique(np.concatenate(envs))
         memory.write_blank(which)
-        for recorder, rows, observation in self._waiting:
-            recorder.write_final(rows, observation)
+        for recorder, rows, observation, mask in self._waiting:
+            recorder.write_final(rows, observation, mask)
         for recorder in self.recorders:
             recorder.store_state(recorder.player.state)
             recorder.wait(which)
@@ -196,7 +210,7 @@ class OffPolicyRecorder(Recorder):
         self._ended = outcome.ended
         final = outcome.final_observation
         observation = None if final is None else self.policy.codec.layout.tensor(final)
-        self.finals.hear(self, outcome.final_rows, observation)
+        self.finals.hear(self, outcome.final_rows, observation, outcome.final_mask)
 
     def _take_back(self, void: Array) -> None:
         """Note rows, bool [N], whose step never was."""
@@ -205,12 +219,18 @@ class OffPolicyRecorder(Recorder):
         for flag in ("exists", "active", "start"):
             part.arrays[flag][place[void], np.flatnonzero(void)] = False
 
-    def write_final(self, rows: Array, observation: Tensor) -> None:
-        """Write what rows, int [n], saw last, [n, *shape], into places that are blank already."""
+    def write_final(self, rows: Array, observation: Tensor, mask: Array | None) -> None:
+        """Write what rows, int [n], saw last, [n, *shape], into places that are blank already.
+
+        ``mask`` has what would be allowed there, bool [n, mask_size]; None: everything.
+        """
         part, memory = self.memory.parts[self.group], self.memory
         where = ((memory.written % memory.places).repeat(self.size)[rows], rows)
         part.arrays["obs"][where] = observation.numpy()
         part.arrays["exists"][where] = True
+        sizes = choices(self.policy.actions.space)
+        if mask is not None and part.action_mask is not None and mask.shape[1] == sum(sizes):
+            part.arrays["action_mask"][where] = mask | ~allows_something(mask, sizes)[:, None]
         extra = self.player.extra()
         if extra is not None:
             part.arrays["extra"][where] = extra.cpu().numpy()[rows]

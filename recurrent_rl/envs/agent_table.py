@@ -147,6 +147,7 @@ class AgentBlock:
         void: the agent's last step never was, as it had ended before; see ``EnvRows``, bool.
         shown: the agent was truncated and has a last observation, bool.
         final: the last observation of an agent that was truncated; where ``shown``.
+        final_mask: what would be allowed there; where ``shown``, bool [E, A, n].
 
     """
 
@@ -167,7 +168,7 @@ class AgentBlock:
         self.final = allocate((*size, *self.layout.shape), self.layout.array_dtype)
         self.action = allocate((*size, *action_shape), action_dtype)
         self.forced_action = allocate((*size, *action_shape), action_dtype)
-        self.mask = allocate((*size, self.mask_size), np.bool_)
+        self.mask, self.final_mask = (allocate((*size, self.mask_size), np.bool_) for _ in range(2))
         self.reward = allocate(size, np.float64)
         self.start, self.exists, self.forced = (allocate(size, np.bool_) for _ in range(3))
         self.lived, self.terminated, self.truncated, self.shown, self.void = (

@@ -135,7 +135,7 @@ class EnvRows(ABC):
         if had_void or self._void:
             self._write_void(void)
         if flagged or ended:
-            self._write_ends(terminations, truncations, finals, ended)
+            self._write_ends(terminations, truncations, finals, infos, ended)
         self.table.ended[self.index] = ended
         if ended and self.waits:
             self._over = True
@@ -207,9 +207,14 @@ class EnvRows(ABC):
             block.mask[e] = True
 
     def _write_ends(
-        self, terminations: ByAgent, truncations: ByAgent, finals: ByAgent, ended: bool
+        self,
+        terminations: ByAgent,
+        truncations: ByAgent,
+        finals: ByAgent,
+        infos: ByAgent,
+        ended: bool,
     ) -> None:
-        """Write who was terminated or truncated, with the last observations of the latter."""
+        """Write who was terminated or truncated, with what the latter saw last, and might do."""
         # An agent that is alive when the episode ends, but has neither flag, gets the flag that
         # the others have.
         by_limit = any(truncations.values())
@@ -226,8 +231,14 @@ class EnvRows(ABC):
             block.truncated[self.index, i] = bool(truncated)
             final = finals.get(agent) if truncated else None
             if final is not None:
-                block.final[self.index, i] = self._split_observation(block, agent, final)[0]
+                array, mask = self._split_observation(block, agent, final)
+                block.final[self.index, i] = array
                 block.shown[self.index, i] = True
+                mask = (infos.get(agent) or {}).get("action_mask", mask)
+                allowed = True if mask is None else flat_mask(mask)
+                if np.shape(allowed) not in ((), (block.mask_size,)):
+                    allowed = True  # nobody is asked, so nobody is told
+                block.final_mask[self.index, i] = allowed
 
     def _write_observations(self, observations: ByAgent, infos: ByAgent, flagged: set[str]) -> None:
         """Write which agents exist now, what they see, and what their infos say."""

@@ -148,10 +148,13 @@ class _GroupView:
             # A sum that is not finite would hide whose reward is to blame.
             reward = np.where(np.isfinite(team).repeat(size), reward, own)
         truncated = self.rows_of(block.truncated).copy()
-        final_rows, final = NO_ROWS, None
+        final_rows, final, allowed = NO_ROWS, None, None
         if truncated.any():
             final_rows = np.flatnonzero(self.rows_of(block.shown & ~block.terminated))
-            final = self.rows_of(block.final)[final_rows] if len(final_rows) else None
+            if len(final_rows):
+                final = self.rows_of(block.final)[final_rows]
+                if block.masked.any():
+                    allowed = self.rows_of(block.final_mask)[final_rows]
         terminated = self.rows_of(block.terminated).copy()
         void = self.rows_of(block.void).copy() if block.void.any() else None
         return Outcome(
@@ -160,6 +163,7 @@ class _GroupView:
             truncated,
             final_rows,
             final,
+            allowed,
             score,
             ended.repeat(size),
             void=void,

@@ -138,13 +138,14 @@ class GymRows(RowSource):
             mask = np.ones_like(before[0].action_mask)
         if self.final_is_next:
             return [self._next_step(observation, reward, terminated, truncated, mask, before[0])]
-        final_rows, final, start = NO_ROWS, None, None
+        final_rows, final, allowed, start = NO_ROWS, None, None, None
         if ended.any():
             start = ended
             final_rows = np.flatnonzero(truncated & ~terminated)
             if self.mode == AutoresetMode.DISABLED:
                 if len(final_rows):
                     final = np.array(observation[final_rows])
+                    allowed = None if mask is None else np.array(mask[final_rows])
                 # Copies: the reset may write over the vector's arrays.
                 reward, terminated, truncated = map(np.array, (reward, terminated, truncated))
                 mask = None if mask is None else np.array(mask)
@@ -155,7 +156,8 @@ class GymRows(RowSource):
             elif len(final_rows):
                 self._check_kept(info, final_rows, arrays, before[0])
                 final = self._final(info, final_rows)
-        outcome = Outcome(reward, terminated, truncated, final_rows, final)
+                allowed = self._final_mask(info, final_rows)
+        outcome = Outcome(reward, terminated, truncated, final_rows, final, allowed)
         return [(outcome, Observed(observation, start, action_mask=mask))]
 
     def _reset(self, **options: Any) -> tuple[Any, ...]:
@@ -245,6 +247,26 @@ class GymRows(RowSource):
         for final in packed:
             vector_outputs.observation_shape(final[None], (1, *expected[1:]), "info['final_obs']")
         return np.stack(packed)
+
+    def _final_mask(self, info: dict[str, Any], rows: Array) -> Array | None:
+        """Return what is allowed in final states, if their infos or observations say it."""
+        if not choices(self._action_space):
+            return None
+        about = info.get("final_info")
+        stated = about.get("action_mask") if isinstance(about, Mapping) else None
+        if stated is None and self._mask_inside:
+            finals = info["final_obs"]
+            if isinstance(finals, Mapping | tuple):
+                stated = part_mask(finals)[1]
+            else:
+                stated = [None if final is None else part_mask(final)[1] for final in finals]
+        if stated is None:
+            return None
+        if isinstance(stated, tuple) or (isinstance(stated, np.ndarray) and stated.dtype != object):
+            masks: Array = flat_mask(stated)[rows]
+            return masks
+        each = [stated[i] for i in rows]
+        return None if any(mask is None for mask in each) else np.stack([*map(flat_mask, each)])
 
     def _seen(self, observation: Any, info: dict[str, Any]) -> tuple[Array, Array | None]:
         """Return what is seen and what is allowed, [N, *shape] and bool [N, n] or None."""

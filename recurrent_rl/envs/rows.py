@@ -47,6 +47,7 @@ class Outcome(NamedTuple):
         final_rows: rows cut by a limit whose last observation is here rather than in the next
             ``Observed``, [n]; without those who were not shown any.
         final_observation: theirs, [n, *shape], or None if there are none.
+        final_mask: what would be allowed there, bool [n, mask_size]; None: nobody said.
         score: what an episode's return is summed from, [N]; None: the reward.
         ended: rows whose environment's episode ended, bool [N]; None: the terminated or truncated.
         counted: rows for which the step counts into the episode's length, bool [N]; None: all.
@@ -59,6 +60,7 @@ class Outcome(NamedTuple):
     truncated: Array
     final_rows: Array
     final_observation: Array | None
+    final_mask: Array | None = None
     score: Array | None = None
     ended: Array | None = None
     counted: Array | None = None

@@ -255,7 +255,7 @@ class TestBlocks:
 
         table = AgentTable(describe(Told({})), 2, allocate)
         arrays = [x for x in vars(table.blocks[0]).values() if isinstance(x, np.ndarray)]
-        assert len(arrays) == 15
+        assert len(arrays) == 16
         assert {id(x) for x in [*arrays, table.ended, table.unearned]} == {id(x) for x in given}
 
 

@@ -462,7 +462,7 @@ class TestSyncEqualsAsync:
                 if isinstance(array, np.ndarray)
             ]
             arrays.append(("ended", env.table.ended))
-            assert len(arrays) == 4 * 15 + 1  # blocks of agents
+            assert len(arrays) == 4 * 16 + 1  # blocks of agents
             for name, array in arrays:
                 assert array.flags.aligned, name
                 assert array.flags.writeable, name
