@@ -227,6 +227,7 @@ def peer(rounds: int, folder: Path) -> None:
 
 def memory() -> None:
     """Measure what a replay takes against its fields: numbers, and images that it keeps once."""
+    alive = []
     for label, shapes, layout, steps in (
         (
             "LSTM 64 twice, windows of 16",
@@ -244,6 +245,7 @@ def memory() -> None:
     ):
         begin = resident()
         replay = SequenceReplayBuffer(steps)
+        alive.append(replay)  # or the next one would take its pages
         replay.fit({"": shapes}, {"": 1}, 8, layout)
         for field in replay.parts[""].fields().values():
             field.fill_(1)  # touch the pages, so that they count
@@ -307,6 +309,7 @@ def main() -> None:
     parts = {"memory": None, "step": 15, "learner": 9, "peer": 9, "collect": 7}
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
+    parser.add_argument("--rounds", type=int, help="of taking turns, instead of the usual ones")
     parser.add_argument("--sac-venv", type=Path, default=Path(".venv-peer-sac"))
     parser.add_argument("--torchrl-venv", type=Path, default=Path(".venv-peer-torchrl"))
     options = parser.parse_args()
@@ -316,7 +319,7 @@ def main() -> None:
     for name, rounds in parts.items():
         if options.parts and name not in options.parts:
             continue
-        given = [] if rounds is None else [rounds]
+        given = [] if rounds is None else [options.rounds or rounds]
         globals()[name](*given, *folders.get(name, []))
 
 

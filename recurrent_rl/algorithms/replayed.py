@@ -110,16 +110,17 @@ class _Plan:
         self._r = replayed
         windows, device = replayed.windows, replayed.device
         start, exists = (replayed.part(x) for x in (windows.start, windows.exists))
-        self._fresh = start[0].to(device)
+        self._fresh = start[0].to(device)[:, None] if bool(start[0].any()) else None
         self._burn = self._burn_in_steps()
         self.whole = bool(exists.all()) and not bool(start[1:].any())
         places, rows = start.shape
         obs = replayed.part(windows.obs)
         extra = None if windows.extra is None else replayed.part(windows.extra)
-        self._parts: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+        # Of each what is seen, and where states come from: [S], and which are zeros, [S, 1].
+        self._parts: list[tuple[Tensor, Tensor | None, Tensor | None, Tensor]] = []
         if self.whole:
             moved = None if extra is None else extra.to(device)
-            self._parts.append((obs.to(device), moved, None))
+            self._parts.append((obs.to(device), moved, None, start[:0]))
             return
         cuts = cut_sequences(start, exists, exists, places)
         position = torch.full((places * rows,), -1, dtype=torch.int64)
@@ -133,9 +134,11 @@ class _Plan:
             position[index.flatten()[real]] = base + real
             base += size
             moved = None if flat_extra is None else flat_extra[index].to(device)
-            row = torch.where(cuts.fresh[chosen], -1, cuts.row[chosen]).to(device)
-            self._parts.append((flat[index].to(device), moved, row))
-        self._position = torch.where(position < 0, base, position).to(device)
+            row, fresh = cuts.row[chosen].to(device), cuts.fresh[chosen].to(device)[:, None]
+            self._parts.append((flat[index].to(device), moved, row, fresh))
+        absent = position < 0
+        self._blank = bool(absent.any())
+        self._position = position.masked_fill_(absent, base).to(device)
 
     def _burn_in_steps(self) -> tuple[Tensor, Tensor | None, Tensor, Tensor] | None:
         """Return what is replayed in front: the steps of each row's life that lie there."""
@@ -158,40 +161,45 @@ class _Plan:
         return obs, extra, taken.sum(0).to(r.device), (since >= 0).to(r.device)
 
     def _begin(self, trunk: Trunk) -> list[Tensor]:
-        """Return all tensors of a hidden state before the first place trained on."""
+        """Return a trunk's own state tensors before the first place trained on."""
         r = self._r
-        tensors = [x.to(r.device) for x in r.windows.state]
-        if [(x.shape[0], x.shape[2]) for x in tensors[trunk.place]] != list(trunk.shapes):
-            # Of another network; zeros in all places up to this one's own.
-            rows = r.rows
-            tensors = [torch.zeros(1, rows, 1, device=r.device)] * trunk.place.start
-            tensors += [torch.zeros(k, rows, h, device=r.device) for k, h in trunk.shapes]
+        own = [x.to(r.device) for x in r.windows.state[trunk.place]]
+        if [(x.shape[0], x.shape[2]) for x in own] != list(trunk.shapes):
+            # Of another network; zeros mean the same to all.
+            own = [torch.zeros(k, r.rows, h, device=r.device) for k, h in trunk.shapes]
         if self._burn is not None:
             obs, extra, length, fresh = self._burn
-            tensors = [x.masked_fill(fresh[:, None], 0) for x in tensors]
+            own = [x.masked_fill(fresh[:, None], 0) for x in own]
             with torch.no_grad():
-                tensors[trunk.place] = trunk.run(trunk.inputs(obs), extra, length, tensors)
-        return [x.masked_fill(self._fresh[:, None], 0) for x in tensors]
+                own = list(trunk.run(trunk.inputs(obs), extra, length, _placed(trunk, own)))
+        if self._fresh is not None:
+            own = [x.masked_fill(self._fresh, 0) for x in own]
+        return own
 
     def run(self, trunk: Trunk) -> Tensor:
         """Return features [P, R, D]."""
         begin = self._begin(trunk)
+        given: list[Tensor] = []
+        for obs, extra, row, fresh in self._parts:
+            state = begin
+            if row is not None:
+                state = [x.index_select(1, row).masked_fill(fresh, 0) for x in begin]
+            given.append(trunk(trunk.inputs(obs), extra, _placed(trunk, state))[0])
         if self.whole:
-            obs, extra, _ = self._parts[0]
-            features: Tensor = trunk(trunk.inputs(obs), extra, begin)[0]
-            return features
-        given = []
-        for obs, extra, row in self._parts:
-            assert row is not None
-            place, fresh = row.clamp_min(0), (row < 0)[:, None]
-            state = [x.index_select(1, place).masked_fill(fresh, 0) for x in begin]
-            given.append(trunk(trunk.inputs(obs), extra, state)[0].flatten(0, 1))
+            return given[0]
         if not given:
-            zeros = begin[0].new_zeros(self._r.places, self._r.rows, trunk.outputs)
-            return zeros
-        flat = torch.cat((*given, given[0].new_zeros(1, trunk.outputs)))
+            return begin[0].new_zeros(self._r.places, self._r.rows, trunk.outputs)
+        parts = [x.flatten(0, 1) for x in given]
+        if self._blank:
+            parts.append(parts[0].new_zeros(1, trunk.outputs))
+        flat = parts[0] if len(parts) == 1 else torch.cat(parts)
         # Not by brackets: the gradient of these takes several times as long.
         return flat.index_select(0, self._position).view(self._r.places, self._r.rows, -1)
+
+
+def _placed(trunk: Trunk, own: list[Tensor]) -> list[Tensor]:
+    """Return tensors of which the trunk's own stand where it looks for them."""
+    return [own[0]] * trunk.place.start + own
 
 
 def joint(own: Sequence[Tensor], others: Sequence[Tensor], group: int, windows: int) -> Tensor:
