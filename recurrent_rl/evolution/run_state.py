@@ -92,7 +92,8 @@ class RunState:
         run["reports"] = [None if r is None else Report(**r) for r in run["reports"]]
         replay = run.get("memory")  # absent from checkpoints of earlier versions
         run["memory"] = None if replay is None else SequenceReplayBuffer.from_data(replay)
-        run["news"] = [None if n is None else News.from_data(n) for n in run.get("news", [])]
+        news = run.get("news") or [None] * len(run["reports"])
+        run["news"] = [None if each is None else News.from_data(each) for each in news]
         population = population_from_data(data["population"], device, **networks)
         return cls(population=population, **run)
 

@@ -11,13 +11,11 @@ from gymnasium.vector import VectorWrapper
 from support.training_runs import (
     StopAt,
     assert_same_agents,
+    evolution,
     population,
     recall_env,
     team_env,
     tensors_in,
-)
-from support.training_runs import (
-    evolution as all_kinds,
 )
 
 from recurrent_rl import (
@@ -48,10 +46,6 @@ INIT_HP = {
     "MEMORY_SIZE": 400,
 }
 SIZES = HyperparameterConfig(batch_size=RLParameter(min=8, max=64, dtype=int))
-
-
-def evolution(size: int = 3) -> dict[str, Any]:
-    return all_kinds(size, architecture=0, new_layer_prob=0, activation=0)
 
 
 def individuals(env: Any, size: int = 3, algo: str = "DQN", seed: int = 0, **init: Any) -> Any:
@@ -150,6 +144,7 @@ def test_teams(algo: str, tmp_path: Path) -> None:
         torch.manual_seed(disturbance)
         pop = individuals(env, 2, algo)
         options = {"max_steps": 96, "evo_steps": 48, "log_dir": tmp_path, "verbose": False}
+        options |= evolution(2)
         runs.append(train_multi_agent_off_policy(env, "team", algo, pop, **options))
     assert_same_agents(runs[0][0], runs[1][0])
     assert runs[0][1] == runs[1][1]
