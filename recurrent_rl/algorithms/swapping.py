@@ -3,8 +3,14 @@
 import warnings
 
 
-def warn_of_swap_channels(swap_channels: bool, stacklevel: int = 3) -> None:
-    """Say, if images' channels are to be swapped, that they are recognised where they are."""
+def warn_of_swap_channels(swap_channels: bool, stacklevel: int = 2) -> None:
+    """Say, if images' channels are to be swapped, that they are recognised where they are.
+
+    Args:
+        swap_channels: the argument.
+        stacklevel: as in ``warnings.warn``, seen from the caller.
+
+    """
     if swap_channels:
         warnings.warn(
             "swap_channels=True has no effect: agents recognise images, and where their channels "

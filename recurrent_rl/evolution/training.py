@@ -151,12 +151,15 @@ def train_off_policy(
     """Train a population that learns from a replay, which its individuals share.
 
     ``train_multi_agent_off_policy`` is the same function, for MADDPG and MATD3. All is as in
-    ``train_on_policy``, but for the replay: in each generation an individual begins with the replay
-    as it was at the generation's beginning (a copy, so that there are two of them in memory, and
-    one more for each worker), and adds to its copy what it goes through. At the generation's end
-    what all have added is put into the shared replay, in the population's order. So results do not
-    depend on the number of workers, and the run's checkpoint, which has the replay in it, is gone
-    on from exactly.
+    ``train_on_policy``, but for the replay: in each generation an individual begins with a copy of
+    the replay as it was at the generation's beginning, and adds to it what it goes through. At the
+    generation's end what all have added is put into the shared replay, in the population's order.
+    So results do not depend on the number of workers, and a run goes on exactly from its
+    checkpoint, which has the replay in it. There should be room for three replays in memory, and
+    for two more with each worker.
+
+    Of priorities, if replays have them, new windows keep those that their collector has given them,
+    and older ones get the mean over all individuals.
 
     An individual takes its ``learning_starts`` random steps once: its descendants do not take them
     again. Hidden states in the replay that others have stored are replaced by zeros.

@@ -505,3 +505,12 @@ def test_channels_to_first() -> None:
     swapped = observation_space_channels_to_first(space)
     assert swapped["a"] == spaces.Box(0, 255, (3, 2, 4), np.uint8)
     assert swapped["b"] == space["b"]
+
+
+def test_swapping_channels_has_no_effect_in_tests() -> None:
+    env = team_env()
+    agent = make_team(env)
+    agent.test(env, loop=1, swap_channels=False)
+    with pytest.warns(UserWarning, match="^swap_channels=True has no effect") as caught:
+        agent.test(env, loop=1, swap_channels=True)
+    assert caught[0].filename == __file__

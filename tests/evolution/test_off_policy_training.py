@@ -122,16 +122,24 @@ def test_workers_change_nothing(workers: int, options: Any, tmp_path: Path) -> N
 # individual and in its last.
 @pytest.mark.parametrize("step", [7, 18, 70, 105])
 def test_ctrl_c(tmp_path: Path, step: int) -> None:
-    whole, fitnesses = train(recall_env(), individuals(recall_env()), **evolution())
+    whole, fitnesses = train(
+        recall_env(), individuals(recall_env(), MEMORY_SIZE=1000), **evolution()
+    )
     path, env = tmp_path / "run.pt", StopAt(recall_env(), step)
-    memory = SequenceReplayBuffer(400)
+    memory = SequenceReplayBuffer(1000)
     stopped, so_far = train(
-        env, individuals(env), memory=memory, checkpoint_path=path, **evolution()
+        env,
+        individuals(env, MEMORY_SIZE=1000),
+        memory=memory,
+        checkpoint_path=path,
+        **evolution(),
     )
     assert so_far == fitnesses[: len(so_far)]
-    assert memory.counter == sum(agent.env_steps for agent in stopped) or len(so_far) > 0
+    finished = sum(agent.env_steps == 64 * (len(so_far) + 1) for agent in stopped)
+    assert memory.counter == len(memory) == 192 * len(so_far) + 64 * finished
     assert_same_agents(load_population(path), stopped)
-    resumed, theirs = train(recall_env(), individuals(env, seed=9), resume=path, **evolution())
+    others = individuals(env, seed=9, MEMORY_SIZE=1000)
+    resumed, theirs = train(recall_env(), others, resume=path, **evolution())
     assert_same_agents(resumed, whole)
     assert theirs == fitnesses
 
@@ -338,8 +346,9 @@ def test_arguments_without_effect() -> None:
     env = recall_env()
     options = {"max_steps": 64}
     train(env, individuals(env, 1), net_config=NETWORK, swap_channels=False, **options)
-    with pytest.warns(UserWarning, match="^swap_channels=True has no effect: agents recognise"):
+    with pytest.warns(UserWarning, match="^swap_channels=True has no effect: agents") as caught:
         train(env, individuals(env, 1), swap_channels=True, **options)
+    assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="^net_config has no effect: agents are built already"):
         train(env, individuals(env, 1), net_config={"head_config": {"hidden_size": [9]}}, **options)
 
