@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,6 +108,24 @@ def epsilon_of_each(base: float, envs: int) -> Tensor:
     return torch.as_tensor(base, dtype=torch.float32) ** power
 
 
+def rows_of(agent: Array | None, rows: int, size: int) -> Array:
+    """Return which of all rows e * A + a some are, int [n]: of each agent one for environment.
+
+    Args:
+        agent: index of each row's agent, int [n]; None: row e * A + a is agent a.
+        rows: n.
+        size: A.
+
+    """
+    if agent is None:
+        return np.arange(rows)
+    env = np.zeros(rows, dtype=np.int64)
+    for one in np.unique(agent):
+        env[agent == one] = np.arange((agent == one).sum())
+    where: Array = env * size + agent
+    return where
+
+
 class OrnsteinUhlenbeck(OffPolicyExplorer):
     """Noise that drifts: ``x += theta (mean - x) dt + sigma sqrt(dt) N(0, 1)``.
 
@@ -144,6 +163,15 @@ class OrnsteinUhlenbeck(OffPolicyExplorer):
         state = state + theta * (mean - state) * dt + sigma * math.sqrt(dt) * drawn
         self.state[rows] = state
         return state.to(self.device)
+
+    def of_rows(self, agent: Array | None, rows: int, start: Array | None) -> Tensor:
+        """Let the noise of some rows drift; see ``AgentGroup.drift``, [n, F]."""
+        where = rows_of(agent, rows, self.size)
+        if start is not None:
+            begun = np.zeros(self.rows, dtype=bool)
+            begun[where] = start
+            self.begin(begun)
+        return self.step(torch.from_numpy(where))
 
     def reset(self, envs: Sequence[int]) -> None:
         """Begin at zero again in some environments."""

@@ -6,7 +6,7 @@ Letters: N rows, A agents in the group; of whole environments, row e * A + a is 
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import gymnasium as gym
@@ -66,6 +66,8 @@ class AgentGroup:
         generator: of actions, and of all else that is drawn for this group.
         reward_scale: multiplies the rewards that the policy sees.
         buffer: what was recorded of it last; None before anything was.
+        drift: gives the noise of N rows, of agents [N] (None: row e * A + a is agent a), some of
+            which may start, bool [N] or None, where noise goes on from one call to the next.
 
     """
 
@@ -117,6 +119,7 @@ class AgentGroup:
         self.generator = seeded(seed)
         self.identify, self.reward_scale = identify, 1.0
         self.buffer: Any = None  # whatever a trainer records into
+        self.drift: Callable[[int, Array | None, Array | None], Tensor] | None = None
         self.policy = self.build_policy(net_config, self.generator)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -229,7 +232,10 @@ class AgentGroup:
         distribution = policy.distribution
         noise = None
         if not deterministic:
-            noise = distribution.noise((rows,), self.generator).to(self.device)
+            if self.drift is None:
+                noise = distribution.noise((rows,), self.generator).to(self.device)
+            else:
+                noise = self.drift(rows, agent, seen.start)
         observation = as_tensor(policy, seen.observation)
         acted = player.act(seen, observation, noise, mask, judge=True).acted
         action = policy.actions.to_env(acted.action)

@@ -23,7 +23,8 @@ class MultiAgentActionOutput(NamedTuple):
         action: as the environment takes it, [n, *shape].
         log_prob: of the sampled (unclipped) action, [n].
         entropy: of the policy [nats], [n].
-        value: V of the observation and what was remembered, [n].
+        value: V of the observation and what was remembered, [n]; NaN of agents that learn from a
+            replay (MADDPG, MATD3), whose critics judge what all agents do.
         hidden_state: after this step, of n rows; of absent agents as it was.
 
     """

@@ -19,6 +19,7 @@ from recurrent_rl.acting.exploration import (
     OffPolicyExplorer,
     OrnsteinUhlenbeck,
     epsilon_of_each,
+    rows_of,
 )
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.learner import Learner
@@ -29,6 +30,7 @@ from recurrent_rl.buffers.steps import StepShapes
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.exploring import EpsilonGreedy, NoisyBox
+from recurrent_rl.spaces.array import Array
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,8 @@ class OffPolicyTrainer(Trainer):
         name: of the group; "" where there is but one.
         learner: of all groups of the agent.
         explorer: how its rows explore; None before the first collection.
+        drifting: how those do that ``get_action`` is asked about, if their noise drifts; it begins
+            at zero where an agent is loaded.
 
     """
 
@@ -83,6 +87,8 @@ class OffPolicyTrainer(Trainer):
         self.env_steps = 0
         self.explorer: OffPolicyExplorer | None = None
         self._explorer_state: Mapping[str, Any] | None = None
+        self.drifting: OrnsteinUhlenbeck | None = None
+        group.drift = self._drift_of if self._drifts() else None
         self._set_noise()
 
     # --- exploration ------------------------------------------------------------------------
@@ -134,6 +140,14 @@ class OffPolicyTrainer(Trainer):
         config = self.config
         is_box = isinstance(self.policy.distribution, NoisyBox)
         return isinstance(config, DDPGConfig) and config.o_u_noise and is_box
+
+    def _drift_of(self, rows: int, agent: Array | None, start: Array | None) -> Tensor:
+        """Return the noise of rows that ``get_action`` is asked about; see ``AgentGroup.drift``."""
+        size = self.group.size
+        envs = int(rows_of(agent, rows, size).max()) // size + 1
+        if self.drifting is None or self.drifting.rows != envs * size:
+            self.drifting = OrnsteinUhlenbeck(self.group, envs * size, self._drift)
+        return self.drifting.of_rows(agent, rows, start)
 
     def _drift(self) -> tuple[float, float, float, float]:
         config = cast("DDPGConfig", self.config)

@@ -285,9 +285,17 @@ class OffPolicyAgent(Agent):
             indices: of the environments.
 
         """
+        envs = [int(i) for i in indices]
         for trainer in self.trainers.values():
-            if isinstance(trainer.explorer, OrnsteinUhlenbeck):
-                trainer.explorer.reset([int(i) for i in indices])
+            each = (trainer.explorer, trainer.drifting)
+            made = [x for x in each if isinstance(x, OrnsteinUhlenbeck)]
+            # Collection and the caller's own loop may have different numbers of environments.
+            fit = [x for x in made if max(envs, default=0) < x.rows // trainer.group.size]
+            if made and not fit:
+                most = max(x.rows for x in made) // trainer.group.size
+                raise IndexError(f"indices: expected some of {most} environments, got {envs}")
+            for explorer in fit:
+                explorer.reset(envs)
 
     # --- saving -----------------------------------------------------------------------------
 

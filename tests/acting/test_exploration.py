@@ -298,3 +298,48 @@ def test_noise_of_a_collection_that_broke_off_is_forgotten() -> None:
     made.restart()
     assert made._noise == []
     assert first.shape == (2, 2)
+
+
+# --- drifting noise in a loop of one's own ----------------------------------------------------
+
+
+def test_get_action_drifts_and_is_reset() -> None:
+    agent = DDPG(SEEN, BOX, theta=0.0, dt=1.0, expl_noise=0.01, **FLAT)
+    with torch.no_grad():
+        for p in agent.policy.action_head.parameters():
+            p.zero_()
+    obs, middle = np.zeros((3, 2), np.float32), (BOX.low + BOX.high) / 2
+    half = (BOX.high - BOX.low) / 2
+    found = [(agent.get_action(obs).action - middle) / half for _ in range(400)]
+    # With theta = 0 a sum of normal steps of 0.01.
+    steps = np.diff(np.stack(found), axis=0)
+    assert steps.std() == pytest.approx(0.01, rel=0.1)
+    assert np.stack(found).std(0).max() > 0.05
+    agent.reset_action_noise([1])
+    state = agent.trainer.drifting.state
+    assert (state[1] == 0).all()
+    assert (state[[0, 2]] != 0).all()
+    before = state.clone()
+    sure = agent.get_action(obs, deterministic=True).action
+    np.testing.assert_allclose(sure, np.broadcast_to(middle, (3, 2)), atol=1e-6)
+    assert torch.equal(state, before)
+    assert agent.get_action(obs[:2]).action.shape == (2, 2)  # of other environments
+
+
+def test_each_agents_noise_drifts_by_itself() -> None:
+    spaces = {"a_0": SEEN, "a_1": SEEN}, {"a_0": BOX, "a_1": BOX}
+    team = MADDPG(*spaces, theta=0.0, dt=1.0, **FLAT)
+    obs = {agent: np.zeros((2, 2), np.float32) for agent in spaces[0]}
+    team.get_action(obs)
+    made = team.trainers["a"].drifting
+    before = made.state.clone()
+    team.get_action({"a_1": obs["a_1"]})
+    assert made is team.trainers["a"].drifting
+    assert torch.equal(made.state[[0, 2]], before[[0, 2]])  # agent 0 of both environments
+    assert (made.state[[1, 3]] != before[[1, 3]]).all()
+    infos = {"a_0": {"start": np.array([False, True])}}
+    before = made.state.clone()
+    made._parameters = lambda: (0.0, 0.0, 0.0, 1.0)
+    team.get_action(obs, infos=infos)
+    assert (made.state[2] == 0).all()
+    assert torch.equal(made.state[[0, 1, 3]], before[[0, 1, 3]])

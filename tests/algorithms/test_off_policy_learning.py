@@ -128,7 +128,7 @@ class TestRecallTheFirstBit:
         # two agents' lies a little lower. Four deviations.
         chance = PROBES[name][3]
         error = 0.14 if chance else 0.28
-        assert trained_return(name, recurrent=False) == pytest.approx(chance, abs=error)
+        assert trained_return(name, recurrent=False, steps=2000) == pytest.approx(chance, abs=error)
 
     def test_recurrent_solves_it_taking_turns(self) -> None:
         # Between two decisions of an agent lie places in which it sees nothing. Three seeds of
