@@ -199,7 +199,8 @@ def test_bad_input_loses_nothing_that_was_remembered(
 ) -> None:
     scripts = ["4t 3l", "5l 2t"]
     env = scripted(scripts, mode)
-    agent = make_off_policy("dqn", env, memory_size=size, burn_in=1, overlap=1)
+    options: dict[str, Any] = {"burn_in": 1, "overlap": 1, "sampling": "priority"}
+    agent = make_off_policy("dqn", env, memory_size=size, **options)
     collect_rollouts_recurrent(agent, env, 8)
     memory, inner = agent.memory, env.envs[1].unwrapped
     before = [held(memory, "", i) for i in range(2)]
@@ -218,6 +219,10 @@ def test_bad_input_loses_nothing_that_was_remembered(
         assert step - 3 + (poison == NAN_REWARD) in (0, 1)
     assert memory.counter == counter
     lost = memory._range()[0] - first  # by what was written over
+    priorities = memory.priorities
+    assert priorities is not None
+    windows = memory._slot(*memory._windows())
+    assert sorted(windows) == np.flatnonzero(priorities.values()).tolist()
     assert (lost == 0).all() if size == 500 else (lost <= 6).all()
     assert len(memory) == int(memory._steps().sum())
     assert all(x.isfinite().all() for p in memory.parts.values() for x in (p.obs, p.reward))

@@ -389,6 +389,12 @@ def test_episodes_that_were_given_up_end_where_they_were() -> None:
     assert [x.tolist() for x in agent.memory._episodes()] == [[0], [0], [5]]
     agent.memory.close()
     assert [x.tolist() for x in agent.memory._episodes()] == [[0, 0], [0, 5], [5, 3]]
+    # What nobody has acted upon is no episode.
+    env = scripted(["3t"])
+    agent = make_off_policy("dqn", env)
+    collect_rollouts_recurrent(agent, env, 3)
+    agent.memory.close()
+    assert [x.tolist() for x in agent.memory._episodes()] == [[0], [0], [3]]
 
 
 # --- several writers --------------------------------------------------------------------------
