@@ -47,6 +47,7 @@ class DQNLearner(Learner):
     def __init__(self, name: str, policy: QNetwork, config: DQNConfig) -> None:
         """Learn for group ``name``."""
         self.name, self.policy, self.config = name, policy, config
+        self.device = policy.device
         policy.rescaled = config.rescale
         trunk = policy.trunk
         parts: dict[str, list[nn.Module]] = {"lr": [trunk, policy.q_head]}
@@ -88,17 +89,17 @@ class DQNLearner(Learner):
     @torch.enable_grad()  # whatever the caller has set
     def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
         config, policy = self.config, self.policy
-        replay = replayed(windows, {self.name: policy}, policy.device)[self.name]
+        replay = replayed(windows, {self.name: policy}, self.device)[self.name]
         group = replay.windows
         nstep = replay.targets(config.gamma, config.n_step)
         known = known_decisions(
-            nstep, windows.weight, group.agents, config.reward_scale, policy.device
+            nstep, windows.weight, group.agents, config.reward_scale, self.device
         )
         if not len(known.place):
             return {self.name: {}}, torch.full((len(windows),), LEAST_PRIORITY)
         online = self._online(replay)
         values = policy.q_head(known.pick(online[: replay.length]))
-        action = known.pick(replay.part(group.action, 0, replay.length).to(policy.device))
+        action = known.pick(replay.part(group.action, 0, replay.length).to(self.device))
         chosen = values.gather(-1, action[:, None]).squeeze(-1)
         target = self._target(replay, known, online.detach())
         error = chosen - target
@@ -145,7 +146,7 @@ class DQNLearner(Learner):
             judging = policy.q_head(at(seen))
         if replay.windows.action_mask is not None:
             mask = replay.part(replay.windows.action_mask, first, last + 1)
-            judging = forbid(judging, at(mask.to(policy.device)))
+            judging = forbid(judging, at(mask.to(self.device)))
         best = value.gather(-1, judging.argmax(-1, keepdim=True)).squeeze(-1)
         if config.rescale:
             return rescaled(known.reward + known.discount * unscaled(best))
