@@ -267,6 +267,8 @@ class TestCopies:
         train(agent, case.vector(), 1)
         assert_same_weights(everything(agent), everything(twin))
         assert_same(random_states(agent), random_states(twin))
+        if case.replays:
+            assert_same(agent.memory.to_data(), twin.memory.to_data())
 
     @COPYING
     def test_untrained(self, case: Case, how: Callable[[Any], Any]) -> None:
