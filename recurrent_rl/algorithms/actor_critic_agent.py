@@ -10,6 +10,7 @@ from recurrent_rl.algorithms.off_policy import OffPolicyTrainer
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.algorithms.off_policy_configs import ActorCriticConfig
 from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
+from recurrent_rl.networks.summary import head_summary
 from recurrent_rl.randomness import peek
 
 
@@ -39,6 +40,19 @@ class ActorCriticAgent(OffPolicyAgent):
     learner_type: ClassVar[type[ActorCriticLearner]]
     trainers: dict[str, ActorCriticTrainer]  # type: ignore[assignment]
     learner: ActorCriticLearner
+
+    def __repr__(self) -> str:
+        """Spaces, networks and sizes at a glance, critics' heads included."""
+        lines, critic = [super().__repr__()], self.critic
+        for name in self.trainers:
+            heads = critic.heads_of(name)
+            inputs = sum(critic.block(self.trainers[b].policy) for b in critic.blocks(name))
+            gives = "values of all actions" if critic.of_choices else "value"
+            gives += f", {len(heads)} times" if len(heads) > 1 else ""
+            title = f"Q of {name}" if name else "Q"
+            shape, module = critic.shapes[name], nn.ModuleList(heads)
+            lines.append("  " + head_summary(title, inputs, shape, gives, module))
+        return "\n".join(lines)
 
     @property
     def critic(self) -> CentralCritic:

@@ -6,7 +6,7 @@ from typing import cast
 from torch import nn
 
 from recurrent_rl.networks.acting_policy import Policy
-from recurrent_rl.networks.configs import CnnConfig, NetConfig
+from recurrent_rl.networks.configs import CnnConfig, HeadConfig, NetConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn
@@ -48,13 +48,27 @@ def summary(policy: Policy, net_config: NetConfig) -> list[str]:
         else:
             text = list(_encoder(encoder, policy, net_config))
         lines += _line(name, text, parameter_count(encoder))
-    head = net_config.head_config
+    for name, width, gives, module in policy.heads():
+        lines.append(head_summary(name, width, net_config.head_config, gives, module))
+    return lines
+
+
+def head_summary(name: str, width: int, head: HeadConfig, gives: str, module: nn.Module) -> str:
+    """Return a line for a head.
+
+    Args:
+        name: what it is called.
+        width: of what it reads.
+        head: shape of its layers.
+        gives: what it gives, in words.
+        module: itself.
+
+    """
     inner = "".join(f" -> {width} {head.activation}" for width in head.hidden_size)
     inner += f" + {head.residual_layers} residual" if head.residual_layers else ""
-    for name, width, gives, module in policy.heads():
-        gives = " ".join(gives.split())  # arrays in a space may go over several lines
-        lines += _line(name, [f"{width}{inner} -> {gives}"], parameter_count(module))
-    return lines
+    gives = " ".join(gives.split())  # arrays in a space may go over several lines
+    (line,) = _line(name, [f"{width}{inner} -> {gives}"], parameter_count(module))
+    return line
 
 
 def _line(name: str, text: list[str], count: int) -> list[str]:
