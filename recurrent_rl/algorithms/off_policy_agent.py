@@ -18,7 +18,7 @@ from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics, OffPolicyTr
 from recurrent_rl.algorithms.off_policy_configs import OffPolicyConfig
 from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorder
 from recurrent_rl.algorithms.trainer import Trainer
-from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
+from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
 from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import align_parameters
@@ -217,22 +217,7 @@ class OffPolicyAgent(Agent):
                 f"are trained on, got {behind}; sample with n_step={self.config.n_step}"
             )
         for name, trainer in self.trainers.items():
-            windows, shapes = sample.groups[name], trainer.shapes(False)
-            extra = 0 if windows.extra is None else windows.extra.shape[2]
-            for what, expected, got in (
-                ("number of agents", trainer.group.size, windows.agents),
-                ("shape of observations", shapes.obs_shape, tuple(windows.obs.shape[2:])),
-                ("dtype of observations", shapes.obs_dtype, windows.obs.dtype),
-                ("shape of actions", shapes.action_shape, tuple(windows.action.shape[2:])),
-                ("dtype of actions", shapes.action_dtype, windows.action.dtype),
-                ("width of previous actions, rewards and identities", shapes.extra, extra),
-            ):
-                if expected != got:
-                    of = f" of group {name!r}" if name else ""
-                    raise ValueError(
-                        f"learn: expected {what}{of} {expected}, got {got}; sample from the memory "
-                        f"of an agent like this one, or give MultiAgentReplayBuffer its spaces"
-                    )
+            _check_windows(name, sample.groups[name], trainer)
 
     def can_learn(self) -> bool:
         """Whether the memory has a batch to sample."""
@@ -337,6 +322,26 @@ class OffPolicyAgent(Agent):
 
         """
         checkpoint.save(self.to_checkpoint(save_replay), path)
+
+
+def _check_windows(name: str, windows: GroupWindows, trainer: OffPolicyTrainer) -> None:
+    """Raise ValueError unless one group's part of a sample is what its policy would store."""
+    shapes = trainer.shapes(False)
+    extra = 0 if windows.extra is None else windows.extra.shape[2]
+    for what, expected, got in (
+        ("number of agents", trainer.group.size, windows.agents),
+        ("shape of observations", shapes.obs_shape, tuple(windows.obs.shape[2:])),
+        ("dtype of observations", shapes.obs_dtype, windows.obs.dtype),
+        ("shape of actions", shapes.action_shape, tuple(windows.action.shape[2:])),
+        ("dtype of actions", shapes.action_dtype, windows.action.dtype),
+        ("width of previous actions, rewards and identities", shapes.extra, extra),
+    ):
+        if expected != got:
+            of = f" of group {name!r}" if name else ""
+            raise ValueError(
+                f"learn: expected {what}{of} {expected}, got {got}; sample from the memory of an "
+                f"agent like this one, or give MultiAgentReplayBuffer its spaces"
+            )
 
 
 def _summary(records: Sequence[Mapping[str, Tensor]]) -> OffPolicyDiagnostics:

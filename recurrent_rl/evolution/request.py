@@ -113,22 +113,29 @@ class Request:
         )
         if resume is not None:
             run.resume(resume)
-        settings = {"env_name": self.env_name, "algo": self.algo, **asdict(schedule)}
-        config = {
-            "settings": {**settings, **asdict(saving)},
-            "INIT_HP": self.INIT_HP,
-            "MUT_P": self.MUT_P,
-        }
-        log = RunLog(
-            len(population) * schedule.max_steps,
-            verbose=self.verbose,
-            directory=log_dir,
-            config=config,
-            wandb_kwargs={"name": self.env_name, **(self.wandb_kwargs or {})} if self.wb else None,
-            resume_at=None if resume is None else run.state.logged,
-        )
+        log = self._open_log(schedule, saving, run, log_dir, resumed=resume is not None)
         with contextlib.closing(log):
             return run.train_all(open_pool, log), run.state.fitnesses
+
+    def _open_log(
+        self,
+        schedule: Schedule,
+        saving: SavingSettings,
+        run: TrainingRun,
+        log_dir: Path | None,
+        *,
+        resumed: bool,
+    ) -> RunLog:
+        settings = {"env_name": self.env_name, "algo": self.algo}
+        settings |= {**asdict(schedule), **asdict(saving)}
+        return RunLog(
+            len(run.state.population) * schedule.max_steps,
+            verbose=self.verbose,
+            directory=log_dir,
+            config={"settings": settings, "INIT_HP": self.INIT_HP, "MUT_P": self.MUT_P},
+            wandb_kwargs={"name": self.env_name, **(self.wandb_kwargs or {})} if self.wb else None,
+            resume_at=run.state.logged if resumed else None,
+        )
 
     def _checked_saving(self) -> SavingSettings:
         """Return the settings for saving; the elite's default name is no path."""

@@ -514,3 +514,18 @@ def test_swapping_channels_has_no_effect_in_tests() -> None:
     with pytest.warns(UserWarning, match="^swap_channels=True has no effect") as caught:
         agent.test(env, loop=1, swap_channels=True)
     assert caught[0].filename == __file__
+
+
+def test_what_a_loop_has_saved_is_learned_from_by_the_training_function() -> None:
+    env = team_env()
+    agent = make_team(env, action_pairs=True, learning_starts=0, learn_step=8)
+    memory = MultiAgentReplayBuffer(500, agent_ids=env.possible_agents)
+    played(memory, agent, env, 12)
+    options: dict[str, Any] = {"max_steps": 32, "evo_steps": 32, "verbose": False}
+    train_multi_agent_off_policy(env, "team", "MADDPG", [agent], memory, **options)
+    assert memory.counter == 24 + 32
+    assert agent.memory is memory.memory
+    assert agent.learner.updates == 4
+    played(memory, agent, env, 3)  # and the loop goes on
+    assert len(memory) == 62
+    agent.learn(memory.sample(8))
