@@ -38,7 +38,7 @@ class TunedSettings:
     def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
         """Keyword arguments for an agent, with its schedules ending at ``total_steps``."""
         options = {"net_config": self.net_config, **self.hyperparameters}
-        if self.algo in ON_POLICY:  # the others have none
+        if self.algo in ON_POLICY or "lr_schedule" in self.hyperparameters:
             options["total_steps"] = self.total_steps if total_steps is None else total_steps
         return options
 
@@ -293,7 +293,7 @@ TUNED = {
             num_envs=8,
             total_steps=100_000,
             net_config={
-                "encoder_config": {"hidden_size": [64], "cell": "gru", "hidden_state_size": 64},
+                "encoder_config": {"hidden_size": [64], "hidden_state_size": 64},
                 "head_config": {"hidden_size": [128]},
             },
             hyperparameters={
@@ -305,8 +305,9 @@ TUNED = {
                 "learning_starts": 1_000,
                 "gamma": 0.98,
                 "n_step": 5,
-                "tau": 0.03,
-                "lr": 2e-3,
+                "tau": 0.01,
+                "lr": 1e-3,
+                "lr_schedule": "linear",
                 "max_grad_norm": 10.0,
                 "epsilon_start": 0.4,
                 "epsilon_per_env": True,

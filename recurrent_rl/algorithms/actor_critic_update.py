@@ -108,7 +108,7 @@ class ActorCriticLearner(Learner):
             (self.config, self._of_critic),
             *((self.configs[name], network) for name, network in self._of_actors.items()),
         ):
-            network.set_step_sizes(self._step_sizes(config))
+            network.set_step_sizes(self._step_sizes(config), self.share)
             norm = config.max_grad_norm
             network.max_norm = math.inf if norm is None else norm
 
@@ -456,7 +456,8 @@ class SACLearner(ActorCriticLearner):
         super().configure()
         if hasattr(self, "_of_alpha"):
             config = self.configs[self.name]
-            self._of_alpha.set_step_sizes({"lr_alpha": config.lr_alpha or config.lr_critic})
+            size = {"lr_alpha": config.lr_alpha or config.lr_critic}
+            self._of_alpha.set_step_sizes(size, self.share)
 
     def networks(self) -> Iterator[tuple[str, Network]]:
         yield from super().networks()

@@ -63,7 +63,7 @@ class DQNLearner(Learner):
         return {"lr": config.lr, "lr_encoder": config.lr_encoder or config.lr}
 
     def configure(self) -> None:
-        self.network.set_step_sizes(self._step_sizes())
+        self.network.set_step_sizes(self._step_sizes(), self.share)
         norm = self.config.max_grad_norm
         self.network.max_norm = float("inf") if norm is None else norm
 

@@ -63,10 +63,10 @@ class Network:
         self.max_norm = math.inf
         self._moving = list(self.optimizers.values())
 
-    def set_step_sizes(self, step_sizes: Mapping[str, float]) -> None:
+    def set_step_sizes(self, step_sizes: Mapping[str, float], share: float) -> None:
         """Change step sizes."""
         for name, optimizer in self.optimizers.items():
-            optimizer.set_lr(step_sizes[name])
+            optimizer.set_lr(share * step_sizes[name])
 
     def join(self) -> bool:
         """Step exactly what requires gradients; whether there is anything."""
@@ -232,10 +232,12 @@ class Learner(ABC):
 
     Attributes:
         updates: how many there were.
+        share: of step sizes, which a schedule leaves.
 
     """
 
     updates: int = 0
+    share: float = 1.0
 
     @abstractmethod
     def acting(self) -> Iterator[Policy]:
@@ -252,6 +254,12 @@ class Learner(ABC):
     @abstractmethod
     def targets(self) -> Iterator[tuple[str, Target]]:
         """Names and targets."""
+
+    def schedule(self, share: float) -> None:
+        """Go on with a share of all step sizes, in [0, 1]."""
+        if share != self.share:
+            self.share = share
+            self.configure()
 
     @abstractmethod
     def configure(self) -> None:

@@ -1,6 +1,7 @@
 """Agents that learn from a replay of what they, or others, have gone through."""
 
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -175,6 +176,7 @@ class OffPolicyAgent(Agent):
         self._refills = self._refills and not self.can_learn()
         if self._refills and experiences is None:
             self.skip_updates()
+        self._schedule()
         records: list[dict[str, dict[str, Tensor]]] = []
         if isinstance(experiences, Windows):
             records.append(self.learner.update(experiences)[0])
@@ -189,6 +191,21 @@ class OffPolicyAgent(Agent):
                 records.append(record)
             self._due -= rounds * self.config.learn_step  # only now, if nothing has failed
         return {name: _summary([record[name] for record in records]) for name in self.trainers}
+
+    def _schedule(self) -> None:
+        """Bring step sizes down to what the schedule leaves; warn, once, where that is nothing."""
+        config = self.config
+        # What was collected is counted already; its share is still to come.
+        share = config.share_of_step_sizes(self.env_steps - int(self._due))
+        if share == 0 and self.learner.share > 0:
+            warnings.warn(
+                f"learn: total_steps = {config.total_steps} are over, so that "
+                f"lr_schedule={config.lr_schedule!r} gives a step size of 0 and nothing is "
+                f"learned; to go on, call reconfigure(total_steps=...) or "
+                f"reconfigure(lr_schedule='constant')",
+                stacklevel=4,
+            )
+        self.learner.schedule(share)
 
     def _check_fits(self, experiences: SequenceReplayBuffer | Windows | None) -> None:
         """Raise ValueError if these are of other agents or spaces."""

@@ -77,3 +77,31 @@ def test_critics_are_shown() -> None:
     assert "Q of bob" in team
     assert "Q of fred" in team
     assert "values of all actions" in repr(CASES["sac-choices"].agent())
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_step_sizes_decay_to_the_end_of_the_schedule(name: str) -> None:
+    """Linearly, from where the steps that are being learned from began; then it is said."""
+    case = CASES[name]
+    agent, env = case.agent(lr_schedule="linear", total_steps=1000), case.vector()
+    given = {k: v for k, v in agent.config.to_dict().items() if k.startswith("lr_")}
+    train(agent, env, 4)
+    begun = agent.env_steps - case.vector().num_envs * 1
+    assert 0 < agent.learner.share < 1
+    assert agent.learner.share == pytest.approx(1 - begun / 1000, abs=0.03)
+    for _, network in agent.learner.networks():
+        for kind, optimizer in network.optimizers.items():
+            expected = given.get(kind, agent.config.to_dict().get(kind))
+            if expected is not None:
+                assert optimizer.lr == pytest.approx(agent.learner.share * expected)
+    agent.reconfigure(total_steps=agent.env_steps)
+    with pytest.warns(UserWarning, match=r"^learn: total_steps = \d+ are over"):
+        agent.learn()
+    agent.reconfigure(lr_schedule="constant")
+    agent.learn()
+    assert agent.learner.share == 1
+
+
+def test_schedule_needs_a_horizon() -> None:
+    with pytest.raises(ValueError, match=r"DQNConfig.total_steps: expected the training's length"):
+        CASES["dqn"].agent(lr_schedule="linear")
