@@ -25,7 +25,9 @@ OPTIONS = f"""
 from typing import Any
 
 import gymnasium as gym
-from recurrent_rl import IPPO, PPO, EncoderConfig, NetConfig, load_tuned
+import torch
+from recurrent_rl import DDPG, DQN, IPPO, MADDPG, MATD3, PPO, SAC, TD3
+from recurrent_rl import EncoderConfig, NetConfig, load_tuned
 
 
 def good(seen: gym.Space[Any], done: gym.Space[Any]) -> PPO:
@@ -34,11 +36,28 @@ def good(seen: gym.Space[Any], done: gym.Space[Any]) -> PPO:
     return PPO(seen, done, **load_tuned("Pendulum-v1").agent_options())
 
 
+def good_off_policy(seen: gym.Space[Any], done: gym.Space[Any], own: torch.nn.Module) -> DQN:
+    SAC(seen, done, NetConfig(), seed=1, device="cpu", ent_coef=None, max_seq_len=16)
+    DDPG(seen, done, theta=0.1).learn()
+    TD3(seen, done, actor_network=own, critic_network=None, policy_freq=3)
+    MADDPG([seen], [done], ["a_0"], groups=None, team_reward="sum", expl_noise=0.2)
+    MATD3({{"a_0": seen}}, {{"a_0": done}}, action_pairs=True, recurrent=False, n_step=3)
+    return DQN(seen, done, {{"encoder_config": {{}}}}, dueling=True, huber=None)
+
+
 def bad(seen: gym.Space[Any], done: gym.Space[Any]) -> None:
     PPO(seen, done, gama=0.9)  {REFUSED}
     PPO(seen, done, lr="fast")  {REFUSED}
     PPO(seen, done, lr_schedule="cosine")  {REFUSED}
     IPPO({{"a_0": seen}}, {{"a_0": done}}, ["a_0"], gama=0.9)  {REFUSED}
+    DQN(seen, done, lr_actor=1e-3)  {REFUSED}
+    DQN(seen, done, sampling="often")  {REFUSED}
+    DDPG(seen, done, theta="slow")  {REFUSED}
+    TD3(seen, done, ent_coef=0.1)  {REFUSED}
+    SAC(seen, done, expl_noise=0.1)  {REFUSED}
+    SAC(seen, done, team_reward="sum")  {REFUSED}
+    MADDPG([seen], [done], ["a_0"], team_reward="most")  {REFUSED}
+    MATD3([seen], [done], ["a_0"], dueling=True)  {REFUSED}
 """
 
 

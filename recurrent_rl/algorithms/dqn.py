@@ -1,11 +1,16 @@
 """DQN for one agent; with memory it is R2D2."""
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
+
+import gymnasium as gym
 from torch import nn
 
 from recurrent_rl.algorithms.dqn_update import DQNLearner
 from recurrent_rl.algorithms.off_policy import OffPolicyTrainer
-from recurrent_rl.algorithms.off_policy_configs import DQNConfig
-from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent
+from recurrent_rl.algorithms.off_policy_configs import DQNConfig, DQNOptions
+from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent, SingleKeywords
+from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.off_policy import QNetwork
 
 
@@ -21,12 +26,18 @@ class DQNTrainer(OffPolicyTrainer):
         return [policy.trunk, policy.q_head]
 
 
+class DQNKeywords(DQNOptions, SingleKeywords, total=False):
+    """What ``DQN`` takes by name."""
+
+
 class DQN(OffPolicySingleAgent):
     """Deep Q-learning for Discrete actions, double by default.
 
     Sources: Mnih et al. 2015, "Human-level control through deep reinforcement learning"; with
     memory Kapturowski et al. 2019, "Recurrent Experience Replay in Distributed Reinforcement
     Learning".
+
+    Hyper-parameters are the fields of ``DQNConfig``.
 
     >>> from recurrent_rl import DQN, collect_rollouts_recurrent, make_vect_envs
     >>> env = make_vect_envs("CartPole-v1", 4, should_async_vector=False)
@@ -45,6 +56,17 @@ class DQN(OffPolicySingleAgent):
 
     config_type = DQNConfig
     trainer_type = DQNTrainer
+
+    if TYPE_CHECKING:  # the same constructor, with the names and types of what it takes here
+
+        def __init__(
+            self,
+            observation_space: gym.Space[Any],
+            action_space: gym.Space[Any],
+            net_config: NetConfig | Mapping[str, Any] | None = None,
+            **keywords: Unpack[DQNKeywords],
+        ) -> None:
+            """Build an untrained agent; see ``OffPolicySingleAgent``."""
 
     def _make_learner(self) -> DQNLearner:
         trainer = self.trainers[""]

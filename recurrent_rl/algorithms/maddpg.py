@@ -1,7 +1,7 @@
 """MADDPG and MATD3: teams whose actors are judged by critics that see what everybody does."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict, Unpack
 
 import torch
 
@@ -12,7 +12,12 @@ from recurrent_rl.algorithms.actor_critic_update import DPGLearner
 from recurrent_rl.algorithms.ddpg import DDPGTrainer
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics
-from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, TD3Config
+from recurrent_rl.algorithms.off_policy_configs import (
+    DDPGConfig,
+    DDPGOptions,
+    TD3Config,
+    TD3Options,
+)
 from recurrent_rl.algorithms.off_policy_single import off_policy_shapes
 from recurrent_rl.algorithms.td3 import TD3Trainer
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
@@ -20,6 +25,19 @@ from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import SEED, checked
+
+
+class TeamKeywords(TypedDict, total=False):
+    """What these agents take by name beside hyper-parameters."""
+
+    groups: Mapping[str, Sequence[str]] | None
+    agent_id_input: bool
+    team_reward: TeamReward
+    device: torch.device | str
+    seed: int | None
+    actor_network: CustomByGroup
+    critic_network: CustomByGroup
+    action_pairs: bool
 
 
 class CentrallyJudged(ActorCriticAgent, MultiAgent):
@@ -161,15 +179,56 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
         return self._learn(experiences)
 
 
+class MADDPGKeywords(DDPGOptions, TeamKeywords, total=False):
+    """What ``MADDPG`` takes by name."""
+
+
 class MADDPG(CentrallyJudged):
     """Multi-agent deep deterministic policy gradient, each group's critic with all agents in view.
 
     Source: Lowe et al. 2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive
     Environments".
+
+    Hyper-parameters are the fields of ``DDPGConfig``.
+
+    >>> from mpe2 import simple_speaker_listener_v4
+    >>> from recurrent_rl import MADDPG, collect_rollouts_recurrent, make_multi_agent_vect_envs
+    >>> env = make_multi_agent_vect_envs(
+    ...     simple_speaker_listener_v4.parallel_env, 4, should_async_vector=False
+    ... )
+    >>> agent = MADDPG(
+    ...     env.observation_spaces,
+    ...     env.action_spaces,
+    ...     env.agents,
+    ...     learning_starts=64,
+    ...     learn_step=4,
+    ...     seed=0,
+    ...     batch_size=64,
+    ...     max_seq_len=8,
+    ... )
+    >>> stats = collect_rollouts_recurrent(agent, env, 20)
+    >>> [(group, diagnostics.updates) for group, diagnostics in agent.learn().items()]
+    [('speaker', 4), ('listener', 4)]
     """
 
     config_type = DDPGConfig
     trainer_type = DDPGTrainer
+
+    if TYPE_CHECKING:  # the same constructor, with the names and types of what it takes here
+
+        def __init__(
+            self,
+            observation_spaces: Spaces,
+            action_spaces: Spaces,
+            agent_ids: Sequence[str] | None = None,
+            net_config: NetConfig | Mapping[str, Any] | None = None,
+            **keywords: Unpack[MADDPGKeywords],
+        ) -> None:
+            """Build an untrained agent; see ``CentrallyJudged``."""
+
+
+class MATD3Keywords(TD3Options, TeamKeywords, total=False):
+    """What ``MATD3`` takes by name."""
 
 
 class MATD3(CentrallyJudged):
@@ -177,7 +236,40 @@ class MATD3(CentrallyJudged):
 
     Source: Ackermann et al. 2019, "Reducing Overestimation Bias in Multi-Agent Domains Using Double
     Centralized Critics".
+
+    Hyper-parameters are the fields of ``TD3Config``.
+
+    >>> from mpe2 import simple_speaker_listener_v4
+    >>> from recurrent_rl import MATD3, collect_rollouts_recurrent, make_multi_agent_vect_envs
+    >>> env = make_multi_agent_vect_envs(
+    ...     simple_speaker_listener_v4.parallel_env, 4, should_async_vector=False
+    ... )
+    >>> agent = MATD3(
+    ...     env.observation_spaces,
+    ...     env.action_spaces,
+    ...     env.agents,
+    ...     learning_starts=64,
+    ...     learn_step=4,
+    ...     seed=0,
+    ...     batch_size=64,
+    ...     max_seq_len=8,
+    ... )
+    >>> stats = collect_rollouts_recurrent(agent, env, 20)
+    >>> [(group, diagnostics.updates) for group, diagnostics in agent.learn().items()]
+    [('speaker', 4), ('listener', 4)]
     """
 
     config_type = TD3Config
     trainer_type = TD3Trainer
+
+    if TYPE_CHECKING:  # the same constructor, with the names and types of what it takes here
+
+        def __init__(
+            self,
+            observation_spaces: Spaces,
+            action_spaces: Spaces,
+            agent_ids: Sequence[str] | None = None,
+            net_config: NetConfig | Mapping[str, Any] | None = None,
+            **keywords: Unpack[MATD3Keywords],
+        ) -> None:
+            """Build an untrained agent; see ``CentrallyJudged``."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from recurrent_rl.algorithms.configs import AlgorithmConfig
+from recurrent_rl.algorithms.configs import AlgorithmConfig, PolicyOptions, SequenceOptions
 from recurrent_rl.networks.configs import QPolicyConfig
 from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Range
 
@@ -294,3 +294,79 @@ class TD3Config(DDPGConfig):
     o_u_noise: bool = False
     policy_noise: Annotated[float, NON_NEGATIVE] = 0.2
     policy_freq: Annotated[int, COUNT] = 2
+
+
+# The same lists as editors and type checkers understand them in a function's keywords.
+
+
+class OffPolicyOptions(PolicyOptions, SequenceOptions, total=False):
+    """The fields of ``OffPolicyConfig``."""
+
+    memory_size: int
+    batch_size: int
+    learn_step: int
+    gradient_steps: int
+    learning_starts: int
+    gamma: float
+    tau: float
+    n_step: int
+    overlap: int
+    sampling: Literal["uniform", "priority", "episodes"]
+    priority_exponent: float
+    priority_weight: float
+    priority_mix: float
+    stored_state: Literal["stored", "zero"]
+    lr_encoder: float | None
+    adam_eps: float
+    max_grad_norm: float | None
+    reward_scale: float
+
+
+class DQNOptions(OffPolicyOptions, total=False):
+    """The fields of ``DQNConfig``."""
+
+    dueling: bool
+    lr: float
+    double: bool
+    huber: float | None
+    rescale: bool
+    epsilon_start: float
+    epsilon_end: float
+    epsilon_steps: int
+    epsilon_per_env: bool
+    target_update: int
+
+
+class ActorCriticOptions(OffPolicyOptions, total=False):
+    """The fields of ``ActorCriticConfig``."""
+
+    lr_actor: float
+    lr_critic: float
+    critics: int
+    policy_freq: int
+
+
+class SACOptions(ActorCriticOptions, total=False):
+    """The fields of ``SACConfig``."""
+
+    ent_coef: float | None
+    ent_coef_init: float
+    lr_alpha: float | None
+    target_entropy: float | None
+
+
+class DDPGOptions(ActorCriticOptions, total=False):
+    """The fields of ``DDPGConfig``."""
+
+    o_u_noise: bool
+    expl_noise: float
+    mean_noise: float
+    theta: float
+    dt: float
+    policy_noise: float
+    noise_clip: float
+    action_reg: float
+
+
+class TD3Options(DDPGOptions, total=False):
+    """The fields of ``TD3Config``."""

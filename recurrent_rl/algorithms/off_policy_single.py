@@ -1,7 +1,7 @@
 """What DQN, DDPG, TD3 and SAC have in common: one agent that learns from a replay."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict
 
 import gymnasium as gym
 import torch
@@ -39,6 +39,15 @@ def off_policy_shapes(
         if isinstance(own, Mapping):
             merged[part] = {**defaults, **own}
     return merged
+
+
+class SingleKeywords(TypedDict, total=False):
+    """What these agents take by name beside hyper-parameters."""
+
+    device: torch.device | str
+    seed: int | None
+    actor_network: nn.Module | None
+    critic_network: nn.Module | None
 
 
 class OffPolicySingleAgent(OffPolicyAgent, SingleAgent):
@@ -81,7 +90,8 @@ class OffPolicySingleAgent(OffPolicyAgent, SingleAgent):
 
         """
         seed = checked("seed", seed, Annotated[int | None, SEED])
-        shapes, options = sorted_options(off_policy_shapes(net_config), hyperparameters)
+        fitting = self._fitting(action_space, hyperparameters)
+        shapes, options = sorted_options(off_policy_shapes(net_config), fitting)
         config = self.config_type.from_dict(options)
         group = AgentGroup(
             observation_space,
@@ -94,6 +104,18 @@ class OffPolicySingleAgent(OffPolicyAgent, SingleAgent):
             kind=self.trainer_type.policy_type,
         )
         self._set_up({"": self.trainer_type(group, config)}, device, seed)
+
+    @classmethod
+    def _fitting(
+        cls, action_space: gym.Space[Any], hyperparameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return hyper-parameters with the algorithm's defaults for actions of this kind.
+
+        Raises:
+            TypeError: actions that the algorithm cannot learn.
+
+        """
+        return dict(hyperparameters)
 
     def networks_of(self, net_config: NetConfig | Mapping[str, Any] | None) -> dict[str, NetConfig]:
         return {"": sorted_options(off_policy_shapes(net_config), {})[0]}

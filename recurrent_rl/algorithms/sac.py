@@ -1,13 +1,15 @@
 """SAC for one agent."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Unpack
 
 import gymnasium as gym
 
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
 from recurrent_rl.algorithms.actor_critic_update import SACLearner
-from recurrent_rl.algorithms.off_policy_configs import SACConfig
-from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent
+from recurrent_rl.algorithms.off_policy_configs import SACConfig, SACOptions
+from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent, SingleKeywords
+from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.off_policy import OffPolicyActor
 
 
@@ -18,11 +20,31 @@ class SACTrainer(ActorCriticTrainer):
     policy_type = OffPolicyActor
 
 
+class SACKeywords(SACOptions, SingleKeywords, total=False):
+    """What ``SAC`` takes by name."""
+
+
 class SAC(ActorCriticAgent, OffPolicySingleAgent):
     """Soft actor-critic, for Box actions, and for Discrete ones by the exact expectation.
 
     Sources: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"; Christodoulou
     2019, "Soft Actor-Critic for Discrete Action Settings".
+
+    Hyper-parameters are the fields of ``SACConfig``.
+
+    >>> from recurrent_rl import SAC, collect_rollouts_recurrent, make_vect_envs
+    >>> env = make_vect_envs("Pendulum-v1", 4, should_async_vector=False)
+    >>> agent = SAC(
+    ...     env.single_observation_space,
+    ...     env.single_action_space,
+    ...     learning_starts=64,
+    ...     seed=0,
+    ...     batch_size=64,
+    ...     max_seq_len=8,
+    ... )
+    >>> stats = collect_rollouts_recurrent(agent, env, 20)
+    >>> agent.learn().updates
+    16
     """
 
     config_type = SACConfig
@@ -30,27 +52,30 @@ class SAC(ActorCriticAgent, OffPolicySingleAgent):
     learner_type = SACLearner
     learner: SACLearner
 
-    def __init__(
-        self,
-        observation_space: gym.Space[Any],
-        action_space: gym.Space[Any],
-        *args: Any,
-        **options: Any,
-    ) -> None:
-        """Build an untrained agent; see ``OffPolicySingleAgent``.
+    if TYPE_CHECKING:  # the same constructor, with the names and types of what it takes here
 
-        Raises:
-            TypeError: other actions than Box and Discrete ones.
+        def __init__(
+            self,
+            observation_space: gym.Space[Any],
+            action_space: gym.Space[Any],
+            net_config: NetConfig | Mapping[str, Any] | None = None,
+            **keywords: Unpack[SACKeywords],
+        ) -> None:
+            """Build an untrained agent; see ``OffPolicySingleAgent``."""
 
-        """
+    @classmethod
+    def _fitting(
+        cls, action_space: gym.Space[Any], hyperparameters: Mapping[str, Any]
+    ) -> dict[str, Any]:
         if isinstance(action_space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
             raise TypeError(
                 f"action_space: expected Box or Discrete, which SAC can take expectations over, "
                 f"got {action_space}; DDPG and TD3 learn it by a relaxation, PPO as it is"
             )
+        options = super()._fitting(action_space, hyperparameters)
         if isinstance(action_space, gym.spaces.Discrete):
-            options.setdefault("state_dependent_std", False)
-        super().__init__(observation_space, action_space, *args, **options)
+            options.setdefault("state_dependent_std", False)  # there is no deviation
+        return options
 
     def _of_choices(self) -> bool:
         return isinstance(self.action_space, gym.spaces.Discrete)

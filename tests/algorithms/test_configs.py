@@ -1,6 +1,7 @@
 """Tests of `recurrent_rl.algorithms.configs`: hyper-parameters that depend on each other."""
 
 import dataclasses
+import inspect
 import typing
 from typing import Any
 
@@ -14,6 +15,26 @@ from recurrent_rl.algorithms.configs import (
     SequenceOptions,
     sorted_options,
 )
+from recurrent_rl.algorithms.ddpg import DDPGKeywords
+from recurrent_rl.algorithms.dqn import DQNKeywords
+from recurrent_rl.algorithms.maddpg import CentrallyJudged, MADDPGKeywords, MATD3Keywords
+from recurrent_rl.algorithms.off_policy_configs import (
+    ActorCriticConfig,
+    ActorCriticOptions,
+    DDPGConfig,
+    DDPGOptions,
+    DQNConfig,
+    DQNOptions,
+    OffPolicyConfig,
+    OffPolicyOptions,
+    SACConfig,
+    SACOptions,
+    TD3Config,
+    TD3Options,
+)
+from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent
+from recurrent_rl.algorithms.sac import SACKeywords
+from recurrent_rl.algorithms.td3 import TD3Keywords
 from recurrent_rl.networks.configs import EncoderConfig, NetConfig, PolicyConfig
 
 
@@ -42,6 +63,12 @@ def test_a_burn_in_is_shorter_than_a_sequence(burn_in: int, max_seq_len: int | N
         (PolicyOptions, PolicyConfig),
         (SequenceOptions, SequenceConfig),
         (PPOOptions, PPOConfig),
+        (OffPolicyOptions, OffPolicyConfig),
+        (DQNOptions, DQNConfig),
+        (ActorCriticOptions, ActorCriticConfig),
+        (SACOptions, SACConfig),
+        (DDPGOptions, DDPGConfig),
+        (TD3Options, TD3Config),
     ],
 )
 def test_the_options_of_type_checkers_are_the_fields_of_the_configuration(
@@ -53,6 +80,27 @@ def test_the_options_of_type_checkers_are_the_fields_of_the_configuration(
     assert typing.get_type_hints(options) == {name: hints[name] for name in fields}
     assert options.__optional_keys__ == fields
     assert not options.__required_keys__
+
+
+@pytest.mark.parametrize(
+    ("keywords", "options", "constructor"),
+    [
+        (DQNKeywords, DQNOptions, OffPolicySingleAgent),
+        (DDPGKeywords, DDPGOptions, OffPolicySingleAgent),
+        (TD3Keywords, TD3Options, OffPolicySingleAgent),
+        (SACKeywords, SACOptions, OffPolicySingleAgent),
+        (MADDPGKeywords, DDPGOptions, CentrallyJudged),
+        (MATD3Keywords, TD3Options, CentrallyJudged),
+    ],
+)
+def test_the_keywords_of_type_checkers_are_those_of_the_constructor(
+    keywords: Any, options: Any, constructor: Any
+) -> None:
+    parameters = inspect.signature(constructor).parameters.values()
+    own = {x.name: x.annotation for x in parameters if x.kind is x.KEYWORD_ONLY}
+    hints = typing.get_type_hints(keywords)
+    assert hints == {**typing.get_type_hints(options), **own}
+    assert not keywords.__required_keys__
 
 
 # --- sorted options ---------------------------------------------------------------------------
