@@ -1,15 +1,16 @@
-"""Updates of actors and the critics that judge them: DDPG, TD3, SAC, MADDPG and MATD3.
+"""Updates of critics that judge actors: what DDPG, TD3, SAC, MADDPG and MATD3 have in common.
 
 A critic sees what all agents of a team saw and did; of an agent alone that is its own. So DDPG is
 MADDPG with one agent, and TD3 is MATD3 with one.
 
 Letters: P places, L of them trained on, B windows, A agents of a group, R = B * A rows, M
-decisions, Q heads of a critic, n choices, Z what stands for an agent.
+decisions, Q heads of a critic, Z what stands for an agent.
 """
 
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -25,17 +26,40 @@ from recurrent_rl.algorithms.learner import (
     priorities,
     replayed,
 )
-from recurrent_rl.algorithms.off_policy_configs import ActorCriticConfig, DDPGConfig, SACConfig
+from recurrent_rl.algorithms.off_policy_configs import ActorCriticConfig
 from recurrent_rl.algorithms.replayed import Replayed, joint
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.configs import HeadConfig
-from recurrent_rl.networks.distributions import DiagonalGaussian
-from recurrent_rl.networks.exploring import NoisyBox, allowed
 from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
-from recurrent_rl.spaces.actions import BoxCodec
 
-Replays = dict[str, Replayed]
+ByGroup = dict[str, Tensor]
+Record = dict[str, Tensor]  # what is noted of a group in an update
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What an update learns from.
+
+    Attributes:
+        size: B.
+        replays: windows to run networks over, by group.
+        known: decisions whose outcome is known, by group.
+
+    """
+
+    size: int
+    replays: dict[str, Replayed]
+    known: dict[str, Known]
+
+    def span(self) -> tuple[int, int]:
+        """Return the first place whose value any decision asks for, and the one behind the last."""
+        spans = [
+            each.span(self.replays[name].rows)
+            for name, each in self.known.items()
+            if len(each.place)
+        ]
+        return min(first for first, _ in spans), max(end for _, end in spans)
 
 
 class ActorCriticLearner(Learner):
@@ -153,72 +177,69 @@ class ActorCriticLearner(Learner):
     # --- the update -------------------------------------------------------------------------
 
     @torch.enable_grad()  # whatever the caller has set
-    def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
-        replays = replayed(windows, self.policies, self.device)
-        known = {
-            name: known_decisions(
-                replay.targets(self.config.gamma, self.config.n_step),
-                windows.weight,
-                replay.windows.agents,
-                self.config.reward_scale,
-                self.device,
-            )
-            for name, replay in replays.items()
-        }
-        records: dict[str, dict[str, Tensor]] = {name: {} for name in replays}
-        if not any(len(each.place) for each in known.values()):
-            return records, torch.full((len(windows),), LEAST_PRIORITY)
+    def update(self, windows: Windows) -> tuple[dict[str, Record], Tensor]:
+        batch = self._batch(windows)
+        records: dict[str, Record] = {name: {} for name in batch.replays}
+        if not any(len(each.place) for each in batch.known.values()):
+            return records, torch.full((batch.size,), LEAST_PRIORITY)
         acts = (self.updates + 1) % self.config.policy_freq == 0
-        acting = self._actor_features(replays, acts)
-        targets = self._targets(replays, known, acting)
+        acting = self._actor_features(batch, acts)
+        targets = self._targets(batch, acting)
         features = {
             name: replay.features(self.critic.trunk(name), 0, replay.length)
-            for name, replay in replays.items()
+            for name, replay in batch.replays.items()
         }
-        order = self._learn_critic(windows, replays, known, features, targets, records)
+        order = self._learn_critic(batch, features, targets, records)
         if acts:
             seen = {name: each.detach() for name, each in features.items()}
-            for name in replays:
-                if len(known[name].place):
-                    self._learn_actor(name, replays, known[name], seen, acting, records[name])
+            for name, known in batch.known.items():
+                if len(known.place):
+                    self._learn_actor(name, batch, seen, acting, records[name])
             for _, target in self.targets():
                 target.move(self.config.tau)
         self.updates += 1  # only now: an update that fails is none
         return records, order
 
-    def _actor_features(self, replays: Replays, acts: bool) -> dict[str, Tensor]:
-        """Return the actors' features of all places, with gradients if ``acts``."""
+    def _batch(self, windows: Windows) -> Batch:
+        config, replays = self.config, replayed(windows, self.policies, self.device)
+        known = {
+            name: known_decisions(
+                replay.targets(config.gamma, config.n_step),
+                windows.weight,
+                replay.windows.agents,
+                config.reward_scale,
+                self.device,
+            )
+            for name, replay in replays.items()
+        }
+        return Batch(len(windows), replays, known)
+
+    def _actor_features(self, batch: Batch, acts: bool) -> ByGroup:
+        """Return actors' features that targets and losses share, with gradients if ``acts``.
+
+        Of groups that are in it those of all places, [P, R, H]; of no group unless it is said.
+        """
         return {}
 
     def _learn_critic(
-        self,
-        windows: Windows,
-        replays: Replays,
-        known: dict[str, Known],
-        features: dict[str, Tensor],
-        targets: dict[str, Tensor],
-        records: dict[str, dict[str, Tensor]],
+        self, batch: Batch, features: ByGroup, targets: ByGroup, records: dict[str, Record]
     ) -> Tensor:
-        """Take a step with the critic; return the windows' priorities."""
-        blocks = [
-            self._block(name, replay, features[name], self._taken(name, replay))
-            for name, replay in replays.items()
-        ]
-        total, order = None, torch.zeros(len(windows))
-        for i, (name, replay) in enumerate(replays.items()):
-            each = known[name]
-            if not len(each.place):
+        """Take a step with the critic; return the windows' priorities, [B]."""
+        blocks = self._taken_blocks(batch, features)
+        total, order = None, torch.zeros(batch.size)
+        for i, (name, replay) in enumerate(batch.replays.items()):
+            known = batch.known[name]
+            if not len(known.place):
                 continue
-            values = self.critic.values(name, each.pick(self._join(blocks, blocks, i, windows)))
+            values = self.critic.values(name, known.pick(self._join(batch, blocks, blocks, i)))
             if self.critic.of_choices:
-                action = each.pick(self._stored(replay))[:, None]
+                action = known.pick(self._stored(replay))[:, None]
                 values = [value.gather(-1, action).squeeze(-1) for value in values]
             errors = torch.stack([value - targets[name] for value in values])  # [Q, M]
-            loss = (each.weight * errors.square()).sum() / errors.shape[1]
+            loss = (known.weight * errors.square()).sum() / errors.shape[1]
             total = loss if total is None else total + loss
-            agents = replay.windows.agents
-            worst = errors.abs().amax(0)
-            mixed = priorities(worst, each.row, agents, len(windows), self.config.priority_mix)
+            worst, agents = errors.abs().amax(0), replay.windows.agents
+            mixed = priorities(worst, known.row, agents, batch.size, self.config.priority_mix)
             order = torch.maximum(order, mixed)
             value = values[0].detach().mean()
             records[name] |= {"critic_loss": loss.detach(), "value": value}
@@ -229,36 +250,38 @@ class ActorCriticLearner(Learner):
         return order
 
     @abstractmethod
-    def _targets(
-        self, replays: Replays, known: dict[str, Known], acting: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
+    def _targets(self, batch: Batch, acting: ByGroup) -> ByGroup:
         """Return what the decisions' values are to become, [M] by group."""
 
     @abstractmethod
     def _learn_actor(
-        self,
-        name: str,
-        replays: Replays,
-        known: Known,
-        features: dict[str, Tensor],
-        acting: dict[str, Tensor],
-        record: dict[str, Tensor],
+        self, name: str, batch: Batch, features: ByGroup, acting: ByGroup, record: Record
     ) -> None:
         """Take a step with one group's actor.
 
         Args:
             name: of the group.
-            replays: of all groups.
-            known: the group's decisions.
+            batch: of all groups.
             features: the critic's, [L, R, H] by group.
-            acting: the actors', by group.
+            acting: from ``_actor_features``.
             record: to note things in.
 
         """
 
+    def _params(
+        self, replay: Replayed, head: nn.Module, features: Tensor, first: int = 0
+    ) -> Tensor:
+        """Return what an actor's head gives at some places, [P, R, *]."""
+        mask = replay.windows.action_mask
+        if mask is not None:
+            mask = replay.part(mask, first, first + len(features)).to(self.device)
+        params: Tensor = head(features, mask)
+        return params
+
     # --- what critics see -------------------------------------------------------------------
 
     def _stored(self, replay: Replayed) -> Tensor:
+        """Return the actions that were taken, [L, R, *shape]."""
         return replay.part(replay.windows.action, 0, replay.length).to(self.device)
 
     def _taken(self, name: str, replay: Replayed) -> Tensor | None:
@@ -278,313 +301,13 @@ class ActorCriticLearner(Learner):
         there = exists.to(self.device)[..., None]
         return torch.cat([*parts, there.to(features.dtype)], -1).masked_fill(~there, 0)
 
-    def _join(
-        self, own: list[Tensor], others: list[Tensor], group: int, windows: Windows | int
-    ) -> Tensor:
-        if self.critic.alone:
-            return own[0]
-        return joint(own, others, group, windows if isinstance(windows, int) else len(windows))
-
-    @staticmethod
-    def _span(replays: Replays, known: dict[str, Known]) -> tuple[int, int]:
-        """Return the first place whose value any decision asks for, and the one behind the last."""
-        spans = [
-            (
-                int(each.place.min()) // replays[name].rows,
-                int(each.place.max()) // replays[name].rows,
-            )
-            for name, each in known.items()
-            if len(each.place)
+    def _taken_blocks(self, batch: Batch, features: ByGroup) -> list[Tensor]:
+        """Return what stands for each group's agents, who did what they did, [L, R, Z]."""
+        return [
+            self._block(name, replay, features[name], self._taken(name, replay))
+            for name, replay in batch.replays.items()
         ]
-        return min(first for first, _ in spans), max(last for _, last in spans) + 1
 
-
-class DPGLearner(ActorCriticLearner):
-    """Learns deterministic actors: by one critic (DDPG, MADDPG) or the lesser of two (TD3, MATD3).
-
-    Sources: Lillicrap et al. 2016, "Continuous control with deep reinforcement learning"; Fujimoto
-    et al. 2018, "Addressing Function Approximation Error in Actor-Critic Methods"; Lowe et al.
-    2017, "Multi-Agent Actor-Critic for Mixed Cooperative-Competitive Environments"; Ackermann et
-    al. 2019, "Reducing Overestimation Bias in Multi-Agent Domains Using Double Centralized
-    Critics".
-    """
-
-    configs: dict[str, DDPGConfig]  # type: ignore[assignment]
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """See ``ActorCriticLearner``."""
-        super().__init__(*args, **options)
-        self._actors = {
-            name: Target(_actor_of(policy), [policy.preprocessor])
-            for name, policy in self.policies.items()
-        }
-
-    def targets(self) -> Iterator[tuple[str, Target]]:
-        yield from super().targets()
-        for name, target in self._actors.items():
-            yield f"actor {name}", target
-
-    @torch.no_grad()
-    def _targets(
-        self, replays: Replays, known: dict[str, Known], acting: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        first, end = self._span(replays, known)
-        critic: CentralCritic = self.target.module
-        blocks = []
-        for name, replay in replays.items():
-            features = replay.features(critic.trunk(name), first, end)
-            action = self._target_action(name, replay, features, first, end)
-            blocks.append(self._block(name, replay, features, action, first))
-        found = {}
-        for i, (name, replay) in enumerate(replays.items()):
-            each = known[name]
-            place = each.place - first * replay.rows
-            windows = replay.rows // replay.windows.agents
-            seen = self._join(blocks, blocks, i, windows).flatten(0, 1).index_select(0, place)
-            value = torch.stack(critic.values(name, seen)).amin(0) if len(place) else each.reward
-            found[name] = each.reward + each.discount * value
-        return found
-
-    def _target_action(
-        self, name: str, replay: Replayed, critic_features: Tensor, first: int, end: int
-    ) -> Tensor:
-        """Return what the target actor would do at some places, [P, R, F]."""
-        config, seen = self.configs[name], self.critic.actions[name]
-        trunk, head = self._actors[name].module
-        if self.policies[name].shares_trunk:
-            features = critic_features
-        else:
-            features = replay.features(trunk, first, end)
-        params = head(features, self._mask(replay, first, end))
-        distribution = self.policies[name].distribution
-        if not isinstance(distribution, NoisyBox):
-            noise = None
-            if config.policy_noise > 0:  # choices are sampled
-                drawn = distribution.noise(tuple(params.shape[:2]), self.generator)
-                noise = drawn.to(self.device)
-            return seen.proposed(params, noise)
-        action = seen.proposed(params)
-        if config.policy_noise > 0:
-            noise = torch.randn(action.shape, generator=self.generator).to(self.device)
-            noise = (config.policy_noise * noise).clamp(-config.noise_clip, config.noise_clip)
-            action = action + noise
-            action = action.clamp(-1, 1) if distribution.squash else action
-        return action
-
-    def _mask(self, replay: Replayed, first: int, end: int) -> Tensor | None:
-        mask = replay.windows.action_mask
-        return None if mask is None else replay.part(mask, first, end).to(self.device)
-
-    def _learn_actor(
-        self,
-        name: str,
-        replays: Replays,
-        known: Known,
-        features: dict[str, Tensor],
-        acting: dict[str, Tensor],
-        record: dict[str, Tensor],
-    ) -> None:
-        policy, replay = self.policies[name], replays[name]
-        if policy.shares_trunk:
-            seen = features[name]
-        else:
-            seen = replay.features(policy.actor_trunk, 0, replay.length)
-        params = policy.action_head(seen, self._mask(replay, 0, replay.length))
-        noise = None
-        if not isinstance(policy.distribution, NoisyBox):
-            drawn = policy.distribution.noise(tuple(params.shape[:2]), self.generator)
-            noise = drawn.to(self.device)
-        action = self.critic.actions[name].proposed(params, noise)
-        leaf = action.detach().requires_grad_()
-        blocks = [
-            self._block(other, each, features[other], self._taken(other, each))
-            for other, each in replays.items()
-        ]
-        group = list(replays).index(name)
-        own = list(blocks)
-        own[group] = self._block(name, replay, features[name], leaf)
-        windows = replay.rows // replay.windows.agents
-        joined = known.pick(self._join(own, blocks, group, windows))
-        with self.critic.judging():
-            value = self.critic.values(name, joined, 1)[0].mean()
-        (slope,) = torch.autograd.grad(value, leaf)
-        surrogate = -(slope * action).sum()
-        if (weight := self.configs[name].action_reg) > 0:
-            given = known.pick(params)
-            surrogate = surrogate + weight * given[allowed(given)].square().mean()
-        norm = self._of_actors[name].step(surrogate)
-        record |= {"actor_loss": -value.detach(), "actor_grad_norm": norm}
-
-
-def _actor_of(policy: OffPolicyActor) -> nn.ModuleList:
-    """Return what a target actor is a copy of: trunk and head."""
-    return nn.ModuleList([policy.actor_trunk, policy.action_head])
-
-
-class SACLearner(ActorCriticLearner):
-    """Learns an actor of much entropy, with the temperature that keeps it so.
-
-    Sources: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"; of choices
-    Christodoulou 2019, "Soft Actor-Critic for Discrete Action Settings".
-
-    Attributes:
-        log_alpha: logarithm of the temperature.
-
-    """
-
-    configs: dict[str, SACConfig]  # type: ignore[assignment]
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        """See ``ActorCriticLearner``."""
-        self.log_alpha = nn.Parameter(torch.zeros(()))
-        super().__init__(*args, **options)
-        (self.name,) = self.policies
-        config = self.configs[self.name]
-        self._policy = self.policies[self.name]
-        start = config.ent_coef_init if config.ent_coef is None else config.ent_coef
-        self.log_alpha.data = torch.tensor(math.log(max(start, 1e-30)), device=self.device)
-        self.log_alpha.requires_grad_(config.ent_coef is None)
-        holder = nn.ParameterList([self.log_alpha])
-        sizes = {"lr_alpha": config.lr_alpha or config.lr_critic}
-        self._of_alpha = Network({"lr_alpha": [holder]}, sizes, self.device, config.adam_eps)
-        actions = self._policy.actions
-        self._unit = 0.0  # from densities of the environment's actions to those in (-1, 1)
-        if isinstance(actions, BoxCodec) and actions.squash:
-            self._unit = float(actions.half_range[~actions.fixed].log().sum())
-
-    def configure(self) -> None:
-        super().configure()
-        if hasattr(self, "_of_alpha"):
-            config = self.configs[self.name]
-            size = {"lr_alpha": config.lr_alpha or config.lr_critic}
-            self._of_alpha.set_step_sizes(size, self.share)
-
-    def networks(self) -> Iterator[tuple[str, Network]]:
-        yield from super().networks()
-        yield "temperature", self._of_alpha
-
-    def to_data(self) -> dict[str, Any]:
-        return {**super().to_data(), "log_alpha": self.log_alpha.detach()}
-
-    def load(self, data: Mapping[str, Any]) -> None:
-        with torch.no_grad():
-            self.log_alpha.copy_(data["log_alpha"])
-        super().load(data)
-
-    @property
-    def alpha(self) -> Tensor:
-        """The temperature, without gradient."""
-        if self.configs[self.name].ent_coef == 0:
-            return self.log_alpha.new_zeros(())
-        return self.log_alpha.detach().exp()
-
-    def _actor_features(self, replays: Replays, acts: bool) -> dict[str, Tensor]:
-        policy, replay = self._policy, replays[self.name]
-        if policy.shares_trunk or not policy.actor_trunk.shapes:
-            return {}
-        with torch.set_grad_enabled(acts):  # one pass serves the actor's loss and the targets
-            return {self.name: replay.features(policy.actor_trunk)}
-
-    def _features(
-        self, replay: Replayed, acting: dict[str, Tensor], first: int, end: int
-    ) -> Tensor:
-        if self.name in acting:
-            return acting[self.name][first:end]
-        return replay.features(self._policy.actor_trunk, first, end)
-
-    def _params(self, replay: Replayed, features: Tensor, first: int, end: int) -> Tensor:
-        mask = replay.windows.action_mask
-        allowed = None if mask is None else replay.part(mask, first, end).to(self.device)
-        params: Tensor = self._policy.action_head(features, allowed)
-        return params
-
-    def _sampled(self, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Return Box actions with a gradient and their log-densities in (-1, 1)."""
-        distribution = self._policy.distribution
-        noise = distribution.noise(tuple(params.shape[:-1]), self.generator).to(self.device)
-        action = distribution.sample(params, noise)
-        return action, distribution.log_prob(params, action) + self._unit
-
-    @torch.no_grad()
-    def _targets(
-        self, replays: Replays, known: dict[str, Known], acting: dict[str, Tensor]
-    ) -> dict[str, Tensor]:
-        first, end = self._span(replays, known)
-        replay, each = replays[self.name], known[self.name]
-        critic: CentralCritic = self.target.module
-        place = each.place - first * replay.rows
-        params = self._params(replay, self._features(replay, acting, first, end), first, end)
-        params = params.flatten(0, 1).index_select(0, place)
-        seen = (
-            replay.features(critic.trunk(self.name), first, end)
-            .flatten(0, 1)
-            .index_select(0, place)
-        )
-        if critic.of_choices:
-            least = torch.stack(critic.values(self.name, seen)).amin(0)
-            # Forbidden choices have no probability, and 0 times whatever they are worth is 0.
-            probability = params.exp()
-            soft = torch.where(probability > 0, least - self.alpha * params, 0)
-            value = (probability * soft).sum(-1)
-        else:
-            action, log_prob = self._sampled(params)
-            joined = torch.cat((seen, self.critic.actions[self.name].taken(action)), -1)
-            least = torch.stack(critic.values(self.name, joined)).amin(0)
-            value = least - self.alpha * log_prob
-        return {self.name: each.reward + each.discount * value}
-
-    def _learn_actor(
-        self,
-        name: str,
-        replays: Replays,
-        known: Known,
-        features: dict[str, Tensor],
-        acting: dict[str, Tensor],
-        record: dict[str, Tensor],
-    ) -> None:
-        replay, length = replays[name], replays[name].length
-        if self._policy.shares_trunk:
-            seen = features[name]
-        else:
-            seen = self._features(replay, acting, 0, length)
-        params = known.pick(self._params(replay, seen, 0, length))
-        judged = known.pick(features[name])
-        alpha = self.alpha
-        if self.critic.of_choices:
-            with torch.no_grad():
-                least = torch.stack(self.critic.values(name, judged)).amin(0)
-            probability = params.exp()
-            each = torch.where(probability > 0, alpha * params - least, 0)
-            loss = (probability * each).sum(-1).mean()
-            entropy = -torch.where(probability > 0, probability * params, 0).sum(-1).detach()
-            surrogate = loss
-        else:
-            action, log_prob = self._sampled(params)
-            shown = self.critic.actions[name].taken(action)
-            leaf = shown.detach().requires_grad_()
-            with self.critic.judging():
-                values = self.critic.values(name, torch.cat((judged, leaf), -1))
-            value = torch.stack(values).amin(0).mean()
-            (slope,) = torch.autograd.grad(value, leaf)
-            surrogate = (alpha * log_prob).mean() - (slope * shown).sum()
-            loss = (alpha * log_prob.detach()).mean() - value.detach()
-            entropy = -log_prob.detach()
-        norm = self._of_actors[name].step(surrogate)
-        record |= {"actor_loss": loss.detach(), "actor_grad_norm": norm, "entropy": entropy.mean()}
-        record["temperature"] = alpha
-        if self.configs[name].ent_coef is None:
-            aim = self._target_entropy(params)
-            self._of_alpha.step(self.log_alpha * (entropy - aim).mean())
-
-    def _target_entropy(self, params: Tensor) -> Tensor | float:
-        """Return what the entropy is to be, one for all or [M]."""
-        given = self.configs[self.name].target_entropy
-        if given is not None:
-            return given
-        if self.critic.of_choices:
-            allowed = (params > torch.finfo(params.dtype).min / 4).sum(-1)
-            return 0.89 * allowed.to(params.dtype).log()
-        distribution = self._policy.distribution
-        assert isinstance(distribution, DiagonalGaussian)
-        free = distribution.free
-        return -float(distribution.size if free is None else len(free))
+    def _join(self, batch: Batch, own: list[Tensor], others: list[Tensor], group: int) -> Tensor:
+        """Return what the heads of the group of a number read, [P, R, *]; see ``joint``."""
+        return own[0] if self.critic.alone else joint(own, others, group, batch.size)

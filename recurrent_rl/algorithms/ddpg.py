@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 import gymnasium as gym
 
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
-from recurrent_rl.algorithms.actor_critic_update import DPGLearner
+from recurrent_rl.algorithms.dpg_update import DPGLearner
 from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, DDPGOptions
 from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent, SingleKeywords
 from recurrent_rl.networks.configs import NetConfig

@@ -130,22 +130,21 @@ class DQNLearner(Learner):
         """
         config, policy = self.config, self.policy
         trunk, head = self.target.module
-        rows = replay.rows
-        first, last = int(known.place.min()) // rows, int(known.place.max()) // rows
-        place = known.place - first * rows
+        first, end = known.span(replay.rows)
+        place = known.place - first * replay.rows
 
         def at(features: Tensor) -> Tensor:
             return features.flatten(0, 1).index_select(0, place)
 
-        value = head(at(replay.features(trunk, first, last + 1)))  # [M, n]
+        value = head(at(replay.features(trunk, first, end)))  # [M, n]
         judging = value
         if config.double:
-            seen = online[first : last + 1]
-            if len(online) <= last:
-                seen = replay.features(policy.trunk, first, last + 1)
+            seen = online[first:end]
+            if len(online) < end:
+                seen = replay.features(policy.trunk, first, end)
             judging = policy.q_head(at(seen))
         if replay.windows.action_mask is not None:
-            mask = replay.part(replay.windows.action_mask, first, last + 1)
+            mask = replay.part(replay.windows.action_mask, first, end)
             judging = forbid(judging, at(mask.to(self.device)))
         best = value.gather(-1, judging.argmax(-1, keepdim=True)).squeeze(-1)
         if config.rescale:

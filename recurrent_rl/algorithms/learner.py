@@ -166,6 +166,13 @@ class Known(NamedTuple):
     weight: Tensor
     row: Tensor
 
+    def span(self, rows: int) -> tuple[int, int]:
+        """Return the first time whose value is asked for, and the one behind the last; of R rows.
+
+        There must be decisions.
+        """
+        return int(self.place.min()) // rows, int(self.place.max()) // rows + 1
+
     def pick(self, field: Tensor) -> Tensor:
         """Return a field [L, R, ...] at the decisions, [M, ...]."""
         flat = field.flatten(0, 1)

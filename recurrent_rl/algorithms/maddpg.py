@@ -8,8 +8,8 @@ import torch
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
-from recurrent_rl.algorithms.actor_critic_update import DPGLearner
 from recurrent_rl.algorithms.ddpg import DDPGTrainer
+from recurrent_rl.algorithms.dpg_update import DPGLearner
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics
 from recurrent_rl.algorithms.off_policy_configs import (

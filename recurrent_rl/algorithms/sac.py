@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Unpack
 import gymnasium as gym
 
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
-from recurrent_rl.algorithms.actor_critic_update import SACLearner
 from recurrent_rl.algorithms.off_policy_configs import SACConfig, SACOptions
 from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent, SingleKeywords
+from recurrent_rl.algorithms.sac_update import SACLearner
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.off_policy import OffPolicyActor
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 import gymnasium as gym
 
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent
-from recurrent_rl.algorithms.actor_critic_update import DPGLearner
 from recurrent_rl.algorithms.ddpg import DDPGTrainer
+from recurrent_rl.algorithms.dpg_update import DPGLearner
 from recurrent_rl.algorithms.off_policy_configs import TD3Config, TD3Options
 from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent, SingleKeywords
 from recurrent_rl.networks.configs import NetConfig

@@ -10,11 +10,12 @@ from functools import singledispatch
 import torch
 from torch import Tensor
 
-from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner, SACLearner
+from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner
 from recurrent_rl.algorithms.dqn_update import DQNLearner
 from recurrent_rl.algorithms.learner import Learner
 from recurrent_rl.algorithms.off_policy import OffPolicyTrainer
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
+from recurrent_rl.algorithms.sac_update import SACLearner
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.evolution.origins import (
     Heads,

@@ -6,7 +6,8 @@ import torch
 from support.agents import network, randomise
 from torch import Tensor
 
-from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner, DPGLearner
+from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner
+from recurrent_rl.algorithms.dpg_update import DPGLearner
 from recurrent_rl.algorithms.dqn_update import DQNLearner
 from recurrent_rl.algorithms.learner import Learner, replayed
 from recurrent_rl.algorithms.multi_agent import MultiAgent
