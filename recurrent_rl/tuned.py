@@ -237,6 +237,7 @@ TUNED = {
                 "gradient_steps": 4,
                 "learning_starts": 1_000,
                 "lr_actor": 3e-4,
+                "lr_alpha": 3e-4,
                 "lr_critic": 3e-3,
                 "gamma": 0.98,
                 "tau": 0.01,
