@@ -13,13 +13,21 @@ from support.envs import Recall
 from support.multi_envs import RecallTeam
 
 from recurrent_rl import (
+    DDPG,
+    DQN,
     IPPO,
+    MADDPG,
+    MATD3,
     PPO,
+    SAC,
+    TD3,
     HyperparameterConfig,
     MaskVelocityWrapper,
+    MultiAgentReplayBuffer,
     Mutations,
     PPOConfig,
     RLParameter,
+    SequenceReplayBuffer,
     TournamentSelection,
     create_population,
     load_tuned,
@@ -105,7 +113,31 @@ CALLS: dict[str, tuple[Callable[..., Any], dict[str, Any], list[str]]] = {
         ["num_envs", "env"],
     ),
     "load_tuned": (load_tuned, {}, ["env_id"]),
+    "SequenceReplayBuffer": (SequenceReplayBuffer, {"memory_size": 10}, ["memory_size"]),
+    "MultiAgentReplayBuffer": (
+        MultiAgentReplayBuffer,
+        {"memory_size": 10, "agent_ids": ["a_0", "b_0"]},
+        ["memory_size", "field_names", "agent_ids", "device", "groups", "seed"],
+    ),
 }
+BOX = {**ONE, "action_space": gym.spaces.Box(-1, 1, (2,))}
+seen = set(PPOConfig.names())
+for kind, sensible in (
+    (DQN, ONE),
+    (SAC, BOX),
+    (DDPG, BOX),
+    (TD3, ONE),
+    (MADDPG, TEAM),
+    (MATD3, TEAM),
+):
+    names = [*sensible, *NETWORKS]
+    if sensible is TEAM:  # without memory, as action_pairs needs it
+        sensible = {**TEAM, "recurrent": False}
+        names += ["groups", "agent_id_input", "team_reward", "action_pairs"]
+    names += [name for name in kind.config_type.names() if name not in seen]
+    seen |= set(names)
+    CALLS[kind.__name__] = kind, sensible, names
+SIGNED = ("mean_noise", "target_entropy")
 NAMES = {"net_config": "net_config|NetConfig", "observation_spaces": "observation_space"}
 
 
@@ -126,6 +158,8 @@ def test_nonsense_is_refused_by_name(call: str, name: str) -> None:
         # Any other kind of error fails this test; so does one that leaves open what was wrong.
         if said is not None:
             assert re.search(message, said), (value, said)
+        elif name in SIGNED:
+            assert value is None or math.isfinite(value), value
         elif name != "indices":  # which may be an array
             assert value is None or isinstance(value, bool | int | float), value
             assert value in (None, 14, 1.5, True), value
@@ -138,6 +172,9 @@ def test_nonsense_is_refused_by_name(call: str, name: str) -> None:
         ("Mutations", "mutate_elite"),
         ("IPPO", "agent_id_input"),
         ("PPO", "recurrent"),
+        ("DQN", "double"),
+        ("DDPG", "o_u_noise"),
+        ("MADDPG", "action_pairs"),
         ("create_population", "spread"),
     ],
 )

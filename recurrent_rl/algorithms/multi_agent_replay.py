@@ -11,7 +11,13 @@ import torch
 from torch import Tensor
 
 from recurrent_rl.algorithms.saved_step import SavedStep, Stored, shape_memory, write_step
-from recurrent_rl.algorithms.team import Spaces, Team, group_agents
+from recurrent_rl.algorithms.team import (
+    Spaces,
+    Team,
+    checked_groups,
+    checked_ids,
+    group_agents,
+)
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import COUNT, SEED, checked, checked_device, shown, unknown_name
@@ -129,7 +135,7 @@ class MultiAgentReplayBuffer:
         """
         size = checked("memory_size", memory_size, Annotated[int, COUNT])
         self.memory = SequenceReplayBuffer(size)
-        if sorted(field_names) != sorted(FIELD_NAMES):
+        if sorted(checked("field_names", field_names, tuple[str, ...])) != sorted(FIELD_NAMES):
             raise ValueError(
                 f"field_names: expected {FIELD_NAMES}, got {shown(field_names)}; what else there "
                 f"is to store, collect_rollouts_recurrent(agent, env) stores by itself"
@@ -137,14 +143,15 @@ class MultiAgentReplayBuffer:
         self.device = checked_device(device)
         if (observation_spaces is None) != (action_spaces is None):
             raise ValueError("action_spaces: expected them with observation_spaces, or neither")
-        self.agent_ids = list(agent_ids)
+        nobody = isinstance(agent_ids, Sequence) and not agent_ids
         if observation_spaces is None or action_spaces is None:
-            if not self.agent_ids:
+            if nobody:
                 raise ValueError("agent_ids: expected the agents' names, env.agents, got none")
-            self.grouped_agents = group_agents(self.agent_ids, groups)
+            self.agent_ids = checked_ids(agent_ids)
+            self.grouped_agents = group_agents(self.agent_ids, checked_groups(groups))
             self.agents = {agent: Stored() for agent in self.agent_ids}
         else:
-            ids = self.agent_ids or None
+            ids = None if nobody else agent_ids
             team = Team.resolve(observation_spaces, action_spaces, ids, groups, None)
             self.agent_ids, self.grouped_agents = team.agent_ids, team.grouped_agents
             self.agents = {

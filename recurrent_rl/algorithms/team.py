@@ -63,6 +63,46 @@ def group_agents(
     return {name: [a for a in agent_ids if a in group] for name, group in groups.items()}
 
 
+def checked_ids(agent_ids: Sequence[str]) -> list[str]:
+    """Return agents' names in Python's own types.
+
+    Raises:
+        TypeError: no list, or names that are not text.
+        ValueError: none, or one of them twice.
+
+    """
+    if not _is_list(agent_ids):
+        raise TypeError(f"agent_ids: expected a list of names, got {shown(agent_ids)}")
+    ids: list[str] = plain(_names(agent_ids), "agent_ids")
+    if not ids or len(set(ids)) < len(ids):
+        raise ValueError(f"agent_ids: expected different names, got {ids}")
+    return ids
+
+
+def checked_groups(
+    groups: Mapping[str, Sequence[str]] | None,
+) -> dict[str, Sequence[str]] | None:
+    """Return groups in Python's own types, with the names that NumPy may have given.
+
+    Raises:
+        TypeError: no dictionary of lists.
+
+    """
+    if groups is None:
+        return None
+    if not isinstance(groups, Mapping):
+        raise TypeError(
+            f"groups: expected names and lists of agents, as a dictionary, got {shown(groups)}"
+        )
+    for agents in groups.values():
+        if isinstance(agents, str) or not _is_list(agents):
+            raise TypeError(f"groups: expected lists of agents, got {shown(agents)}")
+    return {
+        plain(name, "a name in groups"): plain(list(members), f"groups[{name!r}]")
+        for name, members in groups.items()
+    }
+
+
 @dataclass(frozen=True)
 class Team:
     """Agents, what they see and do, and who shares a policy.
@@ -107,19 +147,7 @@ class Team:
                     "got None; pass env.possible_agents"
                 )
             agent_ids = list(observation_spaces)
-        if not _is_list(agent_ids):
-            raise TypeError(f"agent_ids: expected a list of names, got {shown(agent_ids)}")
-        if groups is not None and not isinstance(groups, Mapping):
-            raise TypeError(
-                f"groups: expected names and lists of agents, as a dictionary, got {shown(groups)}"
-            )
-        for agents in (groups or {}).values():
-            if isinstance(agents, str) or not _is_list(agents):
-                raise TypeError(f"groups: expected lists of agents, got {shown(agents)}")
-        ids = plain(_names(agent_ids), "agent_ids")
-        groups = _plain_groups(groups)
-        if not ids or len(set(ids)) < len(ids):
-            raise ValueError(f"agent_ids: expected different names, got {ids}")
+        ids, groups = checked_ids(agent_ids), checked_groups(groups)
         if team_reward is not None and str(plain(team_reward, "team_reward")) not in (
             "sum",
             "mean",
@@ -261,18 +289,6 @@ class Team:
         for name, agents in self.grouped_agents.items():
             _check_alike(name, agents, env)
         return GroupRows(env, list(self.grouped_agents.values()), self.team_reward)
-
-
-def _plain_groups(
-    groups: Mapping[str, Sequence[str]] | None,
-) -> dict[str, Sequence[str]] | None:
-    """Return groups in Python's own types, with the names that NumPy may have given."""
-    if groups is None or not isinstance(groups, Mapping):
-        return groups
-    return {
-        plain(name, "a name in groups"): plain(list(members), f"groups[{name!r}]")
-        for name, members in groups.items()
-    }
 
 
 def _check_spaces(name: str, spaces: Any) -> None:

@@ -11,7 +11,7 @@ environments, K layers, H units.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from recurrent_rl.buffers.priorities import SumTree
 from recurrent_rl.buffers.steps import StepShapes
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
+from recurrent_rl.validation import COUNT, checked
 
 FLAGS = ("start", "exists", "active", "terminated", "truncated", "final")
 
@@ -132,12 +133,11 @@ class Ring:
         """Begin empty.
 
         Raises:
+            TypeError: no whole number.
             ValueError: no room for a step.
 
         """
-        if memory_size < 1:
-            raise ValueError(f"memory_size: expected at least 1 step, got {memory_size}")
-        self.memory_size = memory_size
+        self.memory_size: int = checked("memory_size", memory_size, Annotated[int, COUNT])
         self.layout: ReplayLayout | None = None
         self.envs, self.counter, self._stored = 0, 0, 0
         self.parts: dict[str, Part] = {}
