@@ -11,6 +11,7 @@ from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent, Sing
 from recurrent_rl.algorithms.sac_update import SACLearner
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.off_policy import OffPolicyActor
+from recurrent_rl.validation import checked
 
 
 class SACTrainer(ActorCriticTrainer):
@@ -67,14 +68,19 @@ class SAC(ActorCriticAgent, OffPolicySingleAgent):
     def _fitting(
         cls, action_space: gym.Space[Any], hyperparameters: Mapping[str, Any]
     ) -> dict[str, Any]:
-        if isinstance(action_space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+        if isinstance(action_space, gym.Space) and not isinstance(
+            action_space, gym.spaces.Box | gym.spaces.Discrete
+        ):
+            relaxed = isinstance(action_space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary)
+            hint = "; DDPG and TD3 learn it by a relaxation, PPO as it is" if relaxed else ""
             raise TypeError(
                 f"action_space: expected Box or Discrete, which SAC can take expectations over, "
-                f"got {action_space}; DDPG and TD3 learn it by a relaxation, PPO as it is"
+                f"got {action_space}{hint}"
             )
         options = super()._fitting(action_space, hyperparameters)
-        if isinstance(action_space, gym.spaces.Discrete):
-            options.setdefault("state_dependent_std", False)  # there is no deviation
+        has_sde = checked("use_sde", options.get("use_sde", False), bool)
+        if has_sde or isinstance(action_space, gym.spaces.Discrete):
+            options.setdefault("state_dependent_std", False)  # there is none, or another one
         return options
 
     def _of_choices(self) -> bool:

@@ -457,6 +457,17 @@ def make_distribution(codec: ActionCodec, config: PolicyConfig, latents: int) ->
         gaussian = _gaussian(codec, config, latents)
         gaussian.leave_out(codec.fixed)
         return gaussian
+    check_no_deviation(codec, config)
+    if isinstance(codec, DiscreteCodec):
+        return Categorical(codec.features)
+    if isinstance(codec, MultiDiscreteCodec):
+        return MultiCategorical(codec.choices)
+    assert isinstance(codec, MultiBinaryCodec)
+    return Bernoulli(codec.features)
+
+
+def check_no_deviation(codec: ActionCodec, config: PolicyConfig) -> None:
+    """Raise ValueError if actions that are choices or bits are to have a deviation."""
     of_box = {"use_sde": config.use_sde, "state_dependent_std": config.state_dependent_std}
     for name, wanted in of_box.items():
         if wanted:
@@ -464,12 +475,6 @@ def make_distribution(codec: ActionCodec, config: PolicyConfig, latents: int) ->
                 f"{name}: expected a Box action space, whose actions have a deviation, got "
                 f"{codec.space}; leave {name}=False"
             )
-    if isinstance(codec, DiscreteCodec):
-        return Categorical(codec.features)
-    if isinstance(codec, MultiDiscreteCodec):
-        return MultiCategorical(codec.choices)
-    assert isinstance(codec, MultiBinaryCodec)
-    return Bernoulli(codec.features)
 
 
 def _gaussian(codec: BoxCodec, config: PolicyConfig, latents: int) -> DiagonalGaussian:

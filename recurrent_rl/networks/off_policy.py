@@ -17,7 +17,11 @@ from recurrent_rl.functional.targets import unscaled
 from recurrent_rl.networks.acting_policy import Acted, CustomNetworks, Policy
 from recurrent_rl.networks.configs import HeadConfig, NetConfig, PolicyConfig, QPolicyConfig
 from recurrent_rl.networks.critic_actions import CriticActions
-from recurrent_rl.networks.distributions import ActionDistribution, make_distribution
+from recurrent_rl.networks.distributions import (
+    ActionDistribution,
+    check_no_deviation,
+    make_distribution,
+)
 from recurrent_rl.networks.exploring import EpsilonGreedy, NoisyBox
 from recurrent_rl.networks.heads import ActionHead, head_layers
 from recurrent_rl.networks.layers import ResidualBlock, orthogonal_init
@@ -78,14 +82,17 @@ class QNetwork(Policy):
 
         Raises:
             TypeError: actions that are no Discrete ones.
+            ValueError: options of Box actions.
 
         """
         if not isinstance(action_space, gym.spaces.Discrete):
             raise TypeError(
                 f"action_space: expected Discrete, whose actions' values DQN compares, got "
-                f"{action_space}; for Box there are SAC, TD3 and DDPG, for other spaces PPO"
+                f"{action_space}; for Box there are SAC, TD3, DDPG and PPO, for MultiDiscrete and "
+                f"MultiBinary PPO, TD3 and DDPG"
             )
         super().__init__(observation_space, action_space, net, config, identities, networks)
+        check_no_deviation(self.actions, config)
         assert isinstance(config, QPolicyConfig)
         choices = int(action_space.n)
         self.q_head = QHead(self._ends[0].outputs, choices, net.head_config, config.dueling)
@@ -217,6 +224,13 @@ class DeterministicActor(OffPolicyActor):
 
     def _make_distribution(self, config: PolicyConfig, latents: int) -> ActionDistribution:
         if isinstance(self.actions, BoxCodec):
+            unused = {"use_sde": config.use_sde, "state_dependent_std": config.state_dependent_std}
+            for name, wanted in unused.items():
+                if wanted:
+                    raise ValueError(
+                        f"{name}: expected False, as this actor chooses one action and explores "
+                        f"by noise around it, got True; set expl_noise, or use SAC or PPO"
+                    )
             return NoisyBox(self.actions)
         return make_distribution(self.actions, config, latents)
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from recurrent_rl import (
     DDPG,
+    DQN,
     MADDPG,
     MATD3,
     SAC,
@@ -512,7 +513,38 @@ def test_spaces_that_sac_does_not_take(actions: str) -> None:
         SAC(SEEN, ACTIONS[actions])
 
 
-@pytest.mark.parametrize("kind", [DDPG, SAC])
-def test_spaces_that_nothing_takes(kind: Any) -> None:
-    with pytest.raises(TypeError, match="expected Discrete, MultiDiscrete, MultiBinary and Box"):
-        kind(SEEN, gym.spaces.Text(3))
+@pytest.mark.parametrize(
+    ("kind", "taken"),
+    [
+        (DDPG, "Discrete, MultiDiscrete, MultiBinary and Box, got"),
+        (SAC, r"Box or Discrete, which SAC can take expectations over, got [^;]*$"),
+    ],
+)
+@pytest.mark.parametrize("space", [gym.spaces.Text(3), gym.spaces.Tuple([gym.spaces.Discrete(2)])])
+def test_spaces_that_nothing_takes(kind: Any, taken: str, space: Any) -> None:
+    with pytest.raises(TypeError, match=f"^action_space: expected {taken}"):
+        kind(SEEN, space)
+
+
+@pytest.mark.parametrize("option", ["use_sde", "state_dependent_std"])
+@pytest.mark.parametrize(
+    ("kind", "actions", "message"),
+    [
+        (DQN, "choice", "expected a Box action space, whose actions have a deviation"),
+        (SAC, "choice", "expected a Box action space, whose actions have a deviation"),
+        (TD3, "bits", "expected a Box action space, whose actions have a deviation"),
+        (TD3, "box", "expected False, as this actor chooses one action .* set expl_noise"),
+    ],
+)
+def test_deviations_that_would_do_nothing_are_refused(
+    kind: Any, actions: str, message: str, option: str
+) -> None:
+    with pytest.raises(ValueError, match=f"^{option}: {message}"):
+        kind(SEEN, ACTIONS[actions], **{option: True})
+
+
+def test_soft_actors_have_one_kind_of_deviation_by_state() -> None:
+    assert SAC(SEEN, ACTIONS["box"]).config.state_dependent_std
+    assert not SAC(SEEN, ACTIONS["box"], use_sde=np.True_).config.state_dependent_std
+    with pytest.raises(ValueError, match="expected one of use_sde and state_dependent_std"):
+        SAC(SEEN, ACTIONS["box"], use_sde=True, state_dependent_std=True)

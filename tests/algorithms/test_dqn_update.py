@@ -274,9 +274,9 @@ def test_value_log_prob_and_entropy_of_actions(rescale: bool) -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(TypeError, match=r"expected Discrete.*for Box there are SAC, TD3 and DDPG"):
+    with pytest.raises(TypeError, match=r"expected Discrete.*for Box .* SAC, TD3, DDPG and PPO"):
         DQN(BOX, BOX)
-    with pytest.raises(TypeError, match="for other spaces PPO"):
+    with pytest.raises(TypeError, match="for MultiDiscrete and MultiBinary PPO, TD3 and DDPG"):
         DQN(BOX, gym.spaces.MultiDiscrete([2, 3]))
     with pytest.raises(ValueError, match=r"epsilon_start: expected less than 1"):
         DQN(BOX, CHOICES, epsilon_per_env=True)
