@@ -291,9 +291,17 @@ class ActorCriticLearner(Learner):
         return self.critic.actions[name].taken(self._stored(replay))
 
     def _block(
-        self, name: str, replay: Replayed, features: Tensor, action: Tensor | None, begin: int = 0
+        self, replay: Replayed, features: Tensor, action: Tensor | None, begin: int = 0
     ) -> Tensor:
-        """Return what stands for each agent of a group, [P, R, Z]: zeros if it is not there."""
+        """Return what stands for each agent of a group, [P, R, Z]: zeros if it is not there.
+
+        Args:
+            replay: the group's.
+            features: the critic's at places from ``begin`` on, [P, R, H].
+            action: there, as critics see it, [P, R, F]; None where they do not.
+            begin: counted from the first place trained on.
+
+        """
         parts = [features] if action is None else [features, action]
         if self.critic.alone:
             return torch.cat(parts, -1) if len(parts) > 1 else features
@@ -304,7 +312,7 @@ class ActorCriticLearner(Learner):
     def _taken_blocks(self, batch: Batch, features: ByGroup) -> list[Tensor]:
         """Return what stands for each group's agents, who did what they did, [L, R, Z]."""
         return [
-            self._block(name, replay, features[name], self._taken(name, replay))
+            self._block(replay, features[name], self._taken(name, replay))
             for name, replay in batch.replays.items()
         ]
 

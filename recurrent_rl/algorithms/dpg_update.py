@@ -50,7 +50,7 @@ class DPGLearner(ActorCriticLearner):
         for name, replay in batch.replays.items():
             features = replay.features(critic.trunk(name), first, end)
             action = self._target_action(name, replay, features, first)
-            blocks.append(self._block(name, replay, features, action, first))
+            blocks.append(self._block(replay, features, action, first))
         found = {}
         for i, (name, replay) in enumerate(batch.replays.items()):
             known = batch.known[name]
@@ -102,7 +102,7 @@ class DPGLearner(ActorCriticLearner):
         blocks = self._taken_blocks(batch, features)
         group = list(batch.replays).index(name)
         own = list(blocks)
-        own[group] = self._block(name, replay, features[name], leaf)
+        own[group] = self._block(replay, features[name], leaf)
         joined = known.pick(self._join(batch, own, blocks, group))
         with self.critic.judging():
             value = self.critic.values(name, joined, 1)[0].mean()

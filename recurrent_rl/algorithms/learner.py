@@ -38,11 +38,12 @@ class Parts(nn.ModuleList):
 
 
 class Network:
-    """Parts that are trained together, with an optimiser for each step size, and perhaps a target.
+    """Parts that one loss trains, with an optimiser for each step size.
 
     Attributes:
         parts: by the name of their step size.
-        target: parts' slowly moving copies; None without.
+        optimizers: likewise, of parts that have parameters.
+        max_norm: gradients of all of them together are scaled down to this norm.
 
     """
 
@@ -64,7 +65,7 @@ class Network:
         self._moving = list(self.optimizers.values())
 
     def set_step_sizes(self, step_sizes: Mapping[str, float], share: float) -> None:
-        """Change step sizes."""
+        """Change step sizes, by name, to a ``share`` of what is given."""
         for name, optimizer in self.optimizers.items():
             optimizer.set_lr(share * step_sizes[name])
 

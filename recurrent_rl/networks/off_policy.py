@@ -186,13 +186,6 @@ class OffPolicyActor(Policy):
         """Whether actor and critic have one trunk, which only the critic trains."""
         return self._ends[0] is self._ends[1]
 
-    def actor_parameters(self) -> list[nn.Parameter]:
-        """Return the parameters that the actor's loss trains."""
-        parts = [self.action_head.distribution, self.action_head.layers]
-        if not self.shares_trunk:
-            parts.insert(1, self._ends[0])
-        return [parameter for part in parts for parameter in part.parameters()]
-
     def trained_parameters(self) -> list[nn.Parameter]:
         parts = (self.action_head.distribution, self.trunks, self.action_head.layers)
         return [parameter for part in parts for parameter in part.parameters()]
@@ -210,7 +203,7 @@ class OffPolicyActor(Policy):
         if not self._critic:
             return acted.dist_params.new_full(acted.dist_params.shape[:1], torch.nan)
         (critic,) = self._critic
-        return critic.of_one(acted.critic_features, acted.action, acted.dist_params)
+        return critic.of_one(acted.critic_features, acted.action)
 
     def heads(self) -> list[tuple[str, int, str, nn.Module]]:
         return [("actor", self._ends[0].outputs, str(self.actions.space), self.action_head)]
@@ -283,11 +276,11 @@ class CentralCritic(nn.Module):
         )
         self.actions = {name: policy.critic_actions for name, policy in policies.items()}
         self.alone = sum(sizes.values()) == 1
-        inputs = self.inputs(policies)
+        inputs = sum(sizes[name] * self.block(policy) for name, policy in policies.items())
         self.heads = nn.ModuleDict()
         for name, policy in policies.items():
             outputs = policy.actions.features if of_choices else 1
-            layers = [head_layers(inputs[name], heads[name], outputs) for _ in range(count)]
+            layers = [head_layers(inputs, heads[name], outputs) for _ in range(count)]
             for head in layers:
                 if orthogonal:
                     orthogonal_init(head, 2**0.5)
@@ -296,11 +289,6 @@ class CentralCritic(nn.Module):
                     if isinstance(module, ResidualBlock):
                         module.start_as_identity()
             self.heads[self._names[name]] = nn.ModuleList(layers)
-
-    def inputs(self, policies: Mapping[str, OffPolicyActor]) -> dict[str, int]:
-        """Return how many numbers the heads of each group read."""
-        width = sum(self.sizes[name] * self.block(policy) for name, policy in policies.items())
-        return dict.fromkeys(policies, width)
 
     def block(self, policy: OffPolicyActor) -> int:
         """Return how many numbers stand for one agent: its features come first."""
@@ -339,8 +327,8 @@ class CentralCritic(nn.Module):
     def values(self, name: str, joint: Tensor, count: int | None = None) -> list[Tensor]:
         """Return what each head of a group gives, [M] each; of choices [M, n].
 
-        ``joint`` [M, *] is what ``joined`` or, of an agent alone, ``torch.cat`` gave; ``count`` of
-        the heads are asked, None: all.
+        ``joint`` [M, *] has what stands for each agent, in the order of ``blocks``; so many of the
+        heads as ``count`` are asked, None: all.
         """
         heads = self.heads[self._names[name]]
         assert isinstance(heads, nn.ModuleList)
@@ -359,13 +347,12 @@ class CentralCritic(nn.Module):
             for p in trained:
                 p.requires_grad_(True)
 
-    def of_one(self, features: Tensor, action: Tensor, dist_params: Tensor) -> Tensor:
+    def of_one(self, features: Tensor, action: Tensor) -> Tensor:
         """Return the least head's value of actions, for an agent that is alone, [N].
 
         Args:
             features: of the critic's trunk, [N, H].
             action: stored form, [N, *shape].
-            dist_params: of the policy, unused.
 
         """
         (name,) = self._names
@@ -374,11 +361,6 @@ class CentralCritic(nn.Module):
             return values.gather(-1, action[..., None]).squeeze(-1)
         joint = torch.cat((features, self.actions[name].taken(action)), -1)
         return torch.stack(self.values(name, joint)).amin(0)
-
-    def target(self) -> "CentralCritic":
-        """Return a copy without gradients; what stands in front of encoders is shared."""
-        twin: CentralCritic = copied(self, [self.trunk(name).preprocessor for name in self._names])
-        return twin
 
 
 def copied(module: Any, shared: Sequence[nn.Module] = ()) -> Any:

@@ -118,8 +118,9 @@ class TestRecallTheFirstBit:
 
     @pytest.mark.parametrize("name", PROBES)
     def test_recurrent_solves_it(self, name: str) -> None:
-        # Four seeds of four answer all 200 right (with numbers: earn 0.98 of what there is) by
-        # then, most of them after half the steps. A memory that is lost or mixed up leaves chance.
+        # Four seeds of four, and of SAC with choices the only one tried, answer all 200 right (with
+        # numbers: earn 0.98 of what there is) by then, most of them after half the steps. A memory
+        # that is lost or mixed up leaves chance.
         assert trained_return(name) > 0.9
 
     @pytest.mark.parametrize("name", PROBES)
@@ -131,6 +132,6 @@ class TestRecallTheFirstBit:
         assert trained_return(name, recurrent=False, steps=2000) == pytest.approx(chance, abs=error)
 
     def test_recurrent_solves_it_taking_turns(self) -> None:
-        # Between two decisions of an agent lie places in which it sees nothing. Three seeds of
-        # three answered all 200 right after 3,200 steps.
+        # Between two decisions of an agent lie places in which it sees nothing. Two seeds of
+        # two answered all 200 right after 3,200 steps.
         assert trained_return("MATD3", make_env=in_turn, steps=4800, length=10) > 0.9

@@ -105,7 +105,7 @@ class TestCentralCritic:
 
     def test_the_target_of_a_critic_is_a_copy(self) -> None:
         agent = self.make()
-        twin = agent.critic.target()
+        twin = agent.learner.target.module
         assert twin.trunk("a").preprocessor is agent.critic.trunk("a").preprocessor
         ours, theirs = (dict(x.named_parameters()) for x in (agent.critic, twin))
         assert ours.keys() == theirs.keys()
