@@ -1,19 +1,17 @@
 """Independent PPO for several agents, one policy for each group of alike agents."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Unpack
+from typing import Any, Unpack
 
 import torch
 
-from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions
+from recurrent_rl.algorithms.configs import PPOOptions
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.validation import SEED, checked
 
 
 class IPPO(OnPolicyAgent, MultiAgent):
@@ -86,29 +84,9 @@ class IPPO(OnPolicyAgent, MultiAgent):
                 spaces; the message has what is known.
 
         """
-        seed = checked("seed", seed, Annotated[int | None, SEED])
-        agent_id_input = checked("agent_id_input", agent_id_input, bool)
         team = Team.resolve(observation_spaces, action_spaces, agent_ids, groups, team_reward)
-        networks = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
-        trainers = {}
-        for i, (name, (shapes, options)) in enumerate(
-            team.options(net_config, hyperparameters).items()
-        ):
-            agents, config = team.grouped_agents[name], PPOConfig.from_dict(options)
-            group = AgentGroup(
-                team.observation_spaces[agents[0]],
-                team.action_spaces[agents[0]],
-                shapes,
-                config,
-                device=device,
-                seed=team.group_seed(seed, i),
-                agents=agents,
-                identify=agent_id_input,
-                custom_networks=networks[name],
-            )
-            trainers[name] = OnPolicyTrainer(group, config)
-        self.team, self.agent_id_input = team, agent_id_input
-        self._set_up(trainers, device, seed)
+        own = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
+        self._build(team, net_config, hyperparameters, own, agent_id_input, device, seed)
 
     @property
     def trainees(self) -> dict[str, OnPolicyTrainer]:

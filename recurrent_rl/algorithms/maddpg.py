@@ -1,11 +1,10 @@
 """MADDPG and MATD3: teams whose actors are judged by critics that see what everybody does."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, Unpack
 
 import torch
 
-from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.algorithms.actor_critic_agent import ActorCriticAgent, ActorCriticTrainer
 from recurrent_rl.algorithms.ddpg import DDPGTrainer
@@ -24,7 +23,7 @@ from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.spaces.array import Array
-from recurrent_rl.validation import SEED, checked
+from recurrent_rl.validation import checked
 
 
 class TeamKeywords(TypedDict, total=False):
@@ -102,29 +101,10 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
                 spaces; the message has what is known.
 
         """
-        seed = checked("seed", seed, Annotated[int | None, SEED])
-        agent_id_input = checked("agent_id_input", agent_id_input, bool)
         team = Team.resolve(observation_spaces, action_spaces, agent_ids, groups, team_reward)
-        networks = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
-        trainers = {}
+        own = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
         shapes = off_policy_shapes(net_config)
-        for i, (name, (net, options)) in enumerate(team.options(shapes, hyperparameters).items()):
-            agents, config = team.grouped_agents[name], self.config_type.from_dict(options)
-            group = AgentGroup(
-                team.observation_spaces[agents[0]],
-                team.action_spaces[agents[0]],
-                net,
-                config,
-                device=device,
-                seed=team.group_seed(seed, i),
-                agents=agents,
-                identify=agent_id_input,
-                custom_networks=networks[name],
-                kind=self.trainer_type.policy_type,
-            )
-            trainers[name] = self.trainer_type(group, config)
-        self.team, self.agent_id_input = team, agent_id_input
-        self._set_up(trainers, device, seed)
+        self._build(team, shapes, hyperparameters, own, agent_id_input, device, seed)
         self._set_pairs(action_pairs)
 
     def _set_pairs(self, action_pairs: bool) -> None:

@@ -1,13 +1,14 @@
 """Agents for PettingZoo environments: a group for each kind of alike agents."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import numpy as np
 import torch
 
 from recurrent_rl.acting.evaluate import play_episodes
+from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActionOutput, act
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
@@ -19,6 +20,7 @@ from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
+from recurrent_rl.validation import SEED, checked
 
 
 class MultiAgent(Agent):
@@ -40,6 +42,38 @@ class MultiAgent(Agent):
         lines = [t.group.describe(f"{name} x {t.group.size}") for name, t in trainers]
         text = "\n".join([f"{type(self).__name__} after {self.env_steps:,} steps", *lines])
         return text.replace("\n", "\n  ")
+
+    def _build(
+        self,
+        team: Team,
+        net_config: Mapping[str, Any] | NetConfig | None,
+        hyperparameters: Mapping[str, Any],
+        networks: Mapping[str, CustomNetworks],
+        agent_id_input: bool,
+        device: torch.device | str,
+        seed: int | None,
+    ) -> None:
+        """Set up an untrained agent of a team from what constructors take."""
+        seed = checked("seed", seed, Annotated[int | None, SEED])
+        self.team, self.agent_id_input = team, checked("agent_id_input", agent_id_input, bool)
+        trainers, kind = {}, self.trainer_type
+        options_of = team.options(net_config, hyperparameters)
+        for i, (name, (shapes, options)) in enumerate(options_of.items()):
+            agents, config = team.grouped_agents[name], self.config_type.from_dict(options)
+            group = AgentGroup(
+                team.observation_spaces[agents[0]],
+                team.action_spaces[agents[0]],
+                shapes,
+                config,
+                device=device,
+                seed=team.group_seed(seed, i),
+                agents=agents,
+                identify=self.agent_id_input,
+                custom_networks=networks[name],
+                kind=kind.policy_type,
+            )
+            trainers[name] = kind(group, config)
+        self._set_up(trainers, device, seed)
 
     # --- parts ------------------------------------------------------------------------------
 

@@ -75,16 +75,14 @@ class OffPolicyTrainer(Trainer):
     """
 
     config_type: ClassVar[type[OffPolicyConfig]]
-    policy_type: ClassVar[type[Policy]]
     config: OffPolicyConfig
     learner: Learner
     name: str = ""
 
     def __init__(self, group: AgentGroup, config: OffPolicyConfig) -> None:
         """Train ``group``, whose policy was built with the same ``config``."""
-        self.group, self.config = group, config
+        super().__init__(group, config)
         group.reward_scale = config.reward_scale
-        self.env_steps = 0
         self.explorer: OffPolicyExplorer | None = None
         self._explorer_state: Mapping[str, Any] | None = None
         self.drifting: OrnsteinUhlenbeck | None = None
@@ -203,10 +201,7 @@ class OffPolicyTrainer(Trainer):
     def from_data(
         cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: CustomNetworks
     ) -> Self:
-        config = cls.config_type.from_dict(data["config"])
-        group = AgentGroup.from_data(data, config, device, custom_networks, cls.policy_type)
-        trainer = cls(group, config)
-        trainer.env_steps = data["env_steps"]
+        trainer = super().from_data(data, device, custom_networks)
         trainer._explorer_state = data["explorer"]
         trainer._set_noise()
         return trainer

@@ -1,13 +1,12 @@
 """What DQN, DDPG, TD3 and SAC have in common: one agent that learns from a replay."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import gymnasium as gym
 import torch
 from torch import nn
 
-from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import sorted_options
 from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics, OffPolicyTrainer
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
@@ -16,7 +15,6 @@ from recurrent_rl.algorithms.single_agent import SingleAgent
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.validation import SEED, checked
 
 # What these algorithms' networks are like, unless one says otherwise.
 OFF_POLICY_NET: dict[str, dict[str, Any]] = {
@@ -89,21 +87,10 @@ class OffPolicySingleAgent(OffPolicyAgent, SingleAgent):
             ValueError: an unknown name or a value out of range; the message has what is known.
 
         """
-        seed = checked("seed", seed, Annotated[int | None, SEED])
+        shapes = off_policy_shapes(net_config)
         fitting = self._fitting(action_space, hyperparameters)
-        shapes, options = sorted_options(off_policy_shapes(net_config), fitting)
-        config = self.config_type.from_dict(options)
-        group = AgentGroup(
-            observation_space,
-            action_space,
-            shapes,
-            config,
-            device=device,
-            seed=seed,
-            custom_networks=CustomNetworks(actor_network, critic_network),
-            kind=self.trainer_type.policy_type,
-        )
-        self._set_up({"": self.trainer_type(group, config)}, device, seed)
+        own = CustomNetworks(actor_network, critic_network)
+        self._build(observation_space, action_space, shapes, fitting, own, device, seed)
 
     @classmethod
     def _fitting(

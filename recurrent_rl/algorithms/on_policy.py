@@ -40,16 +40,16 @@ class OnPolicyTrainer(Trainer):
     """
 
     config_type = PPOConfig
+    policy_type = ActorCritic
     config: PPOConfig
 
     def __init__(self, group: AgentGroup, config: PPOConfig) -> None:
         """Train ``group``, whose policy was built with the same ``config``."""
-        self.group, self.config = group, config
+        super().__init__(group, config)
         group.reward_scale = config.reward_scale
         self._optimizer = PolicyOptimizer(group.policy, group.device, config.lr, config.adam_eps)
         self.reward_norm = RewardNorm() if config.normalize_reward else None
         self.collected = False
-        self.env_steps = 0
         self._prepared = True
         self._discounted: Tensor | None = None  # discounted return so far, [N]
         self._said: set[str] = set()  # warnings given
@@ -299,15 +299,13 @@ class OnPolicyTrainer(Trainer):
     def from_data(
         cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: CustomNetworks
     ) -> Self:
-        config = PPOConfig.from_dict(data["config"])
-        trainer = cls(AgentGroup.from_data(data, config, device, custom_networks), config)
+        trainer = super().from_data(data, device, custom_networks)
         trainer._optimizer.load_state_dict(trainer.policy, data["optimizer"])
         if trainer.reward_norm is not None:
             trainer.reward_norm.load_state_dict(data["reward_norm"])
         if data["discounted"] is not None:
             trainer._discounted = data["discounted"].to("cpu", copy=True)
         trainer._open = OpenDecisions.from_data(data.get("open"))
-        trainer.env_steps = data["env_steps"]
         return trainer
 
 

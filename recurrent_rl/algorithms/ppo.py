@@ -1,14 +1,13 @@
 """PPO for one agent."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Unpack
+from typing import Any, Unpack
 
 import gymnasium as gym
 import torch
 from torch import nn
 
-from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.algorithms.configs import PPOConfig, PPOOptions, sorted_options
+from recurrent_rl.algorithms.configs import PPOOptions
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
@@ -17,7 +16,6 @@ from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.policy import ActorCritic
-from recurrent_rl.validation import SEED, checked
 
 
 class PPO(OnPolicyAgent, SingleAgent):
@@ -66,19 +64,8 @@ class PPO(OnPolicyAgent, SingleAgent):
             ValueError: an unknown name or a value out of range; the message has what is known.
 
         """
-        seed = checked("seed", seed, Annotated[int | None, SEED])
-        shapes, options = sorted_options(net_config, hyperparameters)
-        config = PPOConfig.from_dict(options)
-        group = AgentGroup(
-            observation_space,
-            action_space,
-            shapes,
-            config,
-            device=device,
-            seed=seed,
-            custom_networks=CustomNetworks(actor_network, critic_network),
-        )
-        self._set_up({"": OnPolicyTrainer(group, config)}, device, seed)
+        own = CustomNetworks(actor_network, critic_network)
+        self._build(observation_space, action_space, net_config, hyperparameters, own, device, seed)
 
     @property
     def trainer(self) -> OnPolicyTrainer:

@@ -1,6 +1,7 @@
 """Agents for Gymnasium environments: one group of one agent, without a name."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import gymnasium as gym
 import numpy as np
@@ -10,6 +11,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.configs import sorted_options
 from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.envs.gymnasium_vector import GymRows
@@ -19,6 +21,7 @@ from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.masks import flat_mask, part_mask
 from recurrent_rl.spaces.serialization import same_space
+from recurrent_rl.validation import SEED, checked
 
 
 class SingleAgent(Agent):
@@ -35,6 +38,32 @@ class SingleAgent(Agent):
     def __repr__(self) -> str:
         """Spaces, networks and sizes at a glance."""
         return self.group.describe(f"{type(self).__name__} after {self.env_steps:,} steps")
+
+    def _build(
+        self,
+        observation_space: gym.Space[Any],
+        action_space: gym.Space[Any],
+        net_config: NetConfig | Mapping[str, Any] | None,
+        hyperparameters: Mapping[str, Any],
+        networks: CustomNetworks,
+        device: torch.device | str,
+        seed: int | None,
+    ) -> None:
+        """Set up an untrained agent from what constructors take."""
+        seed = checked("seed", seed, Annotated[int | None, SEED])
+        shapes, options = sorted_options(net_config, hyperparameters)
+        config, kind = self.config_type.from_dict(options), self.trainer_type
+        group = AgentGroup(
+            observation_space,
+            action_space,
+            shapes,
+            config,
+            device=device,
+            seed=seed,
+            custom_networks=networks,
+            kind=kind.policy_type,
+        )
+        self._set_up({"": kind(group, config)}, device, seed)
 
     # --- parts ------------------------------------------------------------------------------
 

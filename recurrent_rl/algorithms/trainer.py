@@ -5,7 +5,7 @@ An algorithm is a trainer of its own on this one, which owns its optimisers and 
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import nn
@@ -21,15 +21,21 @@ class Trainer(HasSettings, ABC):
     """Trains one group, whatever the algorithm.
 
     Attributes:
+        policy_type: the class of its policy.
         group: the policy and the agents that share it.
         config: hyper-parameters; ``reconfigure`` changes them.
         env_steps: environment steps collected so far, the clock of schedules.
 
     """
 
+    policy_type: ClassVar[type[Policy]]
     group: AgentGroup
     config: AlgorithmConfig
     env_steps: int
+
+    def __init__(self, group: AgentGroup, config: Any) -> None:
+        """Train ``group``, whose policy was built with the same ``config``, of ``config_type``."""
+        self.group, self.config, self.env_steps = group, config, 0
 
     @property
     def buffer(self) -> Any:
@@ -92,7 +98,6 @@ class Trainer(HasSettings, ABC):
         """Return all that training goes on from, the group included, for ``from_data``."""
 
     @classmethod
-    @abstractmethod
     def from_data(
         cls, data: Mapping[str, Any], device: torch.device | str, custom_networks: CustomNetworks
     ) -> Self:
@@ -104,3 +109,8 @@ class Trainer(HasSettings, ABC):
             custom_networks: modules like those that it was built with.
 
         """
+        config = cls.config_type.from_dict(data["config"])
+        group = AgentGroup.from_data(data, config, device, custom_networks, cls.policy_type)
+        trainer = cls(group, config)
+        trainer.env_steps = data["env_steps"]
+        return trainer
