@@ -12,12 +12,13 @@ from torch import Tensor
 
 from recurrent_rl.acting.agent import Recorder
 from recurrent_rl.acting.player import Player, Turn
+from recurrent_rl.algorithms.refusals import REWARDS, Refusals, first_beyond
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.envs.rows import Observed, Outcome
 from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
-from recurrent_rl.spaces.masks import allows_something, check_mask, choices
+from recurrent_rl.spaces.masks import allows_something, choices
 
 BLOCK = 64  # places that are checked at a time; bounds the memory that it needs
 
@@ -98,7 +99,8 @@ class OffPolicyRecorder(Recorder):
 
         """
         self.memory, self.group, self.player, self.finals = memory, group, player, finals
-        self.policy, self.name, self.owner = player.policy, name, owner
+        self.policy, self.owner = player.policy, owner
+        self._refuse = Refusals(player.policy, name, "collection", "these steps are not kept")
         self.size = memory.parts[group].size
         self._leads = group == next(iter(memory.parts))  # notes what all groups share
         self._steps = 0
@@ -139,28 +141,14 @@ class OffPolicyRecorder(Recorder):
 
     def _mask(self, t: int, seen: Observed) -> Array | None:
         """Return the step's allowed actions, bool [N, mask_size], where there are any."""
-        part = self.memory.parts[self.group]
-        if seen.action_mask is None:
-            if part.action_mask is not None:
-                raise ValueError(
-                    f"action_mask: expected one at every step, as before, got none at step {t} of "
-                    f"this collection; give it in reset() and in every step()"
-                )
-            return None
-        if not self.policy.actions.choices:
-            return None
+        part, actions = self.memory.parts[self.group], self.policy.actions
         if part.action_mask is None:
-            part.add_masks(self.policy.actions.mask_size)
-        space = self.policy.actions.space
-        mask = check_mask(
-            seen.action_mask,
-            space,
-            part.rows,
-            asked=seen.active,
-            name=lambda row: f"{self.name(row)} at step {t} of this collection",
-        )
+            if seen.action_mask is None or not actions.choices:
+                return None
+            part.add_masks(actions.mask_size)
+        mask = self._refuse.mask(t, seen, part.rows)
         # Who is asked nothing may be allowed nothing; what it sees has a value all the same.
-        return mask | ~allows_something(mask, choices(space))[:, None]
+        return mask | ~allows_something(mask, choices(actions.space))[:, None]
 
     def acted(self, t: int, seen: Observed, turn: Turn) -> None:
         self.store_state(turn.before)
@@ -286,31 +274,19 @@ class OffPolicyRecorder(Recorder):
             if not (place == place[:, :1]).all():
                 where = (place.repeat(self.size, axis=1), np.arange(part.rows))
             seen, reward, exists = part.obs[where], part.reward[where], part.exists[where]
-            invalid = self.policy.codec.invalid(seen) & exists  # absent agents see zeros
-            if bool(invalid.any()):
-                t, row = invalid.nonzero()[0].tolist()
-                fault = self.policy.codec.layout.fault(seen[t, row].numpy())
-                assert fault is not None
-                raise self._wrong("observation", *fault, row, int(time[t, row // self.size]))
-            fine = reward.abs() <= REWARD_LIMIT  # NaN is not
-            if not bool(fine.all()):
-                t, row = fine.logical_not().nonzero()[0].tolist()
-                expected, value = f"finite numbers up to +-{REWARD_LIMIT:g}", reward[t, row].item()
-                at = int(time[t, row // self.size])
-                raise self._wrong("reward", "", expected, value, row, at)
+            if found := self._refuse.first_invalid(seen, exists):  # absent agents see zeros
+                t, row = found
+                what, step = self._named("observation", row, int(time[t, row // self.size]))
+                raise self._refuse.observation(what, seen[t, row], row, step)
+            if found := first_beyond(reward, REWARD_LIMIT):
+                t, row = found
+                what, step = self._named("reward", row, int(time[t, row // self.size]))
+                raise self._refuse.error(what, REWARDS, reward[t, row].item(), row, step)
         self._unchecked, self._since = end.copy(), step
 
-    def _wrong(
-        self, what: str, inside: str, expected: str, value: Any, row: int, place: int
-    ) -> ValueError:
-        """Say what is wrong with what a row saw at an absolute place."""
+    def _named(self, what: str, row: int, place: int) -> tuple[str, int]:
+        """Return what is at an absolute place, and of which step of this collection."""
         final = self.memory.parts[self.group].arrays["final"][:, row]
         since = np.arange(self._unchecked[row // self.size], place) % self.memory.places
         step = self._since + int((~final[since]).sum())
-        if final[place % self.memory.places]:
-            what, step = f"final {what}", step - 1
-        return ValueError(
-            f"{what}{inside}: expected {expected}, got {value} from {self.name(row)} at step "
-            f"{step} of this collection; these steps are not kept, the weights are as before, and "
-            f"the next collection resets the environment"
-        )
+        return (f"final {what}", step - 1) if final[place % self.memory.places] else (what, step)

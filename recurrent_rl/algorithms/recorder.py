@@ -7,7 +7,7 @@ computed for a block of steps at once.
 """
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recurrent_rl.acting.agent import Recorder
 from recurrent_rl.acting.player import Player, Turn
+from recurrent_rl.algorithms.refusals import REWARDS, Refusals, first_beyond
 from recurrent_rl.buffers.open_decisions import OpenDecisions
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.envs.rows import Observed, Outcome
@@ -22,7 +23,6 @@ from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
 from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
-from recurrent_rl.spaces.masks import check_mask
 
 FLOAT_MAX = torch.finfo(torch.float32).max
 BLOCK = 64  # steps between two batched evaluations; bounds the memory that they need
@@ -51,7 +51,8 @@ class OnPolicyRecorder(Recorder):
         """
         self.rollout, self.player = buffer, player
         self.policy = cast("ActorCritic", player.policy)
-        self.device, self.name, self.final_is_next = player.device, name, final_is_next
+        self.device, self.final_is_next = player.device, final_is_next
+        self._refuse = Refusals(self.policy, name, "rollout", "the rollout is discarded")
         # Steps, and rows that were truncated there without being shown a final observation.
         self._unshown: list[tuple[int, Tensor]] = []
         buffer.clear()
@@ -114,19 +115,7 @@ class OnPolicyRecorder(Recorder):
             stored = self.rollout.behind_lead().action_mask
             assert stored is not None
             self.buffer.action_mask = stored
-        if seen.action_mask is None:
-            raise ValueError(
-                f"action_mask: expected one at every step, as before, got none at step {t} of this "
-                f"rollout; give it in reset() and in every step()"
-            )
-        allowed = check_mask(
-            seen.action_mask,
-            self.policy.actions.space,
-            self.buffer.rows,
-            asked=seen.active,
-            name=lambda row: f"{self.name(row)} at step {t} of this rollout",
-        )
-        stored[t] = torch.from_numpy(allowed)
+        stored[t] = torch.from_numpy(self._refuse.mask(t, seen, self.buffer.rows))
         return stored[t].to(self.device)
 
     def acted(self, t: int, seen: Observed, turn: Turn) -> None:
@@ -181,10 +170,9 @@ class OnPolicyRecorder(Recorder):
         """V(final observation, state after step t), for the truncated rows only."""
         observation = self.policy.codec.layout.tensor(final)
         # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
-        invalid = self.policy.codec.invalid(observation)
-        if bool(invalid.any()):
-            i = int(invalid.nonzero()[0, 0])
-            raise self._invalid("final observation", observation[i], int(final_rows[i]), t)
+        if found := self._refuse.first_invalid(observation):
+            seen, row = observation[found[0]], int(final_rows[found[0]])
+            raise self._refuse.observation("final observation", seen, row, t)
         value = self.player.value(observation, final_rows)
         self.buffer.bootstrap[t, torch.from_numpy(final_rows)] = value
 
@@ -228,29 +216,13 @@ class OnPolicyRecorder(Recorder):
         blocks = buffer.obs[:steps].split(BLOCK) if steps else ()
         begins = (*range(0, steps, BLOCK), steps)
         for begin, seen in zip(begins, (*blocks, observation[None]), strict=True):
-            invalid = self.policy.codec.invalid(seen)
-            if bool(invalid.any()):
-                t, row = invalid.nonzero()[0].tolist()
-                raise self._invalid("observation", seen[t, row], row, begin + t)
+            if found := self._refuse.first_invalid(seen):
+                t, row = found
+                raise self._refuse.observation("observation", seen[t, row], row, begin + t)
         for name, expected, values, limit in (
-            ("reward", f"finite numbers up to +-{REWARD_LIMIT:g}", buffer.reward, REWARD_LIMIT),
+            ("reward", REWARDS, buffer.reward, REWARD_LIMIT),
             ("value of the final observation", "finite numbers", buffer.bootstrap, FLOAT_MAX),
         ):
-            fine = values[:steps].abs() <= limit  # NaN is not
-            if not bool(fine.all()):
-                t, row = fine.logical_not().nonzero()[0, :2].tolist()
-                raise self._wrong(name, expected, values[t, row].item(), row, t)
-
-    def _invalid(self, name: str, stored: Tensor, row: int, t: int) -> ValueError:
-        """Say what is wrong with an observation [*shape]."""
-        fault = self.policy.codec.layout.fault(stored.numpy())
-        assert fault is not None
-        part, expected, got = fault
-        return self._wrong(name + part, expected, got, row, t)
-
-    def _wrong(self, name: str, expected: str, value: Any, row: int, t: int) -> ValueError:
-        return ValueError(
-            f"{name}: expected {expected}, got {value} from {self.name(row)} at step {t} of this "
-            f"rollout; the rollout is discarded, the weights are as before, and the next "
-            f"collection resets the environment"
-        )
+            if found := first_beyond(values[:steps], limit):
+                t, row = found
+                raise self._refuse.error(name, expected, values[t, row].item(), row, t)
