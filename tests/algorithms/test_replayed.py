@@ -10,14 +10,13 @@ import torch
 from gymnasium.vector import AutoresetMode
 from support.envs import scripted
 from support.multi_envs import Episode, TurnTaking, scripted_makers
+from support.recollected import Acted, acting_noted, all_windows, assert_replays
 from support.replays import make_off_policy
 from torch import Tensor
 
 from recurrent_rl import SyncMultiAgentVectorEnv, collect_rollouts_recurrent
-from recurrent_rl.algorithms.off_policy_recorder import OffPolicyRecorder
 from recurrent_rl.algorithms.replayed import Replayed, joint
 from recurrent_rl.buffers.replay import GroupWindows, Windows
-from recurrent_rl.networks.trunk import Trunk
 
 CPU = torch.device("cpu")
 SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
@@ -26,24 +25,10 @@ SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
 
 
 @pytest.fixture
-def acted(monkeypatch: pytest.MonkeyPatch) -> dict[Any, tuple[Tensor, Tensor, list[Tensor]]]:
-    """What policies gave while collecting, by group, environment, place and agent.
-
-    Parameters of the distribution (DQN's values), features of the last trunk, and the state before.
-    """
-    found: dict[Any, tuple[Tensor, Tensor, list[Tensor]]] = {}
-    original = OffPolicyRecorder.acted
-
-    def note(self: OffPolicyRecorder, t: int, seen: Any, turn: Any) -> None:
-        original(self, t, seen, turn)
-        for row in range(len(turn.acted.action)):
-            env = row // self.size
-            key = self.group, env, int(self.memory.written[env]), row % self.size
-            before = [x[:, row].clone() for x in turn.before.tensors]
-            found[key] = turn.acted.dist_params[row], turn.acted.critic_features[row], before
-
-    monkeypatch.setattr(OffPolicyRecorder, "acted", note)
-    return found
+def acted() -> Iterator[Acted]:
+    """What policies gave while collecting; see ``acting_noted``."""
+    with acting_noted() as found:
+        yield found
 
 
 PLAYS: list[list[Episode]] = [
@@ -69,55 +54,6 @@ def environment(kind: str, mode: AutoresetMode = SAME) -> Any:
     return scripted(scripts, mode, action=action, masked=kind == "dqn")
 
 
-def all_windows(memory: Any, owner: int | None = 0, ahead: int = 2) -> Windows:
-    """Every window that there is, once."""
-    env, chunk = memory._windows()
-    span = memory.layout.burn_in, memory.layout.length, ahead * memory.gap
-    begin, slot = chunk * memory._stride, chunk * memory.envs + env
-    windows: Windows = memory._gather(env, begin, span, owner, slot)
-    return windows
-
-
-def trunks_and_heads(policy: Any) -> Iterator[tuple[Trunk, Any, int]]:
-    """Each trunk of a policy with what gives what was noted, and where among that it stands."""
-    if hasattr(policy, "q_head"):
-        yield policy.trunk, policy.dist_params, 0
-        return
-    yield policy.actor_trunk, policy.dist_params, 0
-    if policy.critic_trunk.shapes:  # otherwise it is not run while acting
-        yield policy.critic_trunk, lambda features, mask: features, 1
-
-
-def assert_replays(agent: Any, acted: dict[Any, Any], owner: int | None = 0) -> int:
-    """All that was collected and is trained on is given again; how many numbers were compared."""
-    memory, compared = agent.memory, 0
-    windows = all_windows(memory, owner)
-    for name, trainer in agent.trainers.items():
-        group, policy = windows.groups[name], trainer.policy
-        replay = Replayed(group, windows.burn_in, windows.length, CPU)
-        for trunk, head, which in trunks_and_heads(policy):
-            features = replay.features(trunk)
-            assert features.shape[:2] == (replay.places, replay.rows)
-            exists = replay.part(group.exists)
-            assert (features[~exists] == 0).all()
-            part = replay.features(trunk, 1, replay.length)
-            torch.testing.assert_close(part, features[1 : replay.length])
-            mask = None if group.action_mask is None else replay.part(group.action_mask)
-            given = head(features, mask)
-            for b, slot in enumerate(windows.slot.tolist()):
-                env, begin = slot % memory.envs, slot // memory.envs * memory._stride
-                for a in range(group.agents):
-                    row = b * group.agents + a
-                    for w in exists[: replay.length, row].nonzero()[:, 0].tolist():
-                        key = name, env, begin + w, a
-                        if key in acted and not replay.part(group.final)[w, row]:
-                            torch.testing.assert_close(
-                                given[w, row], acted[key][which], rtol=1e-4, atol=1e-5
-                            )
-                            compared += 1
-    return compared
-
-
 VARIANTS: list[dict[str, Any]] = [
     {},
     {"cell": "gru", "burn_in": 2},
@@ -135,7 +71,7 @@ VARIANTS: list[dict[str, Any]] = [
     [("dqn", SAME), ("dqn", NEXT), ("sac", SAME), ("td3", NEXT), ("maddpg", SAME), ("turns", SAME)],
 )
 def test_what_is_replayed_is_what_was_collected(
-    kind: str, mode: AutoresetMode, options: dict[str, Any], acted: dict[Any, Any]
+    kind: str, mode: AutoresetMode, options: dict[str, Any], acted: Acted
 ) -> None:
     """With the parameters that collected, from stored states, in pieces, past the ring's seam."""
     env = environment(kind, mode)
@@ -155,7 +91,7 @@ def test_what_is_replayed_is_what_was_collected(
     assert assert_replays(agent, acted) > 50
 
 
-def test_memory_that_starts_from_elsewhere_is_noticed(acted: dict[Any, Any]) -> None:
+def test_memory_that_starts_from_elsewhere_is_noticed(acted: Acted) -> None:
     """So that the test above cannot pass by chance: states and burn-in do matter there."""
     env = environment("dqn")
     agent = make_off_policy("dqn", env)
@@ -181,7 +117,7 @@ def windows_of_one_life(agent: Any) -> tuple[Windows, Replayed]:
     return windows, Replayed(group, windows.burn_in, windows.length, CPU)
 
 
-def test_burn_in_makes_stale_states_fresh(acted: dict[Any, Any]) -> None:
+def test_burn_in_makes_stale_states_fresh(acted: Acted) -> None:
     """Exactly, where a life begins in it; otherwise the error fades."""
     env = scripted(["60t"])
     errors = {}
