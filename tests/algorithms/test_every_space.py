@@ -1,9 +1,13 @@
 """Ratio one for every pair of observation and action space: the test that most mistakes fail.
 
-Before the first update the learner finds the collection's log-probabilities and values again.
+Before the first update the learner finds the collection's log-probabilities and values again; those
+that learn from a replay find the distributions again that actions were taken from.
 """
 
+import math
 import zlib
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -15,14 +19,24 @@ from gymnasium.vector import AutoresetMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.any_envs import AnyTeam, any_vector
+from support.contract import behaviour
+from support.evolving import assert_same
+from support.recollected import acting_noted, assert_replays
 from support.spaces_of import observation_spaces
 
 from recurrent_rl import (
+    DDPG,
+    DQN,
     IPPO,
+    MADDPG,
+    MATD3,
     PPO,
+    SAC,
+    TD3,
     SyncMultiAgentVectorEnv,
     collect_rollouts_recurrent,
 )
+from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.spaces.masks import choices
@@ -62,6 +76,13 @@ ACTIONS: dict[str, tuple[gym.Space[Any], dict[str, Any]]] = {
     "squashed sde": (BOX, {"use_sde": True, "squash_output": True}),
 }
 CORES = ("lstm", "gru", "none")
+# What learns from a replay, with the kinds of actions that it takes.
+BOXES, CHOSEN = ("clipped", "squashed"), ("choice", "choices", "table of choices", "bits")
+OFF_POLICY: dict[type[OffPolicyAgent], tuple[str, ...]] = {
+    DQN: ("choice",),
+    SAC: ("choice", *BOXES, "sde", "squashed sde"),
+    **dict.fromkeys((DDPG, TD3, MADDPG, MATD3), (*BOXES, *CHOSEN)),
+}
 
 
 def shapes(core: str, random: np.random.Generator) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -216,3 +237,102 @@ def test_ratio_one_for_any_space_in_a_team(
 ) -> None:
     space, own = ACTIONS[action]
     try_team(observation, space, core, seed, **own)
+
+
+# --- from a replay ------------------------------------------------------------------------------
+
+
+def replaying(kind: type[OffPolicyAgent], core: str, random: np.random.Generator) -> dict[str, Any]:
+    """Options by chance, in the manner of ``shapes``, with the networks' among them."""
+    net, options = shapes(core, random)
+
+    def maybe(**more: Any) -> dict[str, Any]:
+        return more if random.random() < 0.4 else {}
+
+    options.pop("share_encoders", None)
+    options |= {**maybe(n_step=3), **maybe(sampling="priority"), **maybe(lr_encoder=1e-3)}
+    options |= maybe(dueling=True) if kind is DQN else maybe(share_encoders=True)
+    if core != "none":
+        options |= {**maybe(overlap=1), **maybe(sampling="episodes")}
+    if kind in (MADDPG, MATD3):
+        options |= {**maybe(agent_id_input=True), **maybe(team_reward="mean")}
+        options |= maybe(groups={"x": ["it_0"], "y": ["it_1"]})
+    options |= {"memory_size": 150, "batch_size": 16, "learn_step": 15, "learning_starts": 5}
+    return {"net_config": net, "gradient_steps": 2, **options}
+
+
+def assert_updates(agent: Any) -> None:
+    """Some were taken, which moved finite weights of each group, and losses are finite."""
+    before = [[p.detach().clone() for p in g.policy.parameters()] for g in agent.groups]
+    learned = agent.learn()
+    for one in learned.values() if isinstance(learned, dict) else (learned,):
+        assert one.updates > 0
+        assert all(math.isfinite(value) for value in one.values.values())
+    for group, old in zip(agent.groups, before, strict=True):
+        after = list(group.policy.parameters())
+        assert all(torch.isfinite(p).all() for p in after)
+        assert any(not torch.equal(p, q) for p, q in zip(old, after, strict=True))
+
+
+def try_replay(
+    kind: type[OffPolicyAgent], observation: gym.Space[Any], action: str, core: str, seed: int
+) -> tuple[Any, Any]:
+    """Collect, replay, learn and go on, with any options; returns agent and environment."""
+    random = np.random.default_rng(seed)
+    space, own = ACTIONS[action]
+    masked = bool(choices(space)) and random.random() < 0.5
+    options = {**replaying(kind, core, random), **own, "seed": seed}
+    env: Any
+    build: Any = kind
+    if kind in (MADDPG, MATD3):
+        makers = [lambda e=e: AnyTeam(observation, space, seed + e, masked) for e in range(2)]
+        env = SyncMultiAgentVectorEnv(makers)
+        agent = build(env.observation_spaces, env.action_spaces, **options)
+    else:
+        mode = AutoresetMode.NEXT_STEP if random.random() < 0.3 else AutoresetMode.SAME_STEP
+        env = any_vector(observation, space, masked=masked, mode=mode, seed=seed % 1000)
+        agent = build(observation, space, **options)
+    agent.end_rollout = lambda steps: None  # statistics of what was seen move, as weights do
+    with acting_noted() as acted:
+        collect_rollouts_recurrent(agent, env, 11)
+    # Raw bytes as inputs make large sums, of which float32 keeps 7 digits.
+    assert assert_replays(agent, acted, rtol=2e-4, atol=2e-4) > 10
+    del agent.end_rollout
+    collect_rollouts_recurrent(agent, env, 11)
+    assert_updates(agent)
+    return agent, env
+
+
+def _replays() -> Iterator[tuple[type[OffPolicyAgent], str, str, str]]:
+    """Every observation with each algorithm; those that differ in settings alone share them."""
+    for j, (kind, actions) in enumerate(OFF_POLICY.items()):
+        for i, observation in enumerate(OBSERVATIONS):
+            if kind in (DQN, SAC) or i % 2 == j % 2:
+                yield kind, observation, actions[(i // 2 + j) % len(actions)], CORES[(i + j) % 3]
+
+
+@pytest.mark.parametrize(("kind", "observation", "action", "core"), list(_replays()))
+def test_what_is_replayed_was_collected(
+    kind: type[OffPolicyAgent], observation: str, action: str, core: str, tmp_path: Path
+) -> None:
+    """Every observation and action with each algorithm; what is loaded goes on in the same way."""
+    seed = zlib.crc32(f"{kind.__name__}/{observation}/{action}".encode())
+    agent, env = try_replay(kind, OBSERVATIONS[observation], action, core, seed)
+    agent.save_checkpoint(tmp_path / "agent.pt", save_replay=True)
+    other: Any = kind.load(tmp_path / "agent.pt")
+    assert_same(*(behaviour(each, deterministic=False, steps=2) for each in (agent, other)))
+    collect_rollouts_recurrent(other, env, 11)
+    assert_updates(other)
+
+
+@settings(max_examples=20)
+@given(
+    observation_spaces(),
+    st.sampled_from([(kind, action) for kind, own in OFF_POLICY.items() for action in own]),
+    st.sampled_from(CORES),
+    SEEDS,
+)
+def test_what_is_replayed_was_collected_for_any_space(
+    observation: gym.Space[Any], agent: tuple[type[OffPolicyAgent], str], core: str, seed: int
+) -> None:
+    try_replay(agent[0], observation, agent[1], core, seed)
