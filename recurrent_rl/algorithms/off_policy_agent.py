@@ -18,8 +18,9 @@ from recurrent_rl.algorithms.learner import Learner
 from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics, OffPolicyTrainer
 from recurrent_rl.algorithms.off_policy_configs import OffPolicyConfig
 from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorder
+from recurrent_rl.algorithms.samples import check_sample, sampled
 from recurrent_rl.algorithms.trainer import Trainer
-from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
+from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import align_parameters
@@ -212,29 +213,7 @@ class OffPolicyAgent(Agent):
         if isinstance(experiences, SequenceReplayBuffer) and experiences.layout is not None:
             self.fit_memory(experiences, experiences.envs)
         elif isinstance(experiences, Windows):
-            self._check_sample(experiences)
-
-    def _check_sample(self, sample: Windows) -> None:
-        if sample.groups.keys() != self.trainers.keys():
-            raise ValueError(
-                f"learn: expected a sample of the groups {list(self.trainers)}, got one of "
-                f"{list(sample.groups)}; sample from the memory of an agent like this one, or give "
-                f"MultiAgentReplayBuffer its groups"
-            )
-        if self.config.recurrent and any(not windows.state for windows in sample.groups.values()):
-            raise ValueError(
-                "learn: expected windows of several steps, with hidden states, as this agent "
-                "remembers, got single transitions; call collect_rollouts_recurrent(agent, env), "
-                "which fills agent.memory, and agent.learn()"
-            )
-        behind = len(next(iter(sample.groups.values())).reward) - sample.burn_in - sample.length
-        if (sample.slot >= 0).all() and behind < self.config.n_step:  # no whole episodes
-            raise ValueError(
-                f"learn: expected at least n_step = {self.config.n_step} places behind those that "
-                f"are trained on, got {behind}; sample with n_step={self.config.n_step}"
-            )
-        for name, trainer in self.trainers.items():
-            _check_windows(name, sample.groups[name], trainer)
+            check_sample(experiences, self.trainers, self.config)
 
     def can_learn(self) -> bool:
         """Whether the memory has a batch to sample."""
@@ -247,30 +226,9 @@ class OffPolicyAgent(Agent):
         self._due = 0.0
 
     def _sample(self, memory: SequenceReplayBuffer) -> Windows:
-        config = self.config
-        layout = self.trainers[next(iter(self.trainers))].layout
-        if config.batch_size > len(memory):
-            do = "collect more first, or set learning_starts to at least that"
-            if config.batch_size > memory.memory_size:
-                do = f"it holds memory_size = {memory.memory_size}: make it larger"
-            raise RuntimeError(
-                f"learn: expected at least batch_size = {config.batch_size} steps in the memory, "
-                f"got {len(memory)}; {do}"
-            )
-        owner = -1 if config.stored_state == "zero" else self.index
-        generator = self.groups[0].generator
-        count = max(1, round(config.batch_size / layout.length))
-        if config.sampling == "episodes":
-            return memory.sample_episodes(count, generator)
-        prioritised = config.sampling == "priority"
-        return memory.sample(
-            count,
-            generator,
-            ahead=config.n_step,
-            owner=owner,
-            exponent=config.priority_exponent if prioritised else 0.0,
-            correction=config.priority_weight,
-        )
+        layout = next(iter(self.trainers.values())).layout
+        owner = -1 if self.config.stored_state == "zero" else self.index
+        return sampled(memory, self.config, layout.length, owner, self.groups[0].generator)
 
     # --- exploring --------------------------------------------------------------------------
 
@@ -339,26 +297,6 @@ class OffPolicyAgent(Agent):
 
         """
         checkpoint.save(self.to_checkpoint(save_replay), path)
-
-
-def _check_windows(name: str, windows: GroupWindows, trainer: OffPolicyTrainer) -> None:
-    """Raise ValueError unless one group's part of a sample is what its policy would store."""
-    shapes = trainer.shapes(False)
-    extra = 0 if windows.extra is None else windows.extra.shape[2]
-    for what, expected, got in (
-        ("number of agents", trainer.group.size, windows.agents),
-        ("shape of observations", shapes.obs_shape, tuple(windows.obs.shape[2:])),
-        ("dtype of observations", shapes.obs_dtype, windows.obs.dtype),
-        ("shape of actions", shapes.action_shape, tuple(windows.action.shape[2:])),
-        ("dtype of actions", shapes.action_dtype, windows.action.dtype),
-        ("width of previous actions, rewards and identities", shapes.extra, extra),
-    ):
-        if expected != got:
-            of = f" of group {name!r}" if name else ""
-            raise ValueError(
-                f"learn: expected {what}{of} {expected}, got {got}; sample from the memory of an "
-                f"agent like this one, or give MultiAgentReplayBuffer its spaces"
-            )
 
 
 def _summary(records: Sequence[Mapping[str, Tensor]]) -> OffPolicyDiagnostics:

@@ -12,9 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurrent_rl.buffers.priorities import SumTree
-from recurrent_rl.buffers.ring import EPISODE, FLAGS, REST, Part, ReplayLayout, Ring
-from recurrent_rl.buffers.steps import StepShapes
+from recurrent_rl.buffers.ring import EPISODE, FLAGS, REST, Part, Ring
+from recurrent_rl.buffers.ring_data import fill_ring, ring_data
 from recurrent_rl.spaces.array import Array
 
 
@@ -288,73 +287,13 @@ class SequenceReplayBuffer(Ring):
 
         The tensors are not copied once the ring has been filled.
         """
-        data: dict[str, Any] = {"memory_size": self.memory_size, "layout": None}
-        if self.layout is None:
-            return data
-        # Of what was never written there is nothing to say.
-        places = min(int(self.written.max()) + 1, self.places)
-        chunks = min(places // self.layout.stride + 2 + self.layout.burn_in, self.chunks)
-        return {
-            **data,
-            "layout": [self.layout.length, self.layout.stride, self.layout.burn_in],
-            "envs": self.envs,
-            "counter": self.counter,
-            "stored": self._stored,
-            "gap": self.gap,
-            "greatest": self.greatest,
-            "exponent": self.exponent,
-            "shows_next": self.shows_next,
-            "written": torch.from_numpy(self.written),
-            "floor": torch.from_numpy(self.floor),
-            "owner": torch.from_numpy(self.owner),
-            "begins": torch.from_numpy(self.begins),
-            "priorities": None
-            if self.priorities is None
-            else torch.from_numpy(self.priorities.values()),
-            "parts": {
-                name: {
-                    "size": part.size,
-                    "shapes": _shapes_to_data(part.shapes),
-                    "idle": torch.from_numpy(part.idle),
-                    "fields": {
-                        field: _first(x, chunks if field.startswith("hidden") else places)
-                        for field, x in part.fields().items()
-                    },
-                }
-                for name, part in self.parts.items()
-            },
-        }
+        return ring_data(self)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> "SequenceReplayBuffer":
         """Rebuild what ``to_data`` described, sharing no memory with it."""
         memory = cls(data["memory_size"])
-        if data["layout"] is None:
-            return memory
-        parts = data["parts"]
-        memory.fit(
-            {name: _shapes_from_data(part["shapes"]) for name, part in parts.items()},
-            {name: part["size"] for name, part in parts.items()},
-            data["envs"],
-            ReplayLayout(*data["layout"]),
-        )
-        for name, saved in parts.items():
-            part = memory.parts[name]
-            if "action_mask" in saved["fields"] and part.action_mask is None:
-                part.add_masks(saved["fields"]["action_mask"].shape[2])
-            part.idle[:] = saved["idle"].cpu().numpy()
-            for field, tensor in part.fields().items():
-                stored = saved["fields"][field]
-                tensor[: len(stored)].copy_(stored)
-        memory.counter, memory._stored, memory.gap = data["counter"], data["stored"], data["gap"]
-        memory.greatest, memory.exponent = data["greatest"], data["exponent"]
-        memory.shows_next = data["shows_next"]
-        for name in ("written", "floor", "owner", "begins"):
-            getattr(memory, name)[:] = data[name].cpu().numpy()
-        if data["priorities"] is not None:
-            memory.priorities = SumTree(memory.chunks * memory.envs)
-            values = data["priorities"].cpu().numpy()
-            memory.priorities.set(np.arange(len(values)), values)
+        fill_ring(memory, data)
         return memory
 
     def become(self, other: "SequenceReplayBuffer") -> None:
@@ -369,36 +308,3 @@ class SequenceReplayBuffer(Ring):
         if self.priorities is not None:
             fields.append(torch.from_numpy(self.priorities.sums))
         return sum(x.nbytes for x in fields)
-
-
-def _first(field: Tensor, count: int) -> Tensor:
-    """Return the first of a field; a copy of a part, as a view would be saved with all of it."""
-    return field if count >= len(field) else field[:count].clone()
-
-
-def _shapes_to_data(shapes: StepShapes) -> dict[str, Any]:
-    """Return shapes in plain values."""
-    return {
-        "obs_shape": list(shapes.obs_shape),
-        "action_shape": list(shapes.action_shape),
-        "obs_dtype": str(shapes.obs_dtype).removeprefix("torch."),
-        "action_dtype": str(shapes.action_dtype).removeprefix("torch."),
-        "state_shapes": [list(shape) for shape in shapes.state_shapes],
-        "extra": shapes.extra,
-        "mask_size": shapes.mask_size,
-        "spaces": list(shapes.spaces),
-    }
-
-
-def _shapes_from_data(data: Mapping[str, Any]) -> StepShapes:
-    """Undo ``_shapes_to_data``."""
-    return StepShapes(
-        tuple(data["obs_shape"]),
-        tuple(data["action_shape"]),
-        getattr(torch, data["obs_dtype"]),
-        getattr(torch, data["action_dtype"]),
-        [(k, h) for k, h in data["state_shapes"]],
-        data["extra"],
-        data["mask_size"],
-        tuple(data["spaces"]),
-    )
