@@ -11,7 +11,16 @@ from gymnasium.spaces import Box, Dict, Discrete
 from support.contract import behaviour
 from support.evolving import assert_same, snapshot
 
-from recurrent_rl import IPPO, PPO, HyperparameterConfig, RLParameter, create_population
+from recurrent_rl import (
+    DQN,
+    IPPO,
+    MATD3,
+    PPO,
+    SAC,
+    HyperparameterConfig,
+    RLParameter,
+    create_population,
+)
 from recurrent_rl.algorithms.individual import Birth
 
 SEEN, DONE = Box(-1, 1, (3,)), Discrete(3)
@@ -25,6 +34,8 @@ class Text(enum.StrEnum):
     A = "a_0"
     B = "a_1"
     GROUP = "all"
+    EPISODES = "episodes"
+    ZERO = "zero"
 
 
 class Number(enum.IntEnum):
@@ -57,6 +68,26 @@ OF_TEAMS: dict[str, dict[str, Any]] = {
     "agent_id_input": {"agent_id_input": np.bool_(True)},
     "team_reward": {"team_reward": np.str_("mean")},
     "team_reward enum": {"team_reward": Text.SUM},
+}
+
+
+OF_REPLAYS: dict[str, dict[str, Any]] = {
+    "memory": {"memory_size": np.int64(50), "batch_size": np.uint8(5), "n_step": Number.FOUR},
+    "sampling": {"sampling": np.str_("priority"), "priority_mix": np.float32(0.5)},
+    "sampling enum": {"sampling": Text.EPISODES, "stored_state": Text.ZERO},
+    "step sizes": {"lr_encoder": np.float32(1e-3), "tau": np.float16(0.5), "gamma": np.float64(0.9)},
+    "None": {"max_grad_norm": np.float32(0.5), "learning_starts": np.int64(0)},
+}
+OF_EACH: dict[Any, dict[str, dict[str, Any]]] = {
+    DQN: {
+        "dqn": {"huber": np.float32(1), "dueling": np.True_, "epsilon_steps": np.int16(5)},
+        "keys": {np.str_("double"): np.False_},
+    },
+    SAC: {"sac": {"ent_coef": np.float16(0.5), "target_entropy": np.int64(-1)}},
+    MATD3: {
+        "matd3": {"policy_freq": np.int8(3), "o_u_noise": np.True_, "mean_noise": np.float32(-1)},
+        "pairs": {"action_pairs": np.True_, "recurrent": np.False_},
+    },
 }
 
 
@@ -102,6 +133,40 @@ def test_saved_and_loaded(build: Any, options: dict[str, Any], tmp_path: Path) -
     assert_same(snapshot(agent), snapshot(other))
     agent.load_checkpoint(tmp_path / "agent.pt")
     assert_same(snapshot(other), snapshot(agent))
+
+
+FROM_REPLAYS: list[tuple[Any, str, dict[str, Any]]] = [
+    (kind, name, options)
+    for kind, own in OF_EACH.items()
+    for name, options in {
+        **OF_REPLAYS,
+        **own,
+        **{name: OF_ANY_AGENT[name] for name in ("cell", "key", "sizes", "seed uint64")},
+        **(OF_TEAMS if kind is MATD3 else {}),
+    }.items()
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(kind, options) for kind, _, options in FROM_REPLAYS],
+    ids=[f"{kind.__name__} {name}" for kind, name, _ in FROM_REPLAYS],
+)
+def test_saved_and_loaded_with_a_replay(kind: Any, options: dict[str, Any], tmp_path: Path) -> None:
+    options = dict(options)
+    spaces: tuple[Any, ...] = (SEEN, DONE)
+    if kind is MATD3:
+        ids = options.pop("agent_ids", ["a_0", "a_1"])
+        spaces = dict.fromkeys(ids, SEEN), dict.fromkeys(ids, DONE), ids
+    agent = kind(*spaces, **options)
+    assert_plain({k: v for k, v in snapshot(agent).items() if k != "groups"})
+    for trainer in agent.trainers.values():
+        assert_plain([trainer.config.to_dict(), trainer.net_config.to_dict(), trainer.group.seed])
+    agent.save_checkpoint(tmp_path / "agent.pt", save_replay=True)
+    torch.load(tmp_path / "agent.pt", weights_only=True)
+    other = kind.load(tmp_path / "agent.pt")
+    assert_same(snapshot(agent), snapshot(other))
+    assert other.memory.memory_size == agent.memory.memory_size == int(agent.config.memory_size)
 
 
 @pytest.mark.parametrize("build", [ppo, ippo])

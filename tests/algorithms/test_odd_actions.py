@@ -12,8 +12,19 @@ from gymnasium.spaces import Box, Discrete, MultiDiscrete
 from gymnasium.vector import SyncVectorEnv
 from support.agents import make_agent, make_team, prepare
 from support.any_envs import AnyTeam, any_vector
+from support.contract import behaviour
+from support.evolving import assert_same
 
-from recurrent_rl import IPPO, PPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
+from recurrent_rl import (
+    DQN,
+    IPPO,
+    MATD3,
+    PPO,
+    SAC,
+    TD3,
+    SyncMultiAgentVectorEnv,
+    collect_rollouts_recurrent,
+)
 from recurrent_rl.algorithms.unroll import replay
 
 SEEN = Box(-1, 1, (3,))
@@ -98,6 +109,47 @@ def test_teams_act_learn_and_take_actions_that_environments_define(name: str) ->
     env = SyncMultiAgentVectorEnv([lambda i=i: AnyTeam(SEEN, space, i) for i in range(2)])
     agent = make_team(env, previous_action=True, ent_coef=0.01, learn_step=40, **options)
     assert_sound(agent, lambda: collect_rollouts_recurrent(agent, env))
+
+
+def replays() -> list[tuple[Any, str]]:
+    """What learns from a replay, with the spaces that it takes."""
+    found: list[tuple[Any, str]] = []
+    for name, (space, options) in ACTIONS.items():
+        if isinstance(space, Box | Discrete):
+            found.append((SAC if isinstance(space, Box) else DQN, name))
+        if not {"use_sde", "state_dependent_std"} & options.keys():
+            found.append((TD3, name))
+            # In teams others' actions may be chosen by the environment, as great as they get.
+            found += [(MATD3, name)] if name not in ("float32's greatest", "float64's") else []
+    return found
+
+
+@pytest.mark.parametrize(("kind", "name"), replays())
+def test_what_learns_from_a_replay_acts_within_the_space(
+    kind: Any, name: str, tmp_path: Path
+) -> None:
+    space, options = ACTIONS[name]
+    shapes = {"encoder_config": {"hidden_state_size": 4, "hidden_size": [4], "max_seq_len": 4}}
+    learning = {"memory_size": 100, "batch_size": 12, "learn_step": 12, "learning_starts": 8}
+    env: Any  # checks that each action is in the space
+    if kind is MATD3:
+        env = SyncMultiAgentVectorEnv([lambda i=i: AnyTeam(SEEN, space, i) for i in range(3)])
+        spaces = env.observation_spaces, env.action_spaces, env.possible_agents
+    else:
+        env, spaces = any_vector(SEEN, space), (SEEN, space)
+    agent = kind(*spaces, shapes, seed=0, previous_action=True, **learning, **options)
+    for _ in range(2):
+        collect_rollouts_recurrent(agent, env, 8)
+        learned = agent.learn()
+        for one in learned.values() if kind is MATD3 else [learned]:
+            assert one.updates > 0
+            assert all(math.isfinite(x) for x in one.values.values())
+    agent.save_checkpoint(tmp_path / "agent.pt")
+    loaded = kind.load(tmp_path / "agent.pt")
+    for deterministic in (True, False):
+        ours, theirs = (behaviour(x, deterministic=deterministic) for x in (agent, loaded))
+        assert_same(ours, theirs)
+    collect_rollouts_recurrent(loaded, env, 8)
 
 
 @pytest.mark.parametrize("space", [Discrete(4, dtype=np.int32), MultiDiscrete([2, 3], np.int8)])
