@@ -75,7 +75,11 @@ OF_REPLAYS: dict[str, dict[str, Any]] = {
     "memory": {"memory_size": np.int64(50), "batch_size": np.uint8(5), "n_step": Number.FOUR},
     "sampling": {"sampling": np.str_("priority"), "priority_mix": np.float32(0.5)},
     "sampling enum": {"sampling": Text.EPISODES, "stored_state": Text.ZERO},
-    "step sizes": {"lr_encoder": np.float32(1e-3), "tau": np.float16(0.5), "gamma": np.float64(0.9)},
+    "step sizes": {
+        "lr_encoder": np.float32(1e-3),
+        "tau": np.float16(0.5),
+        "gamma": np.float64(0.9),
+    },
     "None": {"max_grad_norm": np.float32(0.5), "learning_starts": np.int64(0)},
 }
 OF_EACH: dict[Any, dict[str, dict[str, Any]]] = {

@@ -1,5 +1,6 @@
 """Grouped IPPO on real PettingZoo environments, by small budgets: does everything fit together?"""
 
+import functools
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +11,16 @@ import pytest
 import torch
 from pettingzoo.utils import BaseWrapper
 from support.agents import assert_same_weights, make_team, team_weights
+from support.off_policy import make as make_off_policy
+from support.recollected import acting_noted, assert_replays
 
-from recurrent_rl import IPPO, AsyncMultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl import (
+    IPPO,
+    MADDPG,
+    MATD3,
+    AsyncMultiAgentVectorEnv,
+    SyncMultiAgentVectorEnv,
+)
 from recurrent_rl import collect_rollouts_recurrent as collect
 from recurrent_rl.algorithms.unroll import replay
 
@@ -237,3 +246,86 @@ def test_masked_games_in_a_vector_are_tested_by_their_rules() -> None:
     make = refereed(zoo("aec", "classic/connect_four-v3", "pygame"))
     env = SyncMultiAgentVectorEnv([make] * 4)
     make_team(env).test(env, loop=2, deterministic=False)
+
+
+# --- learning from a replay ---------------------------------------------------------------------
+
+PARTICLES = {"learn_step": 60, "learning_starts": 30}
+CONTINUOUS = functools.partial(mpe, continuous_actions=True)
+REPLAYED: dict[str, tuple[Callable[[], MakeEnv], Any, dict[str, Any]]] = {
+    "tag": (lambda: mpe("simple_tag_v3"), MATD3, {"agent_id_input": True, **PARTICLES}),
+    "adversary": (
+        lambda: CONTINUOUS("simple_adversary_v3"),
+        MADDPG,
+        {"normalize_obs": True, "previous_reward": True, "cell": "gru", **PARTICLES},
+    ),
+    "world": (lambda: mpe("simple_world_comm_v3"), MATD3, {"recurrent": False, **PARTICLES}),
+    "turns": (
+        lambda: mpe("simple_spread_v3", "env"),
+        MATD3,
+        {
+            "team_reward": "mean",
+            "groups": {"x": ["agent_0", "agent_2"], "y": ["agent_1"]},
+            **PARTICLES,
+        },
+    ),
+    "tictactoe": (
+        lambda: refereed(zoo("aec", "classic/tictactoe-v3", "pygame")),
+        MATD3,
+        {"sampling": "priority", "previous_action": True, **PARTICLES},
+    ),
+    "connect four": (
+        lambda: refereed(zoo("aec", "classic/connect_four-v3", "pygame")),
+        MADDPG,
+        {"n_step": 2, "sampling": "episodes", **PARTICLES},
+    ),
+    "knights": (
+        lambda: zoo(
+            "parallel",
+            "butterfly/knights_archers_zombies-v11",
+            "pygame",
+            spawn_delay=2,
+            max_zombies=40,
+            max_cycles=300,
+        ),
+        MADDPG,
+        {"learn_step": 250, "learning_starts": 400, "memory_size": 800},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_learning_from_a_replay(name: str, tmp_path: Path) -> None:
+    """Everything that users do, once; what is forbidden is never done."""
+    make_env, kind, options = REPLAYED[name]
+    make = make_env()
+    with SyncMultiAgentVectorEnv([make] * 2) as env:
+        agent = make_off_policy(kind, env, **{"memory_size": 500, "batch_size": 32, **options})
+        with acting_noted() as acted:
+            collect(agent, env)
+        if not options.get("normalize_obs"):  # whose statistics have moved
+            assert assert_replays(agent, acted, rtol=2e-4, atol=2e-4) > 50
+        for _ in range(2):
+            agent.learn()
+            stats = collect(agent, env)
+            assert set(stats.agent_returns) == set(agent.agent_ids)
+        for diagnostics in agent.learn().values():
+            assert diagnostics.updates > 0
+            assert all(np.isfinite(x) for x in diagnostics.values.values())
+        for part in agent.memory.parts.values():
+            assert part.active.any()
+            assert (part.terminated | part.truncated).any()
+            if part.action_mask is not None:
+                chosen = part.action_mask.gather(-1, part.action[..., None]).squeeze(-1)
+                here = (agent.memory.written % agent.memory.places).repeat(part.size)
+                decided = part.active.clone()
+                decided[torch.from_numpy(here), torch.arange(part.rows)] = False  # not yet
+                assert chosen[decided].all()
+                assert not part.action_mask[decided].all()
+        agent.save_checkpoint(tmp_path / "agent.pt", save_replay=True)
+        loaded = kind.load(tmp_path / "agent.pt")
+        collect(loaded, env)
+        assert all(each.updates > 0 for each in loaded.learn().values())
+    scores = [one.test(make(), max_steps=30, loop=1, seed=1) for one in (agent, agent.clone())]
+    assert np.isfinite(scores[0])
+    assert scores[1] == pytest.approx(scores[0], rel=1e-5)
