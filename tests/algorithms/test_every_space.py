@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
-from gymnasium.vector import AutoresetMode
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.any_envs import AnyTeam, any_vector
+from support.any_envs import AnyEnv, AnyTeam, any_vector
 from support.contract import behaviour
 from support.evolving import assert_same
+from support.multi_envs import OneAgent
 from support.recollected import acting_noted, assert_replays
 from support.spaces_of import observation_spaces
 
@@ -336,3 +337,62 @@ def test_what_is_replayed_was_collected_for_any_space(
     observation: gym.Space[Any], agent: tuple[type[OffPolicyAgent], str], core: str, seed: int
 ) -> None:
     try_replay(agent[0], observation, agent[1], core, seed)
+
+
+class Split(gym.Wrapper[Any, Any, Any, Any]):
+    """Shows a vector of five numbers in a Dict of two, perhaps with the mask beside them."""
+
+    def __init__(self, env: gym.Env[Any, Any], masked: bool) -> None:
+        super().__init__(env)
+        self.masked = masked
+        parts: dict[str, gym.Space[Any]] = {"a": Box(-5, 5, (2,)), "b": Box(-5, 5, (3,))}
+        if masked:
+            parts["action_mask"] = MultiBinary(sum(choices(env.action_space)))
+        self.observation_space = Dict(parts)
+
+    def _shown(self, observation: Any, info: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        given = {"a": observation[:2], "b": observation[2:]}
+        if self.masked:
+            given["action_mask"] = info.pop("action_mask").astype(np.int8)
+        return given, info
+
+    def reset(self, **options: Any) -> Any:
+        return self._shown(*self.env.reset(**options))
+
+    def step(self, action: Any) -> Any:
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        observation, info = self._shown(observation, info)
+        return observation, reward, terminated, truncated, info
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("kind", OFF_POLICY)
+def test_the_same_in_other_words_is_learned_from_in_the_same_way(
+    kind: type[OffPolicyAgent], masked: bool
+) -> None:
+    """Bit for bit: numbers in a Dict or in one vector, masks among them or in infos."""
+    of_kind: dict[Any, Any] = {DQN: Discrete(3), SAC: Discrete(4), TD3: MultiDiscrete([2, 3])}
+    space = of_kind.get(kind, Discrete(3, start=1))
+    learned = []
+    for split in (False, True):
+        found = [AnyEnv(Box(-5, 5, (5,)), space, i, masked) for i in range(3)]
+        envs: list[Any] = [Split(env, masked) if split else env for env in found]
+        build: Any = kind
+        options = {"learning_starts": 15, "batch_size": 16, "learn_step": 15, "memory_size": 100}
+        options |= {"max_seq_len": 6, "seed": 0, "normalize_obs": True, "n_step": 2}
+        env: Any
+        if kind in (MADDPG, MATD3):
+            env = SyncMultiAgentVectorEnv([lambda e=e: OneAgent(e) for e in envs])
+            agent = build(env.observation_spaces, env.action_spaces, **options)
+        else:
+            env = SyncVectorEnv([lambda e=e: e for e in envs], autoreset_mode="SameStep")
+            agent = build(env.single_observation_space, env.single_action_space, **options)
+        for _ in range(4):
+            collect_rollouts_recurrent(agent, env, 8)
+            diagnostics = agent.learn()
+        learned.append(
+            [[list(g.policy.parameters()) for g in agent.groups], agent.learner.to_data()]
+        )
+        one = diagnostics[next(iter(diagnostics))] if isinstance(diagnostics, dict) else diagnostics
+        assert one.updates > 0
+    assert_same(*learned)
