@@ -12,7 +12,8 @@ import numpy as np
 import torch
 
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
-from recurrent_rl.buffers.ring import Part, ReplayLayout
+from recurrent_rl.buffers.ring import ReplayLayout
+from recurrent_rl.buffers.ring_part import Part
 from recurrent_rl.buffers.steps import StepShapes
 from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
 from recurrent_rl.spaces.actions import action_codec

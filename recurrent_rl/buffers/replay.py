@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurrent_rl.buffers.ring import EPISODE, FLAGS, REST, Part, Ring
+from recurrent_rl.buffers.ring import EPISODE, REST, Ring
 from recurrent_rl.buffers.ring_data import fill_ring, ring_data
+from recurrent_rl.buffers.ring_part import FLAGS, Part
 from recurrent_rl.spaces.array import Array
 
 

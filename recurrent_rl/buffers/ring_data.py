@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from recurrent_rl.buffers.priorities import SumTree
-from recurrent_rl.buffers.ring import Part, ReplayLayout, Ring
+from recurrent_rl.buffers.ring import ReplayLayout, Ring
+from recurrent_rl.buffers.ring_part import Part
 from recurrent_rl.buffers.steps import StepShapes
 
 _NUMBERS = ("envs", "counter", "gap", "greatest", "exponent", "shows_next")

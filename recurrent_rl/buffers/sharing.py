@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
-from recurrent_rl.buffers.ring import Part
+from recurrent_rl.buffers.ring_part import Part
 from recurrent_rl.buffers.steps import StepShapes
 from recurrent_rl.spaces.array import Array
 

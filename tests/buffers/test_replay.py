@@ -29,7 +29,8 @@ from support.replays import (
 from recurrent_rl import DQN, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import GroupWindows, SequenceReplayBuffer, Windows
-from recurrent_rl.buffers.ring import FLAGS, REST, ReplayLayout
+from recurrent_rl.buffers.ring import REST, ReplayLayout
+from recurrent_rl.buffers.ring_part import FLAGS
 from recurrent_rl.recurrent.state import HiddenState
 
 
