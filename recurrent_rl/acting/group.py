@@ -135,14 +135,19 @@ class AgentGroup:
         """Return an untrained policy for this group's spaces; its weights are drawn here."""
         with torch.random.fork_rng(devices=[]):  # leave the caller's global random state alone
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=generator)))
-            policy = self.kind(
-                self.observation_space,
-                self.action_space,
-                net_config,
-                self.config,
-                self.size * self.identify,
-                CustomNetworks(*(_copied(network) for network in self.custom_networks)),
-            )
+            try:
+                policy = self.kind(
+                    self.observation_space,
+                    self.action_space,
+                    net_config,
+                    self.config,
+                    self.size * self.identify,
+                    CustomNetworks(*(_copied(network) for network in self.custom_networks)),
+                )
+            except (TypeError, ValueError) as error:
+                if self.agents:
+                    error.add_note(f"in the policy of {', '.join(map(repr, self.agents))}")
+                raise
         return policy.to(self.device)
 
     def next_seed(self) -> int | None:

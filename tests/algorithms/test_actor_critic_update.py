@@ -20,6 +20,7 @@ from torch import Tensor
 from recurrent_rl import (
     DDPG,
     DQN,
+    IPPO,
     MADDPG,
     MATD3,
     SAC,
@@ -524,6 +525,15 @@ def test_spaces_that_sac_does_not_take(actions: str) -> None:
 def test_spaces_that_nothing_takes(kind: Any, taken: str, space: Any) -> None:
     with pytest.raises(TypeError, match=f"^action_space: expected {taken}"):
         kind(SEEN, space)
+
+
+@pytest.mark.parametrize("kind", [IPPO, MATD3])
+def test_whose_space_it_is_that_nothing_takes(kind: Any) -> None:
+    agents = ["a_0", "b_0", "b_1"]
+    seen = {agent: gym.spaces.Text(3) if agent[0] == "b" else SEEN for agent in agents}
+    with pytest.raises(TypeError, match=r"^observation_space: expected Box") as error:
+        kind(seen, dict.fromkeys(agents, ACTIONS["choice"]))
+    assert error.value.__notes__ == ["in the policy of 'b_0', 'b_1'"]
 
 
 @pytest.mark.parametrize("option", ["use_sde", "state_dependent_std"])
