@@ -68,7 +68,7 @@ class Finals:
             recorder.write_final(rows, observation, mask)
         for recorder in self.recorders:
             recorder.store_state(recorder.player.state)
-            recorder.wait(which)
+            memory.parts[recorder.group].wait(which)
         self._waiting.clear()
         memory.advance(which, time=False)
 
@@ -172,12 +172,6 @@ class OffPolicyRecorder(Recorder):
     def _note_gap(self, idle: Array) -> None:
         """Note how long rows have waited for their next decision, or the end."""
         self.memory.gap = max(self.memory.gap, int(idle.max(initial=1)))
-
-    def wait(self, which: Array) -> None:
-        """Note that a place has come in between for environments, int [n]."""
-        part = self.memory.parts[self.group]
-        rows = part.rows_of(which)
-        part.idle[rows] += part.idle[rows] > 0
 
     def store_state(self, state: HiddenState) -> None:
         """Keep the state before the present places where it is to be kept."""

@@ -461,8 +461,7 @@ def write_step(
         memory.write_blank(which)
         for part in parts.values():
             part.write_last(memory)
-            rows = part.part.rows_of(which)
-            part.part.idle[rows] += part.part.idle[rows] > 0
+            part.part.wait(which)
         memory.advance(which, time=False)
     for name, part in parts.items():
         part.write_next(memory, name)

@@ -69,6 +69,11 @@ class Part:
         found = {name: x for name, x in vars(self).items() if isinstance(x, Tensor)}
         return found | {f"hidden{i}": x for i, x in enumerate(self.hidden)}
 
+    def wait(self, env: Array) -> None:
+        """Note that environments, int [n], have a place more without a decision."""
+        rows = self.rows_of(env)
+        self.idle[rows] += self.idle[rows] > 0
+
     def rows_of(self, env: Array) -> Array:
         """Return the rows of environments, int [n * A]."""
         if self.size == 1:
