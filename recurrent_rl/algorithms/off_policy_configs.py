@@ -316,6 +316,8 @@ class OffPolicyOptions(PolicyOptions, SequenceOptions, total=False):
     priority_weight: float
     priority_mix: float
     stored_state: Literal["stored", "zero"]
+    lr_schedule: Literal["constant", "linear"]
+    total_steps: int | None
     lr_encoder: float | None
     adam_eps: float
     max_grad_norm: float | None
