@@ -239,6 +239,7 @@ TUNED = {
                 "lr_actor": 3e-4,
                 "lr_alpha": 3e-4,
                 "lr_critic": 3e-3,
+                "lr_schedule": "linear",
                 "gamma": 0.98,
                 "tau": 0.01,
                 "previous_action": True,
