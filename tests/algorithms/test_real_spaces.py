@@ -3,13 +3,14 @@
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 
 from benchmarks.learning import against_chance, build, score, vector
 from recurrent_rl import IPPO, PPO, collect_rollouts_recurrent, load_tuned
 from recurrent_rl.algorithms.unroll import replay
-from recurrent_rl.tuned import TUNED
+from recurrent_rl.tuned import ON_POLICY, TUNED
 
 NEEDS = {
     "MiniGrid-MemoryS7-v0": "minigrid",
@@ -26,12 +27,12 @@ def needed(env_id: str) -> None:
             pytest.importorskip(package)
 
 
-@pytest.mark.parametrize("env_id", TUNED)
-def test_tuned_settings_fit_their_environments(env_id: str) -> None:
+@pytest.mark.parametrize(("env_id", "algo"), [each for each in TUNED if each[1] in ON_POLICY])
+def test_tuned_settings_fit_their_environments(env_id: str, algo: str) -> None:
     """Ratio one before the first update, finite losses behind it."""
     needed(env_id)
     env = vector(env_id, 2)
-    agent = build(load_tuned(env_id), env, seed=0)
+    agent = build(load_tuned(env_id, algo), env, seed=0)
     stats = collect_rollouts_recurrent(agent, env, n_steps=40)
     assert stats.steps == 80
     for trainer in agent.trainers.values():
@@ -42,6 +43,22 @@ def test_tuned_settings_fit_their_environments(env_id: str) -> None:
         for ours, theirs in ((log_prob, buffer.log_prob), (value, buffer.value)):
             torch.testing.assert_close(ours[active], theirs[active], rtol=1e-4, atol=1e-4)
         assert trainer.learn().updates > 0
+    env.close()
+
+
+@pytest.mark.parametrize(("env_id", "algo"), [each for each in TUNED if each[1] not in ON_POLICY])
+def test_settings_tuned_for_a_replay_fit_their_environments(env_id: str, algo: str) -> None:
+    """Updates of finite losses, of a batch that is smaller than the tuned one."""
+    needed(env_id)
+    continuous = algo in ("MADDPG", "MATD3")
+    env = vector(env_id, 2, continuous=continuous)
+    agent = build(load_tuned(env_id, algo), env, seed=0)
+    agent.reconfigure(learning_starts=60, batch_size=60, learn_step=40)
+    collect_rollouts_recurrent(agent, env, n_steps=50)
+    learned = agent.learn()
+    for diagnostics in learned.values() if isinstance(learned, dict) else [learned]:
+        assert diagnostics.updates > 0
+        assert np.isfinite(list(diagnostics.to_dict().values())).all()
     env.close()
 
 

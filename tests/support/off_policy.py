@@ -12,7 +12,7 @@ from recurrent_rl.algorithms.dqn_update import DQNLearner
 from recurrent_rl.algorithms.learner import Learner, replayed
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
-from recurrent_rl.algorithms.replayed import Replayed
+from recurrent_rl.algorithms.replayed import Replayed, joint
 from recurrent_rl.buffers.replay import Windows
 
 LEARNING: dict[str, Any] = {
@@ -64,12 +64,13 @@ def said(learner: Learner, windows: Windows) -> dict[str, Tensor]:
     found = {}
     for which, critic in (("critic", learner.critic), ("target", learner.target.module)):
         blocks = [
-            learner._block(name, x, x.features(critic.trunk(name)), _all(learner, x, name))
+            learner._block(x, x.features(critic.trunk(name)), _all(learner, x, name))
             for name, x in replays.items()
         ]
         for i, name in enumerate(replays):
-            joint = learner._join(blocks, blocks, i, len(windows))
-            for j, value in enumerate(critic.values(name, joint)):
+            alone = learner.critic.alone
+            read = blocks[0] if alone else joint(blocks, blocks, i, len(windows))
+            for j, value in enumerate(critic.values(name, read)):
                 found[f"{which} {name} {j}"] = value
     for name, replay in replays.items():
         policy = learner.policies[name]
