@@ -336,4 +336,5 @@ def test_custom_training_loop(capsys: pytest.CaptureFixture[str]) -> None:
     assert memory.counter == total_steps == 720
     # Episodes have 25 steps, of which each individual has played two in each environment.
     assert [len(agent.scores) for agent in pop] == [8, 8, 8]
-    assert all(agent.learner.updates == 12 for agent in pop)
+    # The very first individual waits for a batch, and whoever descends from it has that behind it.
+    assert {agent.learner.updates for agent in pop} <= {10, 12}
