@@ -224,6 +224,12 @@ class DeterministicActor(OffPolicyActor):
                         f"{name}: expected False, as this actor chooses one action and explores "
                         f"by noise around it, got True; set expl_noise, or use SAC or PPO"
                     )
+            if config.action_std_init != PolicyConfig.action_std_init:
+                raise ValueError(
+                    f"action_std_init: expected the default {PolicyConfig.action_std_init:g}, as "
+                    f"this actor chooses one action and explores by noise around it, got "
+                    f"{config.action_std_init:g}; set expl_noise instead"
+                )
             return NoisyBox(self.actions)
         return make_distribution(self.actions, config, latents)
 

@@ -105,3 +105,9 @@ def test_step_sizes_decay_to_the_end_of_the_schedule(name: str) -> None:
 def test_schedule_needs_a_horizon() -> None:
     with pytest.raises(ValueError, match=r"DQNConfig.total_steps: expected the training's length"):
         CASES["dqn"].agent(lr_schedule="linear")
+
+
+@pytest.mark.parametrize("name", ["ddpg", "td3"])
+def test_deviation_that_noise_would_hide_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"^action_std_init: expected the default 1, .*expl_noise"):
+        CASES[name].agent(action_std_init=0.5)
