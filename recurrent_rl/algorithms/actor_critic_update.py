@@ -192,9 +192,7 @@ class ActorCriticLearner(Learner):
         order = self._learn_critic(batch, features, targets, records)
         if acts:
             seen = {name: each.detach() for name, each in features.items()}
-            for name, known in batch.known.items():
-                if len(known.place):
-                    self._learn_actor(name, batch, seen, acting, records[name])
+            self._learn_actors(batch, seen, acting, records)
             for _, target in self.targets():
                 target.move(self.config.tau)
         self.updates += 1  # only now: an update that fails is none
@@ -254,17 +252,16 @@ class ActorCriticLearner(Learner):
         """Return what the decisions' values are to become, [M] by group."""
 
     @abstractmethod
-    def _learn_actor(
-        self, name: str, batch: Batch, features: ByGroup, acting: ByGroup, record: Record
+    def _learn_actors(
+        self, batch: Batch, features: ByGroup, acting: ByGroup, records: dict[str, Record]
     ) -> None:
-        """Take a step with one group's actor.
+        """Take a step with the actor of each group of which decisions are known.
 
         Args:
-            name: of the group.
             batch: of all groups.
             features: the critic's, [L, R, H] by group.
             acting: from ``_actor_features``.
-            record: to note things in.
+            records: by group, to note things in.
 
         """
 

@@ -87,32 +87,53 @@ class DPGLearner(ActorCriticLearner):
         distribution = self.policies[name].distribution
         return distribution.noise(tuple(params.shape[:2]), self.generator).to(self.device)
 
-    def _learn_actor(
-        self, name: str, batch: Batch, features: ByGroup, acting: ByGroup, record: Record
+    def _learn_actors(
+        self, batch: Batch, features: ByGroup, acting: ByGroup, records: dict[str, Record]
     ) -> None:
-        policy, replay, known = self.policies[name], batch.replays[name], batch.known[name]
-        seen = features[name]
+        # All of them before the first one learns, so that the order of groups does not matter.
+        proposed = {
+            name: self._proposed(name, replay, features[name])
+            for name, replay in batch.replays.items()
+        }
+        for i, (name, known) in enumerate(batch.known.items()):
+            if not len(known.place):
+                continue
+            (action, params), config = proposed[name], self.configs[name]
+            leaf = action.detach().requires_grad_()
+            others = self._taken_blocks(batch, features)
+            if config.others == "present":
+                others = [
+                    self._block(batch.replays[each], features[each], chosen.detach())
+                    for each, (chosen, _) in proposed.items()
+                ]
+            own = [self._block(batch.replays[name], features[name], leaf)] * len(others)
+            with self.critic.judging():
+                joined = known.pick(self._join(batch, own, others, i))
+                value = self.critic.values(name, joined, 1)[0].mean()
+            (slope,) = torch.autograd.grad(value, leaf)
+            surrogate = -(slope * action).sum()
+            if config.action_reg > 0:
+                given = known.pick(params)
+                surrogate = surrogate + config.action_reg * given[allowed(given)].square().mean()
+            norm = self._of_actors[name].step(surrogate)
+            records[name] |= {"actor_loss": -value.detach(), "actor_grad_norm": norm}
+
+    def _proposed(self, name: str, replay: Replayed, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a group's actor would do, [L, R, F], and what its head gives for it.
+
+        Args:
+            name: of the group.
+            replay: the group's.
+            features: the critic's, [L, R, H].
+
+        """
+        policy = self.policies[name]
         if not policy.shares_trunk:
-            seen = replay.features(policy.actor_trunk, 0, replay.length)
-        params = self._params(replay, policy.action_head, seen)
+            features = replay.features(policy.actor_trunk, 0, replay.length)
+        params = self._params(replay, policy.action_head, features)
         is_box = isinstance(policy.distribution, NoisyBox)
         noise = None if is_box else self._noise(name, params)
-        action = self.critic.actions[name].proposed(params, noise)
-        leaf = action.detach().requires_grad_()
-        blocks = self._taken_blocks(batch, features)
-        group = list(batch.replays).index(name)
-        own = list(blocks)
-        own[group] = self._block(replay, features[name], leaf)
-        joined = known.pick(self._join(batch, own, blocks, group))
-        with self.critic.judging():
-            value = self.critic.values(name, joined, 1)[0].mean()
-        (slope,) = torch.autograd.grad(value, leaf)
-        surrogate = -(slope * action).sum()
-        if (weight := self.configs[name].action_reg) > 0:
-            given = known.pick(params)
-            surrogate = surrogate + weight * given[allowed(given)].square().mean()
-        norm = self._of_actors[name].step(surrogate)
-        record |= {"actor_loss": -value.detach(), "actor_grad_norm": norm}
+        return self.critic.actions[name].proposed(params, noise), params
 
 
 def _actor_of(policy: OffPolicyActor) -> nn.ModuleList:

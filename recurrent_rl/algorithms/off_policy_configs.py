@@ -251,6 +251,9 @@ class DDPGConfig(ActorCriticConfig):
         action_reg: weight, in the actor's loss, of the mean square of what its head gives: actions
             before they are squashed, or log-probabilities. It keeps them from where squashing has
             no slope; Lowe et al.'s own code has 1e-3.
+        others: what an actor's action is judged beside, of a team: the others' "replayed" actions
+            (Lowe et al. 2017), or those that their "present" policies would take (Peng et al. 2021,
+            "FACMAC").
 
     """
 
@@ -265,6 +268,7 @@ class DDPGConfig(ActorCriticConfig):
     policy_noise: Annotated[float, NON_NEGATIVE] = 0.0
     noise_clip: Annotated[float, NON_NEGATIVE] = 0.5
     action_reg: Annotated[float, NON_NEGATIVE] = 0.0
+    others: Literal["replayed", "present"] = "replayed"
 
     MUTABLE: ClassVar[tuple[str, ...]] = (*ActorCriticConfig.MUTABLE, "expl_noise")
     CHANGEABLE: ClassVar[tuple[str, ...]] = (
@@ -276,6 +280,7 @@ class DDPGConfig(ActorCriticConfig):
         "policy_noise",
         "noise_clip",
         "action_reg",
+        "others",
     )
 
 
@@ -368,6 +373,7 @@ class DDPGOptions(ActorCriticOptions, total=False):
     policy_noise: float
     noise_clip: float
     action_reg: float
+    others: Literal["replayed", "present"]
 
 
 class TD3Options(DDPGOptions, total=False):

@@ -123,11 +123,11 @@ class SACLearner(ActorCriticLearner):
             value = least - self.alpha * log_prob
         return {self.name: known.reward + known.discount * value}
 
-    def _learn_actor(
-        self, name: str, batch: Batch, features: ByGroup, acting: ByGroup, record: Record
+    def _learn_actors(
+        self, batch: Batch, features: ByGroup, acting: ByGroup, records: dict[str, Record]
     ) -> None:
-        replay, known = batch.replays[name], batch.known[name]
-        seen = features[name]
+        name = self.name
+        replay, known, seen = batch.replays[name], batch.known[name], features[name]
         if not self._policy.shares_trunk:
             seen = self._features(replay, acting, 0, replay.length)
         params = known.pick(self._params(replay, self._policy.action_head, seen))
@@ -135,8 +135,8 @@ class SACLearner(ActorCriticLearner):
         loss_of = self._loss_of_choices if self.critic.of_choices else self._loss_of_samples
         surrogate, loss, entropy = loss_of(params, judged)
         norm = self._of_actors[name].step(surrogate)
-        record |= {"actor_loss": loss, "actor_grad_norm": norm, "entropy": entropy.mean()}
-        record["temperature"] = self.alpha
+        record = {"actor_loss": loss, "actor_grad_norm": norm, "entropy": entropy.mean()}
+        records[name] |= {**record, "temperature": self.alpha}
         if self.configs[name].ent_coef is None:
             aim = self._target_entropy(params)
             self._of_alpha.step(self.log_alpha * (entropy - aim).mean())

@@ -7,6 +7,7 @@ Letters: P places from the first that is trained on, R rows, F width of an actio
 """
 
 import copy
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -373,25 +374,44 @@ class DPG(Team):
         return hard_and_soft(policy, params, noise)[0]
 
     def actor_loss(self, name: str, heads: Any) -> Tensor:
-        """Of one group, judged by the critic's heads after their step."""
-        policy, group = self.policies[name], self.groups[name]
-        acting = self.actor_features(name)
+        """Of one group, judged by the critic's heads after their step; without regularisation."""
         seen = {n: x.detach() for n, x in self.seen.items()}
-        noise = None
-        if not isinstance(policy.actions.space, gym.spaces.Box):
-            shape = self.windows.length, group.start.shape[1]
-            noise = policy.distribution.noise(shape, self.generator)
+        others = self.action if self.configs[name].others == "replayed" else self._present
         values = []
         for d in self.known[name]:
-            params = self.params(policy.action_head, name, acting, d.place, d.row)
-            if noise is None:
-                own = params.tanh() if policy.actions.squash else params
-            else:
-                hard, soft = hard_and_soft(policy, params, noise[d.place, d.row])
-                own = hard + soft - soft.detach()
-            view = self.view(name, d.place, d.row, own, seen, self.action)
+            own, _ = self._proposed(name, d.place, d.row)
+            view = self.view(name, d.place, d.row, own, seen, others)
             values.append(self.values(heads, name, view)[0])
         return -torch.stack(values).mean()
+
+    def regularised(self, name: str) -> Tensor:
+        """The mean square of what a group's head gives, where it is not a forbidden action's."""
+        proposed = [self._proposed(name, d.place, d.row)[1] for d in self.known[name]]
+        found = [x for params in proposed for x in params.flatten() if x > -1e8]
+        return sum(x**2 for x in found) / len(found)  # type: ignore[return-value]
+
+    @functools.cached_property
+    def _acting(self) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Each group's actor's features, and the noise by which it chooses."""
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for name, group in self.groups.items():
+            shape, policy = (self.windows.length, group.start.shape[1]), self.policies[name]
+            is_box = isinstance(policy.actions.space, gym.spaces.Box)
+            noise = None if is_box else policy.distribution.noise(shape, self.generator)
+            found[name] = self.actor_features(name), noise
+        return found
+
+    def _proposed(self, name: str, place: int, row: int) -> tuple[Tensor, Tensor]:
+        """What one row's actor would do, and what its head gives for it."""
+        policy, (acting, noise) = self.policies[name], self._acting[name]
+        params = self.params(policy.action_head, name, acting, place, row)
+        if noise is None:
+            return params.tanh() if policy.actions.squash else params, params
+        hard, soft = hard_and_soft(policy, params, noise[place, row])
+        return hard + soft - soft.detach(), params
+
+    def _present(self, name: str, place: int, row: int) -> Tensor:
+        return self._proposed(name, place, row)[0].detach()
 
 
 def hard_and_soft(policy: Any, params: Tensor, noise: Tensor | None) -> tuple[Tensor, Tensor]:
