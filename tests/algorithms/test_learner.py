@@ -1,6 +1,7 @@
 """Tests of `recurrent_rl.algorithms.learner`, and of when and upon what agents learn."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium as gym
@@ -18,7 +19,7 @@ from recurrent_rl import (
     SequenceReplayBuffer,
     collect_rollouts_recurrent,
 )
-from recurrent_rl.algorithms.learner import known_decisions, priorities
+from recurrent_rl.algorithms.learner import Learner, known_decisions, priorities
 from recurrent_rl.functional.targets import NStep
 
 NET = {"encoder_config": {"hidden_size": [6], "hidden_state_size": 4, "max_seq_len": 4}}
@@ -192,6 +193,57 @@ def test_nothing_to_train_is_an_error(kind: Any) -> None:
         agent.learn()
     agent.policy.requires_grad_(True)
     assert agent.learn().updates == 20
+
+
+def _transpose(agent: Any) -> None:
+    """Give a weight other strides, with the same values in the same memory."""
+    weight = next(p for p in agent.policy.parameters() if p.ndim == 2)
+    weight.data = weight.data.t().contiguous().t()
+
+
+CHANGES: dict[str, Callable[[Any], Any]] = {
+    "nothing": lambda agent: None,
+    "gradients dropped": lambda agent: agent.policy.zero_grad(set_to_none=True),
+    "moved": lambda agent: [setattr(p, "data", p.data.clone()) for p in agent.policy.parameters()],
+    "loaded": lambda agent: agent.policy.load_state_dict(
+        {name: x.clone() for name, x in agent.policy.state_dict().items()}, assign=True
+    ),
+    "transposed": _transpose,
+    "frozen": lambda agent: agent.policy.trunks[0].requires_grad_(False),
+}
+
+
+@pytest.mark.parametrize("kind", [DQN, TD3, SAC])
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_was_done_to_weights_is_noticed(kind: Any, change: str) -> None:
+    """A look at what has changed, and preparing anew whatever it finds, come to the same."""
+    ended = []
+    for looks in (True, False):
+        agent, env = agent_in(kind, learn_step=8, normalize_obs=True)
+        for i in range(4):
+            collect_rollouts_recurrent(agent, env, 8)
+            if i == 2:
+                CHANGES[change](agent)
+            if not looks:
+                agent.learner._joined = None
+            assert agent.learn().updates > 0
+        ended.append(everything(agent))
+    assert all(map(torch.equal, *ended))
+
+
+def test_nothing_is_prepared_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, env = agent_in(SAC)
+    prepared: list[Learner] = []
+
+    def prepare(self: Learner) -> bool:
+        prepared.append(self)
+        return Learner._prepare(self)
+
+    monkeypatch.setattr(type(agent.learner), "_prepare", prepare)
+    for _ in range(3):
+        collect_rollouts_recurrent(agent, env, 8)
+        agent.learn()
+    assert len(prepared) == 1
 
 
 def test_learning_in_inference_mode_is_refused() -> None:
