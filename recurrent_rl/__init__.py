@@ -50,6 +50,7 @@ from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.tuned import TunedSettings, load_tuned
 from recurrent_rl.wrappers.early_message import EarlyMessageWrapper
 from recurrent_rl.wrappers.mask_velocity import MaskVelocityWrapper
+from recurrent_rl.wrappers.tuple_to_parallel import TupleToParallelWrapper
 
 __version__ = "0.1.0"
 
@@ -97,6 +98,7 @@ __all__ = [
     "TD3Config",
     "TournamentSelection",
     "TunedSettings",
+    "TupleToParallelWrapper",
     "Windows",
     "collect_rollouts",
     "collect_rollouts_recurrent",

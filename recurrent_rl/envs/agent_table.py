@@ -61,7 +61,8 @@ def describe(env: Any) -> list[AgentSpaces]:
     if not isinstance(env, ParallelEnv | AECEnv):
         raise TypeError(
             f"env: expected a PettingZoo parallel or AEC environment, got {type(env).__name__}; "
-            f"for Gymnasium environments there are PPO and make_vect_envs"
+            f"for Gymnasium environments there are PPO and make_vect_envs, and those with several "
+            f"agents have Tuple spaces for observations and actions, with an entry for each agent"
         )
     agents = list(getattr(env, "possible_agents", ()))
     if not agents:

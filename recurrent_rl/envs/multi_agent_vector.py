@@ -41,6 +41,11 @@ from recurrent_rl.envs.worker_process import (
 from recurrent_rl.randomness import PrivateGenerators, seed_this_process
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import Range, checked
+from recurrent_rl.wrappers.tuple_to_parallel import (
+    TupleToParallelWrapper,
+    has_agent_tuples,
+    make_tuple_env,
+)
 
 MakeEnv = Callable[[], Any]
 Seeds = int | Sequence[int | None] | None
@@ -247,7 +252,8 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         """Build the environments.
 
         Args:
-            env_fns: E functions, each of which builds a PettingZoo environment.
+            env_fns: E functions, each of which builds a PettingZoo environment, or a Gymnasium
+                environment with Tuples of agents.
 
         Raises:
             TypeError: something else than an environment, or a space that is not supported.
@@ -311,7 +317,8 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         """Build one environment here, for its spaces, and all of them in the workers.
 
         Args:
-            env_fns: E functions, each of which builds a PettingZoo environment.
+            env_fns: E functions, each of which builds a PettingZoo environment, or a Gymnasium
+                environment with Tuples of agents.
             num_workers: processes, in [1, E]; None takes one for each CPU core.
             context: how to start them: "fork", "spawn" or "forkserver"; None takes Python's
                 default. "spawn" needs the guard ``if __name__ == "__main__":`` in scripts.
@@ -555,7 +562,7 @@ def _work(
     rows: list[EnvRows] = []
     for e, make in zip(part, makers, strict=True):
         note(e)
-        env = make()
+        env = _built(make)
         parent.exit_stack.callback(env.close)
         check_alike(agents, env, e)
         rows.append(environment_rows(env, table, e))
@@ -626,10 +633,16 @@ class _Allocator:
 
 def _build_env(make: MakeEnv, index: int) -> Any:
     try:
-        return make()
+        return _built(make)
     except Exception as error:
         error.add_note(f"in building of environment {index}")
         raise
+
+
+def _built(make: MakeEnv) -> Any:
+    """Return an environment, those of Gymnasium with Tuples of agents as PettingZoo's."""
+    env = make()
+    return TupleToParallelWrapper(env) if has_agent_tuples(env) else env
 
 
 def _check_makers(env_fns: Iterable[MakeEnv]) -> list[MakeEnv]:
@@ -662,7 +675,7 @@ def _short(value: Any) -> str:
 
 
 def make_multi_agent_vect_envs(
-    env: MakeEnv | Callable[..., Any],
+    env: MakeEnv | Callable[..., Any] | str,
     num_envs: int = 1,
     *,
     should_async_vector: bool = True,
@@ -672,7 +685,10 @@ def make_multi_agent_vect_envs(
     timeout: float | None = None,
     **env_kwargs: Any,
 ) -> MultiAgentVectorEnv:
-    """Build a vector of PettingZoo environments from a function that builds one.
+    """Build a vector of environments with several agents, from a function that builds one.
+
+    Environments are PettingZoo's, or Gymnasium's with ``Tuple`` spaces for observations and
+    actions, whose entries belong to agent_0, agent_1 and so on; see ``TupleToParallelWrapper``.
 
     >>> from mpe2 import simple_spread_v3
     >>> env = make_multi_agent_vect_envs(
@@ -683,7 +699,9 @@ def make_multi_agent_vect_envs(
     (2, 18)
 
     Args:
-        env: such as ``simple_spread_v3.parallel_env``; parallel or AEC.
+        env: such as ``simple_spread_v3.parallel_env``; parallel, AEC, or Gymnasium's with Tuples.
+            The id of one of the latter may be given, such as "Foraging-8x8-2p-2f-v3" or
+            "rware-tiny-2ag-v2"; see ``make_tuple_env``, also for their time limits.
         num_envs: E >= 1.
         should_async_vector: in worker processes; False runs all in this one, which is faster for
             cheap environments.
@@ -691,13 +709,16 @@ def make_multi_agent_vect_envs(
         context: likewise.
         use_main_process: likewise.
         timeout: likewise; in workers only.
-        env_kwargs: given to ``env`` each time.
+        env_kwargs: given to ``env`` each time; with an id, to ``gymnasium.make``.
 
     Returns:
         the vector; the caller closes it.
 
     Raises:
-        TypeError: ``env`` is no function that builds one.
+        TypeError: ``env`` is no function that builds one, or the id of an environment without
+            Tuples of agents.
+        ImportError: the package that has the id is not installed.
+        gymnasium.error.Error: nobody has registered the id.
         ValueError: num_envs < 1, one object for several environments, or a limit to what nobody
             can interrupt.
 
@@ -709,10 +730,11 @@ def make_multi_agent_vect_envs(
             f"timeout: expected None with should_async_vector=False, as nothing can interrupt the "
             f"environments of this process, got {timeout!r}; leave one of them out"
         )
-    _check_maker("env", env)
+    make = functools.partial(make_tuple_env, env) if isinstance(env, str) else env
+    _check_maker("env", make)
 
     def build() -> Any:
-        return env(**env_kwargs)
+        return make(**env_kwargs)
 
     makers = [build] * num_envs
     if should_async_vector:

@@ -710,7 +710,7 @@ class TestBuilding:
         for given, hint in (
             (ScriptedParallel([SHORT]), r"ScriptedParallel .*; write lambda: MyEnv\(\)"),
             (simple_spread_v3, r"module .*; pass its function mpe2.simple_spread_v3.parallel_env"),
-            ("simple_spread_v3", r"str 'simple_spread_v3'; write lambda"),
+            (["simple_spread_v3"], r"list \['simple_spread_v3'\]; write lambda"),
         ):
             with pytest.raises(TypeError, match="^env: expected a function .* got " + hint):
                 make_multi_agent_vect_envs(given, 2)  # type: ignore[arg-type]
