@@ -9,6 +9,7 @@ from recurrent_rl.algorithms.dqn import DQN
 from recurrent_rl.algorithms.individual import Birth
 from recurrent_rl.algorithms.ippo import IPPO
 from recurrent_rl.algorithms.maddpg import MADDPG, MATD3
+from recurrent_rl.algorithms.mappo import MAPPO
 from recurrent_rl.algorithms.multi_agent_replay import MultiAgentReplayBuffer
 from recurrent_rl.algorithms.off_policy import OffPolicyDiagnostics
 from recurrent_rl.algorithms.off_policy_configs import DDPGConfig, DQNConfig, SACConfig, TD3Config
@@ -59,6 +60,7 @@ __all__ = [
     "DQN",
     "IPPO",
     "MADDPG",
+    "MAPPO",
     "MATD3",
     "PPO",
     "SAC",

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -12,18 +12,27 @@ from recurrent_rl.acting.player import Player, Turn
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 
 
+class Sight(NamedTuple):
+    """What a group's rows see at a step, on the policy's device.
+
+    Attributes:
+        observation: in stored form, [N, *shape].
+        mask: allowed actions, bool [N, mask_size], or None.
+        view: what a central critic reads, [N, *shape], or None.
+
+    """
+
+    observation: Tensor
+    mask: Tensor | None = None
+    view: Tensor | None = None
+
+
 class Recorder(ABC):
     """Keeps what an algorithm wants of one group's steps."""
 
     @abstractmethod
-    def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
-        """Keep what is seen at step t.
-
-        Returns:
-            observation: in stored form, [N, *shape], on the policy's device.
-            mask: allowed actions, bool [N, mask_size], on the policy's device, or None.
-
-        """
+    def see(self, t: int, seen: Observed) -> Sight:
+        """Keep what is seen at step t, and return it as policies read it."""
 
     @abstractmethod
     def acted(self, t: int, seen: Observed, turn: Turn) -> None:

@@ -194,9 +194,9 @@ class _Part:
 
     def act(self, t: int, steps: int) -> Array:
         """Choose the rows' actions at step t of T, in the environment's form."""
-        observation, mask = self.recorder.see(t, self.seen)
+        sight = self.recorder.see(t, self.seen)
         noise = self.player.explore(self.seen, steps - t)
-        turn = self.player.act(self.seen, observation, noise, mask)
+        turn = self.player.act(self.seen, sight.observation, noise, sight.mask, view=sight.view)
         self.recorder.acted(t, self.seen, turn)
         return self.player.policy.actions.to_env(turn.acted.action)
 

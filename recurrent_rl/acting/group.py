@@ -7,7 +7,7 @@ Letters: N rows, A agents in the group; of whole environments, row e * A + a is 
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import gymnasium as gym
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from recurrent_rl.acting.player import Player, as_tensor
 from recurrent_rl.envs.rows import Observed
-from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
+from recurrent_rl.networks.acting_policy import Central, CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
 from recurrent_rl.networks.parameter_limit import parameter_limit
 from recurrent_rl.networks.policy import ActorCritic
@@ -55,13 +55,14 @@ class AgentGroup:
     Attributes:
         observation_space: of one agent.
         action_space: likewise.
+        view_space: of what a central critic sees; None without one.
         kind: of policy.
         agents: names of the agents, [A]; () for the one, nameless agent of ``PPO``.
         size: A.
         config: what is built into the policy.
         net_config: network shapes.
         custom_networks: the user's own modules that the policy was built around copies of.
-        identify: the policy sees which of the agents it acts for.
+        identify: the policy sees which of the agents it acts for; "critic": only its critic does.
         policy: the network.
         generator: of actions, and of all else that is drawn for this group.
         reward_scale: multiplies the rewards that the policy sees.
@@ -81,9 +82,10 @@ class AgentGroup:
         device: torch.device | str = "cpu",
         seed: int | None = None,
         agents: Sequence[str] = (),
-        identify: bool = False,
+        identify: bool | Literal["critic"] = False,
         custom_networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
         kind: type[Policy] = ActorCritic,
+        view_space: gym.Space[Any] | None = None,
     ) -> None:
         """Build an untrained policy.
 
@@ -96,9 +98,11 @@ class AgentGroup:
             device: of the policy.
             seed: of weights, actions and shuffling; None takes fresh entropy.
             agents: their names.
-            identify: show the policy which of the agents it acts for, as a one-hot input.
+            identify: show the policy which of the agents it acts for, as a one-hot input; "critic"
+                shows it to the critic alone.
             custom_networks: modules of one's own in the encoders' places; they are copied.
             kind: of policy; fixed for good.
+            view_space: of what a central critic sees; None: the critic sees what the actor does.
 
         Raises:
             TypeError: a space of the wrong kind.
@@ -112,6 +116,7 @@ class AgentGroup:
             if not isinstance(space, gym.Space):
                 raise TypeError(f"{name}: expected a gymnasium space, got {shown(space)}")
         self.kind, self.config, self.net_config = kind, config, net_config
+        self.view_space = view_space
         self.observation_space, _ = without_mask(observation_space, action_space)
         self.action_space, self.custom_networks = action_space, custom_networks
         self.device, self.seed = checked_device(device), seed
@@ -141,14 +146,20 @@ class AgentGroup:
                     self.action_space,
                     net_config,
                     self.config,
-                    self.size * self.identify,
+                    self.size * bool(self.identify),
                     CustomNetworks(*(_copied(network) for network in self.custom_networks)),
+                    **self._central(),
                 )
             except (TypeError, ValueError) as error:
                 if self.agents:
                     error.add_note(f"in the policy of {', '.join(map(repr, self.agents))}")
                 raise
         return policy.to(self.device)
+
+    def _central(self) -> dict[str, Central]:
+        """Return what the critic alone is shown, for policies that have one on trajectories."""
+        central = Central(self.view_space, self.identify == "critic")
+        return {} if central == Central() else {"central": central}
 
     def next_seed(self) -> int | None:
         """Return a seed for environments, or None if the group was given none."""
@@ -327,6 +338,7 @@ class AgentGroup:
             "agents": list(self.agents),
             "identify": self.identify,
             "networks": [network is not None for network in self.custom_networks],
+            "view_space": None if self.view_space is None else space_to_dict(self.view_space),
             "policy": self.policy.state_dict(),
             "frozen": [n for n, p in self.policy.named_parameters() if not p.requires_grad],
             "generator": self.generator.get_state(),
@@ -349,6 +361,7 @@ class AgentGroup:
 
         """
         _check_networks(data["networks"], custom_networks)
+        view = data.get("view_space")  # older checkpoints do not know
         with parameter_limit(sum(x.numel() for x in data["policy"].values())):
             group = cls(
                 space_from_dict(data["observation_space"]),
@@ -361,6 +374,7 @@ class AgentGroup:
                 identify=data["identify"],
                 custom_networks=custom_networks,
                 kind=kind,
+                view_space=None if view is None else space_from_dict(view),
             )
         group.policy.load_state_dict(data["policy"])
         if (frozen := data.get("frozen")) is not None:  # older checkpoints do not know

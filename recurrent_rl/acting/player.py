@@ -151,6 +151,7 @@ class Player:
         noise: Tensor | None,
         mask: Tensor | None = None,
         *,
+        view: Tensor | None = None,
         judge: bool = False,
     ) -> Turn:
         """Choose the rows' actions and remember the step.
@@ -160,6 +161,8 @@ class Player:
             observation: the same in stored form, [N, *shape], on the policy's device.
             noise: [N, ...]; None takes the most likely actions.
             mask: allowed actions, bool [N, mask_size], on the policy's device, or None.
+            view: what a central critic reads, stored form, [N, *shape], on the policy's device;
+                None: it reads nothing, and its memory stays as it is.
             judge: somebody wants the value of what is chosen.
 
         """
@@ -175,7 +178,9 @@ class Player:
                 wide = rows.view(-1, *[1] * (given.ndim - 1))
                 given, rows = torch.where(wide, given, forced[1]), forced[0]
             forced = (rows, given)
-        acted = self.policy.act(observation, extra, before, noise, mask, forced, judge=judge)
+        acted = self.policy.act(
+            observation, extra, before, noise, mask, forced, view=view, judge=judge
+        )
         self.state = acted.state
         if seen.exists is not None:
             self.state = acted.state.where(torch.from_numpy(seen.exists).to(self.device), before)
@@ -198,11 +203,11 @@ class Player:
             new = torch.where(absent, self.reward + new, new)
         self.reward = new
 
-    def value(self, observation: Tensor, rows: Array | None = None) -> Tensor:
-        """V of observations given the present memory, which stays as it is; on the CPU.
+    def value(self, seen: Tensor, rows: Array | None = None) -> Tensor:
+        """V of what the critic reads, given the present memory, which stays as it is; on the CPU.
 
         Args:
-            observation: stored form, [n, *shape].
+            seen: observations, or a central critic's views, stored form, [n, *shape].
             rows: which rows these are of, [n]; None: all.
 
         """
@@ -213,7 +218,7 @@ class Player:
             state, reward = state[place], reward[place]
             identity = None if identity is None else identity[place]
         extra = self.policy.extra.joined(state, reward, identity)
-        return self.policy.value(observation.to(self.device), extra, state).cpu()
+        return self.policy.value(seen.to(self.device), extra, state).cpu()
 
 
 def as_tensor(policy: Policy, observation: Array) -> Tensor:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from recurrent_rl.networks.configs import NetConfig, PolicyConfig
+from recurrent_rl.networks.configs import NetConfig, PolicyConfig, ValuePolicyConfig
 from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config, shown
 
 
@@ -74,10 +74,10 @@ class AlgorithmConfig(SequenceConfig, PolicyConfig, ABC):
 
 
 @dataclass(frozen=True)
-class PPOConfig(AlgorithmConfig):
+class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
     """Everything about a PPO agent that is not a space or a network shape.
 
-    Attributes, beside those of ``AlgorithmConfig``:
+    Attributes, beside those of ``AlgorithmConfig`` and ``ValuePolicyConfig``:
         batch_size: transitions (active steps) in a minibatch, about: sequences stay whole.
         update_epochs: passes over each rollout.
         lr: Adam's step size.
@@ -166,6 +166,20 @@ class PPOConfig(AlgorithmConfig):
     @property
     def update_ratio(self) -> float:
         return self.update_epochs / self.batch_size
+
+
+@dataclass(frozen=True)
+class MAPPOConfig(PPOConfig):
+    """Everything about a MAPPO agent that is not a space or a network shape.
+
+    Attributes: those of ``PPOConfig``; the critic always has an encoder to itself, and values have
+    units of their own instead of rewards (Yu et al. 2022).
+
+    """
+
+    share_encoders: bool = False
+    value_norm: bool = True
+    normalize_reward: bool = False
 
 
 def check_net_config(net_config: Any) -> None:
@@ -257,3 +271,4 @@ class PPOOptions(PolicyOptions, SequenceOptions, total=False):
     normalize_advantage: bool
     normalize_reward: bool
     reward_scale: float
+    value_norm: bool

@@ -6,15 +6,12 @@ from typing import Any, Unpack
 import torch
 
 from recurrent_rl.algorithms.configs import PPOOptions
-from recurrent_rl.algorithms.multi_agent import MultiAgent
-from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
-from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
-from recurrent_rl.algorithms.ppo_update import Diagnostics
+from recurrent_rl.algorithms.on_policy_team import OnPolicyTeam
 from recurrent_rl.algorithms.team import CustomByGroup, Spaces, Team, TeamReward, custom_by_group
 from recurrent_rl.networks.configs import NetConfig
 
 
-class IPPO(OnPolicyAgent, MultiAgent):
+class IPPO(OnPolicyTeam):
     """Independent PPO for agents that remember: each group of alike agents has its own policy.
 
     Agents whose names agree up to the final ``_`` form a group: ``bob_0`` and ``bob_1`` share one
@@ -87,24 +84,3 @@ class IPPO(OnPolicyAgent, MultiAgent):
         team = Team.resolve(observation_spaces, action_spaces, agent_ids, groups, team_reward)
         own = custom_by_group(list(team.grouped_agents), actor_network, critic_network)
         self._build(team, net_config, hyperparameters, own, agent_id_input, device, seed)
-
-    @property
-    def trainees(self) -> dict[str, OnPolicyTrainer]:
-        """What trains each group, by name; rollouts are of N = E * A rows, row e * A + a."""
-        return self.trainers
-
-    def learn(self) -> dict[str, Diagnostics]:
-        """Train each group on the rollout that ``collect_rollouts_recurrent`` has filled it with.
-
-        Returns:
-            losses and what else there is to know, by group; a group nobody of which acted, or
-            whose policy is frozen, has ``updates`` 0.
-
-        Raises:
-            RuntimeError: nothing has been collected since the last call, everything is frozen, or
-                a policy or an optimiser was changed beyond what learning can go on from; no group
-                has learned then.
-            FloatingPointError: a gradient was not finite.
-
-        """
-        return learn_all(self.trainers)

@@ -1,7 +1,7 @@
 """Agents for PettingZoo environments: a group for each kind of alike agents."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -28,13 +28,19 @@ class MultiAgent(Agent):
 
     Attributes, beside those of ``Agent``:
         team: who is in it, and who shares a policy.
-        agent_id_input: policies see which agent of the group they act for.
+        agent_id_input: policies see which agent of the group they act for; "critic": only critics.
 
     """
 
     team: Team
-    agent_id_input: bool
-    _fixed = ("agent_ids", "grouped_agents", "observation_spaces", "action_spaces", "net_configs")
+    agent_id_input: bool | Literal["critic"]
+    _fixed: ClassVar[tuple[str, ...]] = (
+        "agent_ids",
+        "grouped_agents",
+        "observation_spaces",
+        "action_spaces",
+        "net_configs",
+    )
 
     def __repr__(self) -> str:
         """Groups, spaces, networks and sizes at a glance."""
@@ -49,13 +55,15 @@ class MultiAgent(Agent):
         net_config: Mapping[str, Any] | NetConfig | None,
         hyperparameters: Mapping[str, Any],
         networks: Mapping[str, CustomNetworks],
-        agent_id_input: bool,
+        agent_id_input: bool | Literal["critic"],
         device: torch.device | str,
         seed: int | None,
     ) -> None:
         """Set up an untrained agent of a team from what constructors take."""
         seed = checked("seed", seed, Annotated[int | None, SEED])
-        self.team, self.agent_id_input = team, checked("agent_id_input", agent_id_input, bool)
+        if agent_id_input != "critic" or not team.central:
+            agent_id_input = checked("agent_id_input", agent_id_input, bool)
+        self.team, self.agent_id_input = team, agent_id_input
         trainers, kind = {}, self.trainer_type
         options_of = team.options(net_config, hyperparameters)
         for i, (name, (shapes, options)) in enumerate(options_of.items()):
@@ -71,6 +79,7 @@ class MultiAgent(Agent):
                 identify=self.agent_id_input,
                 custom_networks=networks[name],
                 kind=kind.policy_type,
+                view_space=team.view_space,
             )
             trainers[name] = kind(group, config)
         self._set_up(trainers, device, seed)
@@ -344,5 +353,10 @@ class MultiAgent(Agent):
             members,
             data["team_reward"],
         )
+        self.team = self._rebuilt_team(self.team, data)
         self.agent_id_input = data["agent_id_input"]
         self._set_up(trainers, device, data["seed"])
+
+    def _rebuilt_team(self, team: Team, data: Mapping[str, Any]) -> Team:
+        """Return a team that was saved, with what only this algorithm's teams have."""
+        return team

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurrent_rl.acting.agent import Recorder
+from recurrent_rl.acting.agent import Recorder, Sight
 from recurrent_rl.acting.player import Player, Turn
 from recurrent_rl.algorithms.refusals import REWARDS, Refusals, first_beyond
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
@@ -108,7 +108,7 @@ class OffPolicyRecorder(Recorder):
         self._unchecked, self._since = memory.written.copy(), 0
         self._ended: Array | None = None  # rows whose last step ended an episode, if it was said
 
-    def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
+    def see(self, t: int, seen: Observed) -> Sight:
         # A step takes two places at most.
         if 2 * (t + 1 - self._since) >= min(BLOCK, self.memory.places):
             self._check(self.memory.written, t)
@@ -117,7 +117,8 @@ class OffPolicyRecorder(Recorder):
         mask = self._mask(t, seen)
         self._write_seen(seen, observation, mask)
         device = self.player.device
-        return observation.to(device), None if mask is None else torch.from_numpy(mask).to(device)
+        allowed = None if mask is None else torch.from_numpy(mask).to(device)
+        return Sight(observation.to(device), allowed)
 
     def _write_seen(self, seen: Observed, observation: Tensor, mask: Array | None) -> None:
         """Write what is seen into the present places."""

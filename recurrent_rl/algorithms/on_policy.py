@@ -142,6 +142,7 @@ class OnPolicyTrainer(Trainer):
     ) -> SequenceRolloutBuffer:
         """Return a buffer for T steps of N rows: the last one if it fits."""
         policy, config, buffer = self.policy, self.config, self.buffer
+        view = policy.view_codec
         mask_size = policy.actions.mask_size if masked else 0
         if (
             buffer is not None
@@ -162,6 +163,9 @@ class OnPolicyTrainer(Trainer):
             extra=policy.extra.width,
             mask_size=mask_size,
             lead=lead,
+            view_shape=None if view is None else view.shape,
+            view_dtype=torch.float32 if view is None else view.dtype,
+            agents=self.group.size,
         )
         return buffer
 
@@ -217,6 +221,8 @@ class OnPolicyTrainer(Trainer):
             self._warn_once("learn: all parameters of a policy are frozen; it stays as it is")
             return Diagnostics.of_nothing(lr)
         self._optimizer.set_lr(lr)
+        learned = self.buffer.active & self.buffer.exists
+        self.policy.value_head.follow(self.buffer.returns[learned])
         result = ppo_update(
             self.policy, self.optimizer, self.buffer, self.config, lr, self.group.generator
         )
@@ -232,6 +238,10 @@ class OnPolicyTrainer(Trainer):
         # under it, or the probability ratios would be off before the first update.
         new = self.buffer.behind_lead()
         self.policy.preprocessor.update(new.obs, new.exists)
+        if new.views is not None:
+            own = self.policy.preprocessors[-1]
+            somebody = new.exists.unflatten(1, (-1, new.agents)).any(-1)
+            own.update(new.views.unflatten(0, somebody.shape), somebody)
         return result
 
     def _warn_once(self, message: str) -> None:

@@ -27,7 +27,7 @@ class Diagnostics:
 
     Attributes:
         policy_loss: clipped surrogate loss.
-        value_loss: half the squared error of the value.
+        value_loss: half the squared error of the value; with value_norm in its units.
         entropy: of the policy [nats]; of the first epoch only where it is no part of the loss
             (ent_coef = 0), as that of squashed actions takes a while to compute.
         approx_kl: approximate KL divergence from the collecting policy [nats].
@@ -162,6 +162,8 @@ def ppo_loss(
     log_ratio = distribution.log_prob(dist_params, action) - log_prob
     ratio = log_ratio.exp()
     pi_loss = policy_loss(ratio, advantage, config.clip_coef)
+    if (units := policy.value_head.units) is not None:
+        value, returns, old_value = (x / units.deviation for x in (value, returns, old_value))
     v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
     loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
     entropy = torch.full_like(pi_loss, torch.nan)

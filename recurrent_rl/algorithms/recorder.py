@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recurrent_rl.acting.agent import Recorder
+from recurrent_rl.acting.agent import Recorder, Sight
 from recurrent_rl.acting.player import Player, Turn
 from recurrent_rl.algorithms.refusals import REWARDS, Refusals, first_beyond
 from recurrent_rl.buffers.open_decisions import OpenDecisions
@@ -62,6 +62,10 @@ class OnPolicyRecorder(Recorder):
         # In float64, so that what float32 does not hold is found without NumPy's warning of it.
         self._reward = np.zeros(buffer.reward.shape)
         self._obs_rows = buffer.obs.unbind()
+        self._views: Tensor | None = None  # [T, E, *shape]
+        if buffer.views is not None:
+            self._views = buffer.views.unflatten(0, (buffer.steps, -1))
+        self._env = torch.arange(buffer.rows) // buffer.agents
         self._dist_params: list[Tensor] = []
         self._features: list[Tensor] = []
         # State before each row's last decision, or the decision before this rollout.
@@ -84,6 +88,7 @@ class OnPolicyRecorder(Recorder):
                 [state.transpose(0, 1).to(self.device) for state in earlier.hidden],
                 None,
                 None if earlier.action_mask is None else earlier.action_mask.to(self.device),
+                None if earlier.view is None else earlier.view[None].to(self.device),
             )
             distribution = policy.action_head.distribution
             log_prob = distribution.log_prob(params, earlier.action.to(self.device))
@@ -94,7 +99,7 @@ class OnPolicyRecorder(Recorder):
                 state[:, earlier.row] = then.transpose(0, 1).to(self.device)
             self._before = HiddenState(tensors, self._before.rows)
 
-    def see(self, t: int, seen: Observed) -> tuple[Tensor, Tensor | None]:
+    def see(self, t: int, seen: Observed) -> Sight:
         if seen.observation.dtype == self._obs.dtype:
             self._obs[t] = seen.observation
         else:
@@ -102,7 +107,21 @@ class OnPolicyRecorder(Recorder):
                 self._obs[t] = seen.observation
         if seen.start is not None:
             self.buffer.start[t] = torch.from_numpy(seen.start)
-        return self._obs_rows[t].to(self.device), self._mask(t, seen)
+        view = None
+        if self._views is not None:
+            self._views[t] = self._view(seen.view)
+            view = self._by_row(self._views[t])
+        return Sight(self._obs_rows[t].to(self.device), self._mask(t, seen), view)
+
+    def _view(self, view: Array | None) -> Tensor:
+        """Return what a central critic sees of environments as the rollout has it, [*, *shape]."""
+        assert self.policy.view_codec is not None
+        assert view is not None
+        return self.policy.view_codec.layout.tensor(view)
+
+    def _by_row(self, view: Tensor) -> Tensor:
+        """[E, *shape] -> [N, *shape], on the policy's device."""
+        return view.index_select(0, self._env).to(self.device)
 
     def _mask(self, t: int, seen: Observed) -> Tensor | None:
         """Store the step's action mask and return it on the policy's device."""
@@ -133,6 +152,7 @@ class OnPolicyRecorder(Recorder):
         else:
             self._before = turn.before
         self._dist_params.append(acted.dist_params)
+        assert acted.critic_features is not None
         self._features.append(acted.critic_features)
         if len(self._features) == BLOCK or t == buffer.steps - 1:
             self._evaluate_block(t + 1)
@@ -159,29 +179,36 @@ class OnPolicyRecorder(Recorder):
             buffer.terminated[t] = torch.from_numpy(outcome.terminated)
             buffer.truncated[t] = torch.from_numpy(outcome.truncated)
         if outcome.final_observation is not None:
-            self._bootstrap(t, outcome.final_rows, outcome.final_observation)
+            self._bootstrap(t, outcome.final_rows, outcome)
         if outcome.truncated.any() and not self.final_is_next:
             rows = outcome.truncated & ~outcome.terminated
             rows[outcome.final_rows] = False
             if rows.any():
                 self._unshown.append((t, torch.from_numpy(rows)))
 
-    def _bootstrap(self, t: int, final_rows: Array, final: Array) -> None:
+    def _bootstrap(self, t: int, final_rows: Array, outcome: Outcome) -> None:
         """V(final observation, state after step t), for the truncated rows only."""
-        observation = self.policy.codec.layout.tensor(final)
+        assert outcome.final_observation is not None
+        seen = self.policy.codec.layout.tensor(outcome.final_observation)
         # Checked here, as its value may be finite even so: normalisation clips, gates saturate.
-        if found := self._refuse.first_invalid(observation):
-            seen, row = observation[found[0]], int(final_rows[found[0]])
-            raise self._refuse.observation("final observation", seen, row, t)
-        value = self.player.value(observation, final_rows)
-        self.buffer.bootstrap[t, torch.from_numpy(final_rows)] = value
+        if found := self._refuse.first_invalid(seen):
+            row = int(final_rows[found[0]])
+            raise self._refuse.observation("final observation", seen[found[0]], row, t)
+        if self._views is not None:
+            seen = self._view(outcome.final_view)
+            if found := self._refuse.first_invalid(seen, central=True):
+                row = int(final_rows[found[0]])
+                raise self._refuse.observation("final state", seen[found[0]], row, t, central=True)
+        self.buffer.bootstrap[t, torch.from_numpy(final_rows)] = self.player.value(seen, final_rows)
 
     def finish(self, seen: Observed) -> None:
         buffer, rollout = self.buffer, self.rollout
         observation = self.policy.codec.layout.tensor(seen.observation)
+        view = None if self._views is None else self._view(seen.view)
         self._check(buffer.steps, observation)
+        self._check_views(buffer.steps, view)
         self.player.begin(seen.start)
-        last_value = self.player.value(observation)
+        last_value = self.player.value(observation if view is None else self._by_row(view))
         if self.final_is_next:
             following = torch.cat((buffer.value[1:], last_value[None]))
             torch.where(buffer.truncated, following, torch.zeros(()), out=buffer.bootstrap)
@@ -205,6 +232,7 @@ class OnPolicyRecorder(Recorder):
 
     def check(self, steps: int) -> None:
         self._check(steps - 1, self.buffer.obs[steps - 1])
+        self._check_views(steps, None)
 
     def abandon(self) -> None:
         pass  # a rollout that is not whole is never learned from
@@ -226,3 +254,17 @@ class OnPolicyRecorder(Recorder):
             if found := first_beyond(values[:steps], limit):
                 t, row = found
                 raise self._refuse.error(name, expected, values[t, row].item(), row, t)
+
+    def _check_views(self, steps: int, following: Tensor | None) -> None:
+        """Check what a central critic saw in the first ``steps`` steps, and what follows them."""
+        if self._views is None:
+            return
+        parts = self._views[:steps].split(BLOCK) if steps else ()
+        blocks = [(BLOCK * number, seen) for number, seen in enumerate(parts)]
+        if following is not None:
+            blocks.append((steps, following[None]))
+        for begin, seen in blocks:
+            if found := self._refuse.first_invalid(seen, central=True):
+                t, env = found
+                row = env * self.buffer.agents
+                raise self._refuse.observation("state", seen[t, env], row, begin + t, central=True)

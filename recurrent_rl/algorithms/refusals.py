@@ -13,6 +13,7 @@ from recurrent_rl.envs.rows import Observed
 from recurrent_rl.functional.reward_scaling import REWARD_LIMIT
 from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.codec import ObservationCodec
 from recurrent_rl.spaces.masks import check_mask
 
 REWARDS = f"finite numbers up to +-{REWARD_LIMIT:g}"
@@ -55,22 +56,32 @@ class Refusals:
             name=lambda row: f"{self.name(row)} at step {t} of this {self.unit}",
         )
 
-    def first_invalid(self, observation: Tensor, exists: Tensor | None = None) -> list[int] | None:
+    def first_invalid(
+        self, observation: Tensor, exists: Tensor | None = None, *, central: bool = False
+    ) -> list[int] | None:
         """Return where the first observation is that makes no sense; None: there is none.
 
         Args:
             observation: stored form, [..., *shape].
             exists: those that count, bool [...]; None: all.
+            central: it is a central critic's view.
 
         """
-        invalid = self.policy.codec.invalid(observation)
+        invalid = self._codec(central).invalid(observation)
         if exists is not None:
             invalid = invalid & exists
         return invalid.nonzero()[0].tolist() if bool(invalid.any()) else None
 
-    def observation(self, what: str, stored: Tensor, row: int, t: int) -> ValueError:
+    def _codec(self, central: bool) -> ObservationCodec:
+        codec = self.policy.view_codec if central else self.policy.codec
+        assert codec is not None
+        return codec
+
+    def observation(
+        self, what: str, stored: Tensor, row: int, t: int, *, central: bool = False
+    ) -> ValueError:
         """Say what is wrong with an observation [*shape] that ``first_invalid`` has found."""
-        fault = self.policy.codec.layout.fault(stored.numpy())
+        fault = self._codec(central).layout.fault(stored.numpy())
         assert fault is not None
         part, expected, got = fault
         return self.error(what + part, expected, got, row, t)

@@ -11,6 +11,7 @@ from torch import nn
 from recurrent_rl.algorithms.configs import check_net_config, sorted_options
 from recurrent_rl.envs.agent_table import NAMES_HINT
 from recurrent_rl.envs.group_rows import GroupRows
+from recurrent_rl.envs.joint_view import JoinedView, JointView, StateView, joined_space
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
@@ -113,6 +114,9 @@ class Team:
         action_spaces: by agent.
         grouped_agents: names of the groups and their members.
         team_reward: what every agent is trained on instead of its own reward.
+        central: critics see a view of the whole environment.
+        state_space: of that view, if it is the environment's ``state()``; None: it is what all
+            agents see.
 
     """
 
@@ -121,6 +125,8 @@ class Team:
     action_spaces: dict[str, gym.Space[Any]]
     grouped_agents: dict[str, list[str]]
     team_reward: TeamReward = None
+    central: bool = False
+    state_space: gym.Space[Any] | None = None
 
     @classmethod
     def resolve(
@@ -176,6 +182,13 @@ class Team:
                         f"agent {first!r} and {spaces[agent]} of agent {agent!r}; agents that "
                         f"share a policy need equal spaces: name other groups with groups="
                     )
+
+    @property
+    def view_space(self) -> gym.Space[Any] | None:
+        """Of what central critics see; None without any."""
+        if not self.central or self.state_space is not None:
+            return self.state_space
+        return joined_space(self.observation_spaces, self.agent_ids)
 
     @property
     def is_grouped(self) -> bool:
@@ -288,7 +301,23 @@ class Team:
                     )
         for name, agents in self.grouped_agents.items():
             _check_alike(name, agents, env)
-        return GroupRows(env, list(self.grouped_agents.values()), self.team_reward)
+        return GroupRows(
+            env, list(self.grouped_agents.values()), self.team_reward, self._view_of(env)
+        )
+
+    def _view_of(self, env: MultiAgentVectorEnv) -> JointView | None:
+        """Return what central critics see of a vector; ValueError: it has another state."""
+        if not self.central:
+            return None
+        if self.state_space is None:
+            return JoinedView(env, self.agent_ids)
+        if env.state_space is None or not same_space(self.state_space, env.state_space):
+            raise ValueError(
+                f"env: expected environments with the state_space {self.state_space}, got "
+                f"{env.state_space}; build the agent from this environment's state_space, or leave "
+                f"it out: then critics see what all agents see"
+            )
+        return StateView(env)
 
 
 def _check_spaces(name: str, spaces: Any) -> None:

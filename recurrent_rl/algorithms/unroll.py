@@ -28,10 +28,15 @@ def unroll_batch(policy: ActorCritic, batch: Batch, device: torch.device) -> tup
 
     state = [put(s) for s in batch.state]
     if batch.burn_in is not None:
-        observation, extra, length = batch.burn_in
-        state = policy.advance(put(observation), put(extra), put(length), state)
+        observation, extra, length, view = map(put, batch.burn_in)
+        state = policy.advance(observation, extra, length, state, view)
     return policy.unroll(
-        put(batch.observation), put(batch.extra), state, put(batch.active_index), put(batch.mask)
+        put(batch.observation),
+        put(batch.extra),
+        state,
+        put(batch.active_index),
+        put(batch.mask),
+        put(batch.view),
     )
 
 
@@ -60,12 +65,14 @@ def refresh_hidden_state(policy: ActorCritic, buffer: Steps) -> None:
         row = torch.arange(buffer.rows)
         observation = buffer.obs[part][front, row].to(device)
         extra = buffer.extra[part][front, row].to(device) if buffer.extra is not None else None
+        view = buffer.views_of((begin + front) * buffer.rows + row)
         fresh = (since >= 0).to(device)
         state = policy.advance(
             observation,
             extra,
             taken.sum(0).to(device),
             [s.masked_fill(fresh[:, None], 0) for s in state],
+            None if view is None else view.to(device),
         )
         fresh = buffer.start[end].to(device)
         state = [s.masked_fill(fresh[:, None], 0) for s in state]

@@ -27,6 +27,7 @@ class OpenDecisions:
         hidden: the state before the decision, [M, K, H] each.
         reward: earned since, discounted to the decision, as the environment gave it, [M].
         discount: of what comes next, in [0, 1], [M].
+        view: what a central critic saw, [M, *shape] or None.
 
     """
 
@@ -38,6 +39,7 @@ class OpenDecisions:
     hidden: list[Tensor]
     reward: Tensor
     discount: Tensor
+    view: Tensor | None = None
 
     def to_data(self) -> dict[str, Any]:
         """Tensors, for a checkpoint."""
@@ -54,7 +56,7 @@ class OpenDecisions:
                 return [copied(each) for each in value]
             return None if value is None else value.to("cpu", copy=True)
 
-        return cls(**{field.name: copied(data[field.name]) for field in fields(cls)})
+        return cls(**{field.name: copied(data.get(field.name)) for field in fields(cls)})
 
 
 def last_decision(decided: Tensor, ended: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:

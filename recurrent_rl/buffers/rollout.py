@@ -27,12 +27,14 @@ class BurnIn(NamedTuple):
         observation: [B, S, *shape], padded behind its end by its own last step.
         extra: [B, S, F] or None.
         length: [S], each in [0, B].
+        view: what a central critic reads, [B, S, *shape] or None.
 
     """
 
     observation: Tensor
     extra: Tensor | None
     length: Tensor
+    view: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Batch:
         returns: [M].
         padding: steps of [L, S] that no sequence has.
         burn_in: None without any.
+        view: what a central critic reads, [L, S, *shape] or None.
 
     """
 
@@ -69,6 +72,7 @@ class Batch:
     returns: Tensor
     padding: int
     burn_in: BurnIn | None
+    view: Tensor | None
 
     def __len__(self) -> int:
         """M."""
@@ -105,6 +109,9 @@ class SequenceRolloutBuffer(Steps):
         extra: int = 0,
         mask_size: int = 0,
         lead: int = 0,
+        view_shape: tuple[int, ...] | None = None,
+        view_dtype: torch.dtype = torch.float32,
+        agents: int = 1,
     ) -> None:
         """Allocate.
 
@@ -121,13 +128,25 @@ class SequenceRolloutBuffer(Steps):
             extra: F; 0 for no extra inputs.
             mask_size: width of an action mask; 0 for none.
             lead: 1 for a rollout that begins with what the one before has left open, else 0.
+            view_shape: of one stored view of a central critic; None without one.
+            view_dtype: likewise.
+            agents: A, rows of one environment.
 
         Raises:
             ValueError: a size out of range.
 
         """
         shapes = StepShapes(
-            obs_shape, action_shape, obs_dtype, action_dtype, state_shapes, extra, mask_size
+            obs_shape,
+            action_shape,
+            obs_dtype,
+            action_dtype,
+            state_shapes,
+            extra,
+            mask_size,
+            view_shape=view_shape,
+            view_dtype=view_dtype,
+            agents=agents,
         )
         super().__init__(steps, rows, shapes, max_seq_len=max_seq_len, burn_in=burn_in, lead=lead)
         self.log_prob, self.value, self.bootstrap, self.advantage, self.returns = (
@@ -155,6 +174,8 @@ class SequenceRolloutBuffer(Steps):
             if isinstance(field, Tensor) and field.shape[0] == self.lead + self.steps:
                 setattr(part, name, field[self.lead :])
         part.hidden = [field[self.lead :] for field in self.hidden]
+        if self.views is not None:
+            part.views = self.views[self.lead * self.rows :]
         return part
 
     # --- decisions that are still open ------------------------------------------------------
@@ -178,6 +199,8 @@ class SequenceRolloutBuffer(Steps):
         ):
             if field is not None and part is not None:
                 field[0, row] = part
+        if self.views is not None and decisions.view is not None:
+            self.views[row] = decisions.view
         for stored, part in zip(self.hidden, decisions.hidden, strict=True):
             stored[0, row] = part
 
@@ -219,6 +242,7 @@ class SequenceRolloutBuffer(Steps):
             hidden=self._held_state,
             reward=earned,
             discount=discount.prod(0),
+            view=self.views_of(time * self.rows + row),
         )
 
     def decided(self) -> Tensor:
@@ -349,6 +373,7 @@ class SequenceRolloutBuffer(Steps):
             returns=returns,
             padding=index.numel() - int(cuts.length[which].sum()),
             burn_in=self._burn_in(cuts, which) if self.burn_in else None,
+            view=self.views_of(index),
         )
 
     def _burn_in(self, cuts: Sequences, which: Tensor) -> BurnIn | None:
@@ -360,9 +385,8 @@ class SequenceRolloutBuffer(Steps):
             torch.arange(int(length.max()))[:, None], (length - 1).clamp_min(0)
         )
         at = cuts.order[back]  # [B, S]
-        return BurnIn(
-            _take(self.obs, at), None if self.extra is None else _take(self.extra, at), length
-        )
+        extra = None if self.extra is None else _take(self.extra, at)
+        return BurnIn(_take(self.obs, at), extra, length, self.views_of(at))
 
 
 def _take(field: Tensor, index: Tensor) -> Tensor:

@@ -27,6 +27,9 @@ class StepShapes:
         extra: F; 0 for no extra inputs.
         mask_size: width of an action mask; 0 for none.
         spaces: of observations and actions, in words; () where nobody asks.
+        view_shape: of one stored view of a central critic; None without one.
+        view_dtype: of the store.
+        agents: A; rows e * A to e * A + A - 1 have the same view.
 
     """
 
@@ -38,6 +41,9 @@ class StepShapes:
     extra: int = 0
     mask_size: int = 0
     spaces: tuple[str, ...] = ()
+    view_shape: tuple[int, ...] | None = None
+    view_dtype: torch.dtype = torch.float32
+    agents: int = 1
 
 
 class Steps:
@@ -50,6 +56,10 @@ class Steps:
         obs: what the policy saw, [T, N, *shape].
         extra: previous action, previous reward and identity as the policy saw them, [T, N, F] or
             None.
+        views: what a central critic saw, once for all agents of an environment, flat: first each
+            row's of the lead, then those of T steps and E environments, [lead * N + T * E, *shape];
+            None without one.
+        agents: A.
         action: stored form, [T, N, *shape].
         action_mask: bool [T, N, mask_size] or None.
         reward: of the transition at t, as the environment gave it, [T, N].
@@ -105,6 +115,10 @@ class Steps:
         steps += lead
         self.obs = torch.zeros(steps, rows, *shapes.obs_shape, dtype=shapes.obs_dtype)
         self.extra = torch.zeros(steps, rows, extra) if extra else None
+        self.agents, self.views = shapes.agents, None
+        if shapes.view_shape is not None:
+            count = lead * rows + (steps - lead) * (rows // shapes.agents)
+            self.views = torch.zeros(count, *shapes.view_shape, dtype=shapes.view_dtype)
         self.action = torch.zeros(steps, rows, *shapes.action_shape, dtype=shapes.action_dtype)
         self.action_mask = torch.ones(steps, rows, mask_size).bool() if mask_size else None
         self.reward = torch.zeros(steps, rows)
@@ -120,6 +134,15 @@ class Steps:
         """Bytes of all fields."""
         fields = [x for x in vars(self).values() if isinstance(x, Tensor)]
         return sum(x.nbytes for x in fields + self.hidden)
+
+    def views_of(self, place: Tensor) -> Tensor | None:
+        """Return what a central critic saw at flat places (t * N + n): [*place.shape, *shape]."""
+        if self.views is None:
+            return None
+        rows, leading = self.rows, self.lead * self.rows
+        time, row = place // rows - self.lead, place % rows
+        at = leading + time * (rows // self.agents) + row // self.agents
+        return self.views[torch.where(time < 0, place, at) if leading else at]
 
     def add_masks(self, mask_size: int) -> Tensor:
         """Make room for action masks, as one has come; until now everything was allowed."""

@@ -112,6 +112,22 @@ def _space(env: Any, name: str, agent: str) -> gym.Space[Any]:
     return space
 
 
+def state_space_of(env: Any) -> gym.Space[Any] | None:
+    """Return the space of an environment's ``state()``; None where there is none that we can keep.
+
+    Few environments have one. A kind of space that is not supported is of no account either, as
+    hardly anybody asks for states.
+    """
+    space = getattr(env, "state_space", None)
+    if not isinstance(space, gym.Space):
+        return None
+    try:
+        ObservationLayout(space)
+    except TypeError:
+        return None
+    return space
+
+
 def check_alike(expected: Sequence[AgentSpaces], env: Any, index: int) -> None:
     """Raise ValueError if an environment has other agents or spaces than the first."""
     got = describe(env)
@@ -185,15 +201,23 @@ class AgentTable:
         blocks: of agents with the same spaces.
         place: an agent's block, and its index within the block; by agent.
         ended: the last step ended the environment's episode, bool [E].
+        state_layout: how the environments' states are kept; None where they have none, or one of a
+            kind that cannot be kept.
+        state: of the environments, [E, *shape]; only written where somebody asks for it.
+        final_state: as the last step left it, where somebody ended with it, [E, *shape].
         unearned: 1 + the position in ``place`` of an agent that was paid without being
             there, whose reward was dropped; 0 for none, [E]. It stays until somebody clears it.
 
     """
 
     def __init__(
-        self, agents: Sequence[AgentSpaces], num_envs: int, allocate: Allocate = np.zeros
+        self,
+        agents: Sequence[AgentSpaces],
+        num_envs: int,
+        allocate: Allocate = np.zeros,
+        state_space: gym.Space[Any] | None = None,
     ) -> None:
-        """Allocate for the agents that ``describe`` found."""
+        """Allocate for the agents that ``describe`` found, and for states."""
         alike: list[list[AgentSpaces]] = []
         for spaces in agents:
             for same in alike:
@@ -206,6 +230,10 @@ class AgentTable:
         self.place = {a: (block, i) for block in self.blocks for i, a in enumerate(block.agents)}
         self.ended = allocate((num_envs,), np.bool_)
         self.unearned = allocate((num_envs,), np.int64)
+        self.state_layout = None if state_space is None else ObservationLayout(state_space)
+        if self.state_layout is not None:
+            shape, dtype = self.state_layout.shape, self.state_layout.array_dtype
+            self.state, self.final_state = (allocate((num_envs, *shape), dtype) for _ in range(2))
 
 
 def _have_same_spaces(one: AgentSpaces, other: AgentSpaces) -> bool:

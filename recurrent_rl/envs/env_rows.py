@@ -37,6 +37,7 @@ class EnvRows(ABC):
         index: of the environment in the table.
         alive: the agents that are alive.
         waits: an episode that ends is followed by nothing until the next reset.
+        reads_state: the environment's state is written, too.
         time: steps of the episode so far.
 
     """
@@ -45,7 +46,7 @@ class EnvRows(ABC):
         """See ``env`` as environment number ``index`` of a table."""
         self.env, self.table, self.index, self.time = env, table, index, 0
         self.alive: set[str] = set()
-        self.waits = self._over = False
+        self.waits = self._over = self.reads_state = self._has_begun = False
         self._left: set[str] = set()  # who has ended, and has been kept in the list since
         self._back: set[str] = set()  # who ended in the last step and was there again at once
         self._void = False  # somebody's last step never was
@@ -81,7 +82,7 @@ class EnvRows(ABC):
 
     def reset(self, seed: int | None = None, options: Any = None) -> None:
         """Start an episode, in which nobody is alive yet."""
-        self.time = 0
+        self.time, self._has_begun = 0, True
         observations, infos = self._reset(seed, options)
         agents = self.env.agents
         if isinstance(agents, str) or not isinstance(agents, Collection):
@@ -106,6 +107,8 @@ class EnvRows(ABC):
                 or any("action_mask" in (infos.get(a) or {}) for a in block.agents)
             )
         self._write_observations(observations, infos, set())
+        if self.reads_state:
+            self._write_state(self.table.state)
 
     def step(self) -> None:
         """Take the table's actions; an episode that ends is followed by the next at once."""
@@ -123,6 +126,10 @@ class EnvRows(ABC):
             self._left |= void
             there = self._there() - void if there is None else there - void
         ended = self._has_ended(flagged)
+        if self.reads_state:
+            self._write_state(self.table.state)
+            if flagged or ended:
+                self.table.final_state[self.index] = self.table.state[self.index]
         back: set[str] = set()
         if flagged and not ended:
             back = self._back_at_once(flagged, observations)
@@ -146,6 +153,28 @@ class EnvRows(ABC):
             if self._left:
                 self._left.intersection_update(self.env.agents)
             self._write_observations(observations, infos, flagged - back)
+
+    def read_state(self) -> None:
+        """Write the environment's state from now on."""
+        self.reads_state = True
+        if self._has_begun:  # before a reset there need not be one
+            self._write_state(self.table.state)
+
+    def _write_state(self, states: Array) -> None:
+        """Write the environment's state into its row of ``states``."""
+        layout = self.table.state_layout
+        assert layout is not None
+        try:
+            array = layout.pack(self.env.state())
+        except (TypeError, ValueError) as error:
+            error.add_note(f"the state() of environment {self.index}")
+            raise
+        if array.shape != layout.shape:
+            raise ValueError(
+                f"environment {self.index}: expected a state() of shape {list(layout.shape)}, as "
+                f"its state_space says, got {list(array.shape)}"
+            )
+        states[self.index] = array
 
     def _write_void(self, void: set[str]) -> None:
         """Write whose step never was."""

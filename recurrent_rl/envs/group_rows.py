@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from recurrent_rl.envs.agent_table import AgentTable
+from recurrent_rl.envs.joint_view import JointView
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, masks_of
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.spaces.array import Array
@@ -21,6 +22,7 @@ class GroupRows(RowSource):
         team_reward: "sum" or "mean" of the rewards of those who were there when the step began,
             which these get instead of their own; None leaves each agent its own. Rewards for
             others are dropped in any case, see ``EnvRows``.
+        view: what a central critic sees; None without one.
 
     """
 
@@ -31,6 +33,7 @@ class GroupRows(RowSource):
         env: MultiAgentVectorEnv,
         groups: Sequence[Sequence[str]],
         team_reward: str | None = None,
+        view: JointView | None = None,
     ) -> None:
         """See ``env`` as rows.
 
@@ -38,9 +41,11 @@ class GroupRows(RowSource):
             env: the vector.
             groups: the agents of each group, which have the same spaces (``IPPO`` checks that).
             team_reward: see the class.
+            view: likewise.
 
         """
         self.env, self.num_envs, self.team_reward = env, env.num_envs, team_reward
+        self.view = view
         self._views = [_GroupView(env.table, agents, env.num_envs) for agents in groups]
 
     def name(self, group: int, row: int) -> str:
@@ -61,7 +66,15 @@ class GroupRows(RowSource):
     def reset(self, seed: int | None = None) -> list[Observed]:
         """Start all episodes afresh."""
         self.env.reset_rows(self.env.seeds(seed))
-        return [view.observed() for view in self._views]
+        return self._observed(None)
+
+    def _observed(self, before: Array | None) -> list[Observed]:
+        """Return what each group sees; ``before`` is the joint view before the last step."""
+        seen = [view.observed() for view in self._views]
+        if self.view is None:
+            return seen
+        joint = self.view.now(before)
+        return [one._replace(view=joint) for one in seen]
 
     def step(
         self, actions: Sequence[Array], before: Sequence[Observed]
@@ -72,7 +85,13 @@ class GroupRows(RowSource):
         self.env.step_rows()
         team = self._team_reward()
         ended = self.env.table.ended
-        return [(view.outcome(ended, team), view.observed()) for view in self._views]
+        outcomes = [view.outcome(ended, team) for view in self._views]
+        if self.view is not None and any(len(one.final_rows) for one in outcomes):
+            final = self.view.final()
+            for i, view in enumerate(self._views):
+                envs = outcomes[i].final_rows // len(view.agents)
+                outcomes[i] = outcomes[i]._replace(final_view=final[envs])
+        return list(zip(outcomes, self._observed(before[0].view), strict=True))
 
     def _team_reward(self) -> Array | None:
         """Return the reward that all agents of an environment share, [E]; None without one."""

@@ -27,6 +27,7 @@ from recurrent_rl.envs.agent_table import (
     AgentTable,
     check_alike,
     describe,
+    state_space_of,
 )
 from recurrent_rl.envs.distinct import check_distinct, is_marked, mark_example
 from recurrent_rl.envs.env_rows import EnvRows, environment_rows
@@ -69,6 +70,7 @@ class MultiAgentVectorEnv(ABC):
     Attributes:
         num_envs: E.
         possible_agents: names of all agents that there may ever be.
+        state_space: of the environments' ``state()``; None where they have none.
         table: the arrays that ``reset_rows`` and ``step_rows`` read and write.
         closed: whether the environments have been closed.
 
@@ -77,11 +79,13 @@ class MultiAgentVectorEnv(ABC):
     num_envs: int
     table: AgentTable
 
-    def __init__(self, agents: Sequence[AgentSpaces]) -> None:
-        """Args: the agents and their spaces, from ``describe``."""
+    def __init__(self, example: Any) -> None:
+        """Arg ``example``: one of the environments, or one like them."""
+        agents = describe(example)
+        self.state_space = state_space_of(example)
         self._spaces = {spaces.agent: spaces for spaces in agents}
         self.possible_agents = list(self._spaces)
-        self.closed = self._has_warned = False
+        self.closed = self._has_warned = self._reads_state = False
 
     @abstractmethod
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
@@ -94,6 +98,32 @@ class MultiAgentVectorEnv(ABC):
     @abstractmethod
     def wait_after_episodes(self, waits: bool) -> None:
         """Let nothing follow upon episodes that end until the next reset; False: the next one."""
+
+    def read_state(self) -> None:
+        """Have the environments' states in the table from now on; they cost time.
+
+        Raises:
+            ValueError: they have none.
+
+        """
+        if self.state_space is None:
+            raise ValueError(
+                "state: expected environments with a state() and a state_space of a supported "
+                "kind, got none; without state_space critics see what all agents see"
+            )
+        if not self._reads_state:
+            self._reads_state = True
+            self._read_state()
+
+    @abstractmethod
+    def _read_state(self) -> None:
+        """Have every environment write its state, at once and after each reset and step."""
+
+    def state(self) -> Any:
+        """Return the environments' states, [E, ...]; ValueError: they have none."""
+        self.read_state()
+        assert self.table.state_layout is not None
+        return self.table.state_layout.unpack(self.table.state.copy())
 
     @abstractmethod
     def close(self) -> None:
@@ -265,12 +295,13 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         for e, make in enumerate(makers):
             self.envs.append(_build_env(make, e))
             if e == 0:
-                super().__init__(describe(self.envs[0]))
+                super().__init__(self.envs[0])
             else:
                 check_alike(list(self._spaces.values()), self.envs[e], e)
         check_distinct(self.envs)
         self.num_envs = len(self.envs)
-        self.table = AgentTable(list(self._spaces.values()), self.num_envs)
+        spaces = list(self._spaces.values())
+        self.table = AgentTable(spaces, self.num_envs, state_space=self.state_space)
         self._rows = [environment_rows(env, self.table, e) for e, env in enumerate(self.envs)]
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
@@ -285,6 +316,10 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
     def wait_after_episodes(self, waits: bool) -> None:
         self._check_open()
         _execute(("wait", waits), self._rows)
+
+    def _read_state(self) -> None:
+        self._check_open()
+        _execute(("state",), self._rows)
 
     def close(self) -> None:
         if not self.closed:
@@ -348,7 +383,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         }
         num_workers = _worker_count(self.num_envs, num_workers, use_main_process)
         example = _build_env(makers[0], 0)
-        super().__init__(describe(example))
+        super().__init__(example)
         self._name = _name_of(example)
         self._mark = mark_example(example)
         if not use_main_process:
@@ -374,10 +409,11 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         """Allocate the table in shared memory and start a worker for each part."""
         spaces = list(self._spaces.values())
         total = _Allocator()
-        AgentTable(spaces, self.num_envs, total.allocate)
+        AgentTable(spaces, self.num_envs, total.allocate, self.state_space)
         start = mp.get_context(context)
         memory = start.RawArray(ctypes.c_byte, total.used)
-        self.table = AgentTable(spaces, self.num_envs, _Allocator(memory).allocate)
+        allocate = _Allocator(memory).allocate
+        self.table = AgentTable(spaces, self.num_envs, allocate, self.state_space)
         # The environment that each worker is at: when a process dies, the one that ended it.
         self._current = start.RawArray(ctypes.c_int, len(self._parts))
         for i, part in enumerate(self._parts):
@@ -387,6 +423,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 [CloudpickleWrapper(self.env_fns[e]) for e in part],
                 part,
                 spaces,
+                self.state_space,
                 self.num_envs,
                 memory,
                 (self._current, i),
@@ -473,6 +510,9 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
     def wait_after_episodes(self, waits: bool) -> None:
         self._execute_in_all(("wait", waits), [("wait", waits)] * len(self._parts))
 
+    def _read_state(self) -> None:
+        self._execute_in_all(("state",), [("state",)] * len(self._parts))
+
     def close(self) -> None:
         if not self.closed:
             self.closed = True
@@ -534,6 +574,7 @@ def _work(
     makers: Sequence[MakeEnv],
     part: range,
     agents: Sequence[AgentSpaces],
+    state_space: gym.Space[Any] | None,
     num_envs: int,
     memory: Any,
     current: tuple[Any, int],
@@ -546,6 +587,7 @@ def _work(
         makers: build this worker's environments.
         part: the indices of these environments.
         agents: of the first environment; the others must have the same.
+        state_space: likewise.
         num_envs: E, the environments of all workers.
         memory: the table's, shared.
         current: where to note the environment that the worker is at: an array and an index.
@@ -558,7 +600,7 @@ def _work(
     def note(environment: int) -> None:
         array[index] = environment
 
-    table = AgentTable(agents, num_envs, _Allocator(memory).allocate)
+    table = AgentTable(agents, num_envs, _Allocator(memory).allocate, state_space)
     rows: list[EnvRows] = []
     for e, make in zip(part, makers, strict=True):
         note(e)
@@ -585,7 +627,8 @@ def _execute(
     """Reset or step some environments, one after the other.
 
     Args:
-        command: ("reset", the environments' seeds, options), ("step",) or ("wait", whether to).
+        command: ("reset", the environments' seeds, options), ("step",), ("wait", whether to) or
+            ("state",).
         rows: the environments.
         note: called with the index of each environment before its turn.
         own_generators: the global generators are the environments' own: seed them too.
@@ -602,6 +645,8 @@ def _execute(
                 row.reset(seeds[k], options)
             elif command[0] == "wait":
                 row.wait(command[1])
+            elif command[0] == "state":
+                row.read_state()
             else:
                 row.step()
         except Exception as error:

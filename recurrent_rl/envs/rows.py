@@ -25,6 +25,7 @@ class Observed(NamedTuple):
         action_mask: allowed actions, bool [N, n], or None.
         forced: rows whose action the environment has chosen, bool [N]; None for no row.
         forced_action: theirs, as the environment takes them, [N, *shape]; other rows' mean nothing.
+        view: what a central critic sees of each environment, stored form, [E, *shape], or None.
 
     """
 
@@ -35,6 +36,7 @@ class Observed(NamedTuple):
     action_mask: Array | None = None
     forced: Array | None = None
     forced_action: Array | None = None
+    view: Array | None = None
 
 
 class Outcome(NamedTuple):
@@ -52,6 +54,8 @@ class Outcome(NamedTuple):
         ended: rows whose environment's episode ended, bool [N]; None: the terminated or truncated.
         counted: rows for which the step counts into the episode's length, bool [N]; None: all.
         void: rows whose step never was, as they had ended before, bool [N]; None: no row.
+        final_view: what a central critic would see with the final observations, [n, *shape], or
+            None.
 
     """
 
@@ -65,6 +69,7 @@ class Outcome(NamedTuple):
     ended: Array | None = None
     counted: Array | None = None
     void: Array | None = None
+    final_view: Array | None = None
 
 
 class RowSource(ABC):

@@ -73,7 +73,8 @@ class Transfer:
             sde.log_std.fill_(0.5 * math.log(sde.least_variance) - 14)
         for parameter, (source, origin) in self.origin.items():
             parameter.copy_(take(origin.to(parameter.device), source, parameter))
-        self.new.preprocessor.load_state_dict(self.old.preprocessor.state_dict())
+        for old, new in zip(self.old.preprocessors, self.new.preprocessors, strict=True):
+            new.load_state_dict(old.state_dict())
 
     def freeze(self, new: nn.Module) -> None:
         """Freeze what takes over from frozen parameters, and what is new in the midst of them."""

@@ -36,6 +36,19 @@ class CustomNetworks(NamedTuple):
     critic: nn.Module | None = None
 
 
+class Central(NamedTuple):
+    """What a critic is shown that actors are not.
+
+    Attributes:
+        view_space: of what it reads instead of the actor's observation; None: it reads that.
+        identity: only it sees which agent it is about, not the actor.
+
+    """
+
+    view_space: gym.Space[Any] | None = None
+    identity: bool = False
+
+
 class Acted(NamedTuple):
     """What one acting step gives, [N, ...] each.
 
@@ -45,14 +58,15 @@ class Acted(NamedTuple):
     Attributes:
         action: in stored form.
         dist_params: of the distribution over actions.
-        critic_features: of the last trunk that was run; what a value head reads.
+        critic_features: of the last trunk that was run; what a value head reads. None if nobody
+            has shown a central critic what it reads.
         state: after the step.
 
     """
 
     action: Tensor
     dist_params: Tensor
-    critic_features: Tensor
+    critic_features: Tensor | None
     state: HiddenState
 
 
@@ -63,8 +77,13 @@ class Policy(nn.Module):
     comes first in the hidden state. With ``previous_action`` the hidden state also holds the last
     action.
 
+    A central critic reads a view of its own, of all that there is to see, in place of the row's
+    observation. It only judges: without a view the actor acts all the same, and the critic's memory
+    stays as it is.
+
     Attributes:
         codec: how observations are stored and shown.
+        view_codec: likewise, of what a central critic reads; None without one.
         actions: how actions are stored and taken by environments.
         trunks: one for all heads, or the actor's and the critic's.
         extra: what the policy sees beside the observation.
@@ -84,6 +103,7 @@ class Policy(nn.Module):
         config: PolicyConfig,
         identities: int = 0,
         networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
+        central: Central = Central(),  # noqa: B008 - immutable
     ) -> None:
         """Build untrained trunks.
 
@@ -95,23 +115,29 @@ class Policy(nn.Module):
             identities: the number of agents that the policy is to tell apart; 0 for none.
             networks: in place of encoders. Each becomes a part of the policy, without a copy. One
                 for the critic makes it have an encoder to itself.
+            central: what the critic is shown and the actor is not.
 
         Raises:
             TypeError: spaces that are not supported.
 
         """
         super().__init__()
-        self.codec = ObservationCodec(
-            observation_space,
-            normalize_images=config.normalize_images,
-            channels_last=net.encoder_config.cnn_config.channels_last,
-        )
+        shown: dict[str, Any] = {
+            "normalize_images": config.normalize_images,
+            "channels_last": net.encoder_config.cnn_config.channels_last,
+        }
+        self.codec = ObservationCodec(observation_space, **shown)
+        self.view_codec = None
+        if central.view_space is not None:
+            self.view_codec = ObservationCodec(central.view_space, **shown)
         self.actions = action_codec(action_space, config.squash_output)
         self.extra = ExtraInputs(
             self.actions.features if config.previous_action else 0,
             config.previous_reward,
             identities,
         )
+        # The identity comes last among the extra inputs.
+        self._hidden_from_actor = identities if central.identity else 0
         trunks = self._build_trunks(net, config, networks)
         self.trunks = nn.ModuleList(trunks)
         self._ends = (trunks[0], trunks[-1])  # faster to reach than in a list of modules
@@ -133,14 +159,25 @@ class Policy(nn.Module):
             )
         if not self.one_trunk and (networks.critic is not None or not config.share_encoders):
             asked.append(("critic_network", networks.critic))
-        preprocessor = Preprocessor(self.codec, config.normalize_obs)
+        if len(asked) == 1 and (self.view_codec is not None or self._hidden_from_actor):
+            raise ValueError(
+                "share_encoders: expected False, as the critic is shown something else than the "
+                "actor, got True; leave it out"
+            )
+        shared = Preprocessor(self.codec, config.normalize_obs)
         trunks: list[Trunk] = []
         place = 0
         for name, network in asked:
+            preprocessor = shared
+            if trunks and self.view_codec is not None:
+                preprocessor = Preprocessor(self.view_codec, config.normalize_obs)
+            codec, extra = preprocessor.codec, self.extra.width
+            if not trunks:
+                extra -= self._hidden_from_actor
             encoder = (
-                Encoder(self.codec, self.extra.width, net, config.recurrent)
+                Encoder(codec, extra, net, config.recurrent)
                 if network is None
-                else CustomEncoder(network, self.codec, self.extra.width, config.recurrent, name)
+                else CustomEncoder(network, codec, extra, config.recurrent, name)
             )
             trunks.append(Trunk(preprocessor, encoder, place))
             place += len(encoder.shapes)
@@ -185,8 +222,14 @@ class Policy(nn.Module):
 
     @property
     def preprocessor(self) -> Preprocessor:
-        """What all trunks have in front."""
+        """What all trunks have in front, but for a central critic's."""
         return self._ends[0].preprocessor
+
+    @property
+    def preprocessors(self) -> list[Preprocessor]:
+        """What the trunks have in front: one, and a central critic's."""
+        first, last = (trunk.preprocessor for trunk in self._ends)
+        return [first] if first is last else [first, last]
 
     @property
     def device(self) -> torch.device:
@@ -217,16 +260,30 @@ class Policy(nn.Module):
         like = next(self.parameters())
         return HiddenState([like.new_zeros(k, rows, h) for k, h in self.state_shapes], rows)
 
-    def _inputs(self, observation: Tensor, trunks: Sequence[Trunk]) -> list[tuple[Trunk, Any]]:
-        """Join each trunk with what it reads, which is computed once where it is the same."""
+    def _inputs(
+        self, observation: Tensor, trunks: Sequence[Trunk], view: Tensor | None = None
+    ) -> list[tuple[Trunk, Any]]:
+        """Join each trunk with what it reads, which is computed once where it is the same.
+
+        Without a view a central critic's trunk is left out.
+        """
         first, last = trunks[0], trunks[-1]
         x = first.inputs(observation)
         if first is last:
             return [(first, x)]
+        if self.view_codec is not None:
+            return [(first, x)] if view is None else [(first, x), (last, last.inputs(view))]
         return [
             (first, x),
             (last, x if first.is_custom == last.is_custom else last.inputs(observation)),
         ]
+
+    def _extra_of(self, trunk: Trunk, extra: Tensor | None) -> Tensor | None:
+        """Return those of the extra inputs [..., F] that a trunk is shown."""
+        if extra is None or not self._hidden_from_actor or trunk is not self._ends[0]:
+            return extra
+        shown = extra[..., : -self._hidden_from_actor]
+        return shown if shown.shape[-1] else None
 
     # --- acting -----------------------------------------------------------------------------
 
@@ -259,6 +316,7 @@ class Policy(nn.Module):
         mask: Tensor | None = None,
         forced: tuple[Tensor, Tensor] | None = None,
         *,
+        view: Tensor | None = None,
         judge: bool = False,
     ) -> Acted:
         """Choose one step's actions and advance the state.
@@ -271,16 +329,22 @@ class Policy(nn.Module):
             mask: allowed actions, bool [N, mask_size], or None.
             forced: rows whose action somebody else chose, bool [N], and those actions in stored
                 form, [N, ...]; or None.
+            view: what a central critic reads, stored form, [N, *shape]; None: nobody judges.
             judge: run a critic's trunk in any case, which is left out if it remembers nothing and
                 nobody wants a value.
 
         """
         outputs: list[Tensor] = []
         after: list[Tensor] = []
-        for trunk, x in self._inputs(observation, self._ends if judge else self._carried):
-            y, s = trunk.step(x, extra, state.tensors)
+        trunks = self._ends if judge else self._carried
+        for trunk, x in self._inputs(observation, trunks, view):
+            y, s = trunk.step(x, self._extra_of(trunk, extra), state.tensors)
             outputs.append(y)
             after += s
+        judged: Tensor | None = outputs[-1]
+        if self.view_codec is not None and view is None:
+            judged = None
+            after += state.tensors[self._ends[1].place]
         dist_params = self.dist_params(outputs[0], mask)
         if noise is None:
             action = self.distribution.mode(dist_params)
@@ -291,7 +355,7 @@ class Policy(nn.Module):
             action = torch.where(rows.view(-1, *[1] * (action.ndim - 1)), given, action)
         if self.extra.action:
             after.append(self.actions.encode(action)[None])
-        return Acted(action, dist_params, outputs[-1], HiddenState(after, state.rows))
+        return Acted(action, dist_params, judged, HiddenState(after, state.rows))
 
     @torch.no_grad()
     def advance(
@@ -300,6 +364,7 @@ class Policy(nn.Module):
         extra: Tensor | None,
         length: Tensor,
         state: Sequence[Tensor],
+        view: Tensor | None = None,
     ) -> list[Tensor]:
         """Return the memory after sequences of different ``length`` [S], without gradients.
 
@@ -308,9 +373,10 @@ class Policy(nn.Module):
             extra: [L, S, F] or None.
             length: [S].
             state: before the first step, [K, S, H] each.
+            view: what a central critic reads, [L, S, *shape]; None without one.
 
         """
         after: list[Tensor] = []
-        for trunk, x in self._inputs(observation, self._ends):
-            after += trunk.run(x, extra, length, state)
+        for trunk, x in self._inputs(observation, self._ends, view):
+            after += trunk.run(x, self._extra_of(trunk, extra), length, state)
         return after

@@ -275,6 +275,21 @@ class PolicyConfig(Config):
 
 
 @dataclass(frozen=True)
+class ValuePolicyConfig(PolicyConfig):
+    """What describes a policy with a value function; built in for good.
+
+    Attributes, beside those of ``PolicyConfig``:
+        value_norm: learn values in units of the returns' deviation, as deviations from their mean;
+            both follow the returns from rollout to rollout, and the last layer is changed with them
+            so that no value is (van Hasselt et al. 2016, "Learning values across many orders of
+            magnitude"). Rewards stay as they are, where normalize_reward rescales them.
+
+    """
+
+    value_norm: bool = False
+
+
+@dataclass(frozen=True)
 class QPolicyConfig(PolicyConfig):
     """What describes a policy that compares its actions' values; built in for good.
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from recurrent_rl.networks.configs import HeadConfig
 from recurrent_rl.networks.distributions import ActionDistribution
 from recurrent_rl.networks.layers import mlp
+from recurrent_rl.networks.normalization import ReturnUnits
 
 
 def head_layers(inputs: int, config: HeadConfig, outputs: int) -> nn.Sequential:
@@ -57,16 +58,32 @@ class ValueHead(nn.Module):
     """From features to one number.
 
     Attributes:
-        layers: from features to it.
+        layers: from features to it, in its units.
+        units: of what the layers give; None: those of rewards.
 
     """
 
-    def __init__(self, inputs: int, config: HeadConfig) -> None:
-        """Args: H, shape of the layers."""
+    def __init__(self, inputs: int, config: HeadConfig, *, standardised: bool = False) -> None:
+        """Args: H, shape of the layers, whether these give values in units of returns."""
         super().__init__()
         self.layers = head_layers(inputs, config, 1)
+        self.units = ReturnUnits() if standardised else None
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., H] -> [...]."""
         value: Tensor = self.layers(features).squeeze(-1)
-        return value
+        if self.units is None:
+            return value
+        return value * self.units.deviation + self.units.mean
+
+    @torch.no_grad()
+    def follow(self, returns: Tensor) -> None:
+        """Let the units follow a rollout's returns [M]; values stay as they are, up to rounding."""
+        units, last = self.units, self.layers[-1]
+        assert isinstance(last, nn.Linear)
+        if units is None or not last.weight.requires_grad or not last.bias.requires_grad:
+            return
+        mean, deviation = units.mean, units.deviation
+        units.update(returns)
+        last.weight.mul_(deviation / units.deviation)
+        last.bias.mul_(deviation).add_(mean - units.mean).div_(units.deviation)

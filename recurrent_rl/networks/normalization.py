@@ -5,7 +5,7 @@ Letters: M samples, D features.
 
 import math
 import warnings
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -158,3 +158,66 @@ class RewardNorm(RunningNorm):
             self._warned = True
             message = f"reward: {message}. Does the environment give such rewards on purpose?"
             warnings.warn(message, stacklevel=4)
+
+
+class ReturnUnits(nn.Module):
+    """Mean and deviation of returns, by an average over rollouts that forgets old ones.
+
+    Source: van Hasselt et al. 2016, "Learning values across many orders of magnitude"; the average
+    without bias towards its beginning and a least deviation, as in Yu et al. 2022, "The Surprising
+    Effectiveness of PPO in Cooperative, Multi-Agent Games".
+
+    Attributes:
+        mean: of returns; 0 before any was seen.
+        deviation: likewise; 1 before any was seen, and while they have not varied.
+
+    """
+
+    KEPT: Final = 0.95  # of the average, from one rollout to the next
+    LEAST: Final = 0.01
+
+    first: Tensor
+    second: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        """Start as the identity."""
+        super().__init__()
+        for name in ("first", "second", "weight"):
+            self.register_buffer(name, torch.zeros((), dtype=torch.float64))
+        self._refresh()
+
+    def _refresh(self) -> None:
+        self.mean, self.deviation = 0.0, 1.0
+        if (weight := float(self.weight)) > 0:
+            self.mean = float(self.first) / weight
+            variance = max(float(self.second) / weight - self.mean**2, 0.0)
+            if has_varied(self.mean, variance):
+                self.deviation = max(math.sqrt(variance), self.LEAST)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._refresh()
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "ReturnUnits":
+        exact = dict(self._buffers)
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        for name, before in exact.items():  # to another device, but not to another dtype
+            now = self._buffers[name]
+            if before is not None and now is not None and now.dtype != before.dtype:
+                self._buffers[name] = before.to(now.device)
+        return self
+
+    @torch.no_grad()
+    def update(self, returns: Tensor) -> None:
+        """Take a rollout's returns in, [M]; M = 0 changes nothing."""
+        if len(returns) == 0:
+            return
+        found, share = returns.double(), 1 - self.KEPT
+        for moment, new in (
+            (self.first, found.mean()),
+            (self.second, found.square().mean()),
+            (self.weight, torch.ones(())),
+        ):
+            moment.mul_(self.KEPT).add_(new.to(moment), alpha=share)
+        self._refresh()

@@ -203,6 +203,7 @@ class OffPolicyActor(Policy):
         if not self._critic:
             return acted.dist_params.new_full(acted.dist_params.shape[:1], torch.nan)
         (critic,) = self._critic
+        assert acted.critic_features is not None
         return critic.of_one(acted.critic_features, acted.action)
 
     def heads(self) -> list[tuple[str, int, str, nn.Module]]:

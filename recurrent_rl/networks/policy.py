@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
+import torch
 from torch import Tensor, nn
 
-from recurrent_rl.networks.acting_policy import Acted, CustomNetworks, Policy
-from recurrent_rl.networks.configs import NetConfig, PolicyConfig
+from recurrent_rl.networks.acting_policy import Acted, Central, CustomNetworks, Policy
+from recurrent_rl.networks.configs import NetConfig, PolicyConfig, ValuePolicyConfig
 from recurrent_rl.networks.distributions import ActionDistribution, make_distribution
 from recurrent_rl.networks.heads import ActionHead, ValueHead
 from recurrent_rl.recurrent.state import HiddenState
@@ -34,15 +35,19 @@ class ActorCritic(Policy):
         config: PolicyConfig,
         identities: int = 0,
         networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
+        central: Central = Central(),  # noqa: B008 - immutable
     ) -> None:
         """Build an untrained policy; see ``Policy``."""
-        super().__init__(observation_space, action_space, net, config, identities, networks)
+        super().__init__(
+            observation_space, action_space, net, config, identities, networks, central
+        )
         first, last = self._ends
         heads = net.head_config
         latents = heads.hidden_size[-1] if heads.hidden_size else first.outputs
         distribution = make_distribution(self.actions, config, latents)
         self.action_head = ActionHead(first.outputs, heads, distribution)
-        self.value_head = ValueHead(last.outputs, heads)
+        standardised = isinstance(config, ValuePolicyConfig) and config.value_norm
+        self.value_head = ValueHead(last.outputs, heads, standardised=standardised)
         # A nearly uniform first policy.
         layers = [(self.action_head.layers, 0.01), (self.value_head.layers, 1.0)]
         self._initialise(layers, config.ortho_init, net.encoder_config.forget_bias)
@@ -73,6 +78,8 @@ class ActorCritic(Policy):
         ]
 
     def chosen_value(self, acted: Acted) -> Tensor:
+        if acted.critic_features is None:
+            return acted.dist_params.new_full((acted.state.rows,), torch.nan)
         return self.value_of(acted.critic_features)
 
     def value_of(self, critic_features: Tensor) -> Tensor:
@@ -80,10 +87,17 @@ class ActorCritic(Policy):
         value: Tensor = self.value_head(critic_features)
         return value
 
-    def value(self, observation: Tensor, extra: Tensor | None, state: HiddenState) -> Tensor:
-        """V of observations [N, *shape] given the state before them, which stays as it is; [N]."""
+    def value(self, seen: Tensor, extra: Tensor | None, state: HiddenState) -> Tensor:
+        """V of what the critic reads, given the state before it, which stays as it is; [N].
+
+        Args:
+            seen: observations, or a central critic's views, [N, *shape].
+            extra: [N, F] or None.
+            state: of N rows.
+
+        """
         trunk = self._ends[1]
-        features, _ = trunk.step(trunk.inputs(observation), extra, state.tensors)
+        features, _ = trunk.step(trunk.inputs(seen), extra, state.tensors)
         return self.value_of(features)
 
     def unroll(
@@ -93,6 +107,7 @@ class ActorCritic(Policy):
         state: Sequence[Tensor],
         active_index: Tensor | None,
         mask: Tensor | None = None,
+        view: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Run over whole sequences; give distributions and values.
 
@@ -103,6 +118,7 @@ class ActorCritic(Policy):
             active_index: flat positions (l * S + s) of the M steps that matter, or None for all:
                 the heads run on those only, so nothing else can touch a loss or a gradient.
             mask: of those steps, bool [M, mask_size], or None.
+            view: what a central critic reads, [L, S, *shape]; None without one.
 
         Returns:
             dist_params: [M, ...].
@@ -110,7 +126,9 @@ class ActorCritic(Policy):
 
         """
         outputs = []
-        for trunk, x in self._inputs(observation, self._ends):
-            y = trunk(x, extra, state)[0].flatten(0, 1)  # [L, S, H] -> [L * S, H]
+        for trunk, x in self._inputs(observation, self._ends, view):
+            y = trunk(x, self._extra_of(trunk, extra), state)[0].flatten(
+                0, 1
+            )  # [L, S, H] -> [L * S, H]
             outputs.append(y if active_index is None else y[active_index])
         return self.action_head(outputs[0], mask), self.value_of(outputs[-1])

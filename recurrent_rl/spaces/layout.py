@@ -108,7 +108,7 @@ class ObservationLayout:
 
     def _blank(self) -> Array:
         blank = np.zeros(self.shape, self.array_dtype)
-        for leaf, value in zip(self.leaves, self._parts(blank), strict=True):
+        for leaf, value in zip(self.leaves, self.parts(blank), strict=True):
             if leaf.kind is Kind.INDEX:  # zero need not be a choice
                 value[...] = leaf.bounds[0].reshape(leaf.shape)
             elif leaf.enforced is not None:
@@ -126,7 +126,7 @@ class ObservationLayout:
             numbers = numbers.new_empty(numbers.shape)  # of no rows, which may lack strides
         return numbers.view(kind), flat[..., middle:]
 
-    def _parts(self, stored: Array) -> list[Array]:
+    def parts(self, stored: Array) -> list[Array]:
         """Each leaf's part of stored observations [..., *shape], as views: [..., *leaf.shape]."""
         if not self.nested:
             return [stored]
@@ -173,7 +173,7 @@ class ObservationLayout:
         """Return stored observations [..., *shape] in the structure of the space."""
         if not self.nested:
             return stored.astype(self.space.dtype, copy=False)  # choices may be of fewer bits
-        parts = zip(self.leaves, self._parts(stored), strict=True)
+        parts = zip(self.leaves, self.parts(stored), strict=True)
         by_path = {leaf.path: part.astype(leaf.space.dtype) for leaf, part in parts}
         return nest(self.space, by_path)
 
@@ -202,7 +202,7 @@ class ObservationLayout:
             name: says in words what a row is.
 
         """
-        for leaf, part in zip(self.leaves, self._parts(stored), strict=True):
+        for leaf, part in zip(self.leaves, self.parts(stored), strict=True):
             check_leaf(leaf, part, rows, name)
 
     def tensor(self, stored: Array) -> torch.Tensor:
@@ -241,7 +241,7 @@ class ObservationLayout:
             name of the part, what was expected of it, what it is; None if nothing is wrong.
 
         """
-        for leaf, part in zip(self.leaves, self._parts(stored), strict=True):
+        for leaf, part in zip(self.leaves, self.parts(stored), strict=True):
             try:
                 check_leaf(leaf, part[None], 1)
             except ValueError:
