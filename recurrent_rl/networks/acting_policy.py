@@ -171,9 +171,7 @@ class Policy(nn.Module):
             preprocessor = shared
             if trunks and self.view_codec is not None:
                 preprocessor = Preprocessor(self.view_codec, config.normalize_obs)
-            codec, extra = preprocessor.codec, self.extra.width
-            if not trunks:
-                extra -= self._hidden_from_actor
+            codec, extra = preprocessor.codec, self.extra_width(len(trunks))
             encoder = (
                 Encoder(codec, extra, net, config.recurrent)
                 if network is None
@@ -277,6 +275,10 @@ class Policy(nn.Module):
             (first, x),
             (last, x if first.is_custom == last.is_custom else last.inputs(observation)),
         ]
+
+    def extra_width(self, trunk: int) -> int:
+        """Return how many of the F extra inputs trunk number ``trunk`` is shown."""
+        return self.extra.width - (0 if trunk else self._hidden_from_actor)
 
     def _extra_of(self, trunk: Trunk, extra: Tensor | None) -> Tensor | None:
         """Return those of the extra inputs [..., F] that a trunk is shown."""

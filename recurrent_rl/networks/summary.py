@@ -10,6 +10,7 @@ from recurrent_rl.networks.configs import CnnConfig, HeadConfig, NetConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn
+from recurrent_rl.spaces.codec import ObservationCodec
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.leaves import Kind
 
@@ -40,13 +41,16 @@ def summary(policy: Policy, net_config: NetConfig) -> list[str]:
 
     """
     lines = [f"sees      {'; '.join(_seen(policy.codec.layout))}"]
+    if policy.view_codec is not None:
+        lines.append(f"judged by {'; '.join(_seen(policy.view_codec.layout))}")
     encoders = list(policy.encoders)
     names = ["encoder"] if len(encoders) == 1 else ["actor's", "critic's"]
-    for name, encoder in zip(names, encoders, strict=True):
+    for i, (name, encoder) in enumerate(zip(names, encoders, strict=True)):
         if isinstance(encoder, CustomEncoder):
             text = [f"{type(encoder.network).__name__} -> {encoder.outputs}"]
         else:
-            text = list(_encoder(encoder, policy, net_config))
+            codec = policy.preprocessors[-1 if i else 0].codec
+            text = list(_encoder(encoder, codec, policy.extra_width(i), net_config))
         lines += _line(name, text, parameter_count(encoder))
     for name, width, gives, module in policy.heads():
         lines.append(head_summary(name, width, net_config.head_config, gives, module))
@@ -90,8 +94,10 @@ def _seen(layout: ObservationLayout) -> Iterator[str]:
         yield name + what
 
 
-def _encoder(encoder: Encoder, policy: Policy, net_config: NetConfig) -> Iterator[str]:
-    config, codec = net_config.encoder_config, policy.codec
+def _encoder(
+    encoder: Encoder, codec: ObservationCodec, extra: int, net_config: NetConfig
+) -> Iterator[str]:
+    config = net_config.encoder_config
     images = [leaf for leaf in codec.layout.leaves if leaf.kind.is_image]
     for leaf, shape, cnn in zip(images, codec.image_shapes, encoder.cnns, strict=True):
         name = ".".join(str(key) for key in leaf.path) or f"image {list(shape)}"
@@ -107,7 +113,6 @@ def _encoder(encoder: Encoder, policy: Policy, net_config: NetConfig) -> Iterato
         joined = f"with the other {joined}" if images else joined
     else:
         joined = str(sum(encoder.parts))
-    extra = policy.extra.width
     more = f"{extra} extra one{'s' * (extra > 1)}" if extra else ""
     if more and encoder.core is None:
         joined += f" and {more}"

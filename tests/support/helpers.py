@@ -17,6 +17,7 @@ from torch import Tensor
 
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.networks.acting_policy import Central
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.recurrent.state import HiddenState
@@ -25,6 +26,7 @@ OBSERVATIONS = {
     "vector": gym.spaces.Box(-10.0, 10.0, (3,)),
     "index": gym.spaces.Discrete(4, start=2),
 }
+VIEW = gym.spaces.Box(-10.0, 10.0, (4,))  # what central critics see
 ACTIONS = {
     "discrete": gym.spaces.Discrete(3, start=5),
     "box": gym.spaces.Box(-2.0, 1.0, (2,)),
@@ -125,6 +127,7 @@ def make_policy(
     num_layers: int = 1,
     hidden_size: tuple[int, ...] | None = None,
     hidden_state_size: int = 5,
+    central: bool = False,
     seed: int = 0,
     **config: Any,
 ) -> ActorCritic:
@@ -143,7 +146,10 @@ def make_policy(
         # Not orthogonal: that begins with biases of zero and a nearly uniform policy, both of
         # which would hide mistakes.
         PPOConfig.from_dict({"ortho_init": False, "squash_output": False, **config}),
+        central=Central(VIEW if central else None),
     )
+    if policy.value_head.units is not None:
+        policy.value_head.units.update(torch.tensor([1.0, 2.0, 6.0]))
     with torch.no_grad():
         for parameter in policy.parameters():
             parameter.mul_(1.5)
@@ -178,6 +184,7 @@ def empty_buffer(
     """A buffer that fits the policy, in the default dtype."""
     codec, actions = policy.codec, policy.actions
     floating = torch.get_default_dtype()
+    central = policy.view_codec is not None
     return SequenceRolloutBuffer(
         steps,
         rows,
@@ -190,7 +197,18 @@ def empty_buffer(
         burn_in=burn_in,
         extra=policy.extra.width,
         mask_size=actions.mask_size if masked else 0,
+        view_shape=VIEW.shape if central else None,
+        view_dtype=floating,
+        agents=next(a for a in (3, 2, 1) if rows % a == 0) if central else 1,
     )
+
+
+def view_of(buffer: SequenceRolloutBuffer, t: int, n: int) -> Tensor | None:
+    """What a central critic saw of row n's environment at step t, [1, *shape]."""
+    if buffer.views is None:
+        return None
+    envs = buffer.rows // buffer.agents
+    return buffer.views[[t * envs + n // buffer.agents]]
 
 
 def random_observation(policy: ActorCritic, generator: torch.Generator) -> Tensor:
@@ -248,6 +266,8 @@ def collect(
         for n in range(rows):
             if flags.exists[t, n]:
                 buffer.obs[t, n] = random_observation(policy, generator)
+    if buffer.views is not None:
+        buffer.views.copy_(torch.randn(buffer.views.shape, generator=generator))
     buffer.reward.copy_(torch.randn(steps, rows, generator=generator))
     ended = torch.cat((flags.start[1:], torch.rand(1, rows, generator=generator) < 0.5))
     limit = torch.rand(steps, rows, generator=generator) < 0.5
@@ -307,9 +327,11 @@ def walk(
                 else None
             )
             mask = None if buffer.action_mask is None else buffer.action_mask[t, [n]]
-            acted = policy.act(buffer.obs[t, [n]], extra, HiddenState(state, 1), noise, mask)
+            before, view = HiddenState(state, 1), view_of(buffer, t, n)
+            acted = policy.act(buffer.obs[t, [n]], extra, before, noise, mask, view=view)
             if generator is not None:
                 buffer.action[t, n] = acted.action[0]
+                assert acted.critic_features is not None
                 buffer.value[t, n] = policy.value_of(acted.critic_features)[0]
                 buffer.log_prob[t, n] = policy.action_head.distribution.log_prob(
                     acted.dist_params, acted.action
@@ -346,6 +368,9 @@ def spoil(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> None:
         buffer.obs[gone] = space.start + space.n - 1
     if buffer.extra is not None:
         buffer.extra[gone] = torch.nan
+    if buffer.views is not None:  # where nobody of an environment sees anything
+        nobody = gone.unflatten(1, (-1, buffer.agents)).all(-1)
+        buffer.views[nobody.flatten()] = torch.nan
 
 
 @dataclass
@@ -411,7 +436,9 @@ def loss_terms_by_hand(
     def step(t: int, n: int, state: list[Tensor]) -> tuple[Tensor, Tensor, list[Tensor]]:
         extra = None if buffer.extra is None else buffer.extra[t, [n]]
         mask = None if buffer.action_mask is None else buffer.action_mask[t, [n]]
-        acted = policy.act(buffer.obs[t, [n]], extra, HiddenState(state, 1), None, mask)
+        before, view = HiddenState(state, 1), view_of(buffer, t, n)
+        acted = policy.act(buffer.obs[t, [n]], extra, before, None, mask, view=view)
+        assert acted.critic_features is not None
         value = policy.value_of(acted.critic_features)[0]
         return acted.dist_params[0], value, list(acted.state.tensors[: policy.memory])
 
@@ -443,7 +470,9 @@ def loss_terms_by_hand(
             advantage = (buffer.advantage[t, n] - scale[0]) / scale[1]
             near = ratio.clamp(1 - config.clip_coef, 1 + config.clip_coef)
             policy_term = -torch.minimum(ratio * advantage, near * advantage)
-            value_term = 0.5 * (value - buffer.returns[t, n]) ** 2
+            units = policy.value_head.units
+            unit = 1.0 if units is None else units.deviation
+            value_term = 0.5 * ((value - buffer.returns[t, n]) / unit) ** 2
             terms[t * buffer.rows + n] = (
                 policy_term + config.vf_coef * value_term - config.ent_coef * choice.entropy().sum()
             )

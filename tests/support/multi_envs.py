@@ -59,6 +59,11 @@ def earned(index: int, number: int, episode: int, step: int, action: Any) -> flo
     return float(np.cos(index + 0.61 * number + episode + 0.9 * step) + 0.3 * np.sum(action))
 
 
+def state_of(index: int, episode: int, step: int) -> np.ndarray:
+    """A state that tells environments, episodes and steps apart."""
+    return np.cos(0.3 + index + 1.7 * episode + 0.43 * step + np.arange(4)).astype("f4")
+
+
 class ScriptedParallel(ParallelEnv[str, Any, Any]):
     """Plays episodes in which agents come and go as they are told.
 
@@ -87,6 +92,7 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
 
     metadata: ClassVar[dict[str, Any]] = {"name": "scripted_v0", "render_modes": []}
     render_mode = None
+    state_space: gym.Space[Any] = Box(-1, 1, (4,))
 
     def __init__(
         self,
@@ -104,7 +110,7 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
     ) -> None:
         """Take a script, which begins again after its last episode, and what is odd about it.
 
-        A moment is ``(agent, step)`` in every episode or ``(agent, episode, step)``, with the
+        A moment is ``(agent, step)``, or of the state ``("state", step)``, in every episode or ``(agent, episode, step)``, with the
         number of the observation, reward or info.
 
         Args:
@@ -200,6 +206,13 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
             {agent: left.get(agent, "") in ("l", "b") for agent in present},
             self._infos(present),
         )
+
+    def state(self) -> np.ndarray:
+        assert self.episode >= 0, "asked for a state before the first reset"
+        state = state_of(self.index, self.episode, self.time)
+        if (bad := self.poison.get(("state", self.time))) is not None:
+            state[0] = bad
+        return state
 
     def close(self) -> None:
         self.closed = True
@@ -368,6 +381,7 @@ class TurnTaking(AECEnv[str, Any, Any]):
         "is_parallelizable": False,
     }
     render_mode = None
+    state_space: gym.Space[Any] = Box(-1, 1, (4,))
 
     def __init__(
         self,
@@ -412,6 +426,9 @@ class TurnTaking(AECEnv[str, Any, Any]):
     def reward_of(self, agent: str, episode: int, turn: int, action: int) -> float:
         """What an agent earns in the turn number ``turn`` by what its actor did."""
         return earned(self.index, self.possible_agents.index(agent), episode, turn, action)
+
+    def state(self) -> np.ndarray:
+        return state_of(self.index, self.episode, self.time)
 
     def observe(self, agent: str) -> Any:
         observation = self.observation_of(agent, self.episode, self.time)

@@ -31,6 +31,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "previous_action": True,
     },
     "feed-forward": {"recurrent": False, "previous_reward": True},
+    "central": {
+        "central": True,
+        "share_encoders": False,
+        "previous_action": True,
+        "value_norm": True,
+    },
+    "central-gru": {"central": True, "share_encoders": False, "cell": "gru", "num_layers": 2},
+    "central-feed-forward": {"central": True, "share_encoders": False, "recurrent": False},
 }
 EVERY_VARIANT = pytest.mark.parametrize("variant", VARIANTS)
 CASES = st.tuples(cuttings(max_steps=9, max_rows=3), st.sampled_from(list(VARIANTS)), SEEDS)
