@@ -205,8 +205,7 @@ class OnPolicyRecorder(Recorder):
         buffer, rollout = self.buffer, self.rollout
         observation = self.policy.codec.layout.tensor(seen.observation)
         view = None if self._views is None else self._view(seen.view)
-        self._check(buffer.steps, observation)
-        self._check_views(buffer.steps, view)
+        self._check(buffer.steps, observation, view)
         self.player.begin(seen.start)
         last_value = self.player.value(observation if view is None else self._by_row(view))
         if self.final_is_next:
@@ -231,14 +230,14 @@ class OnPolicyRecorder(Recorder):
         return torch.where(latest >= 0, value, torch.zeros(()))
 
     def check(self, steps: int) -> None:
-        self._check(steps - 1, self.buffer.obs[steps - 1])
-        self._check_views(steps, None)
+        latest = None if self._views is None else self._views[steps - 1]
+        self._check(steps - 1, self.buffer.obs[steps - 1], latest)
 
     def abandon(self) -> None:
         pass  # a rollout that is not whole is never learned from
 
-    def _check(self, steps: int, observation: Tensor) -> None:
-        """Check the first ``steps`` steps, and an observation that follows."""
+    def _check(self, steps: int, observation: Tensor, view: Tensor | None) -> None:
+        """Check the first ``steps`` steps, and an observation and a central view that follow."""
         buffer = self.buffer
         buffer.reward.copy_(torch.from_numpy(self._reward))
         blocks = buffer.obs[:steps].split(BLOCK) if steps else ()
@@ -247,6 +246,8 @@ class OnPolicyRecorder(Recorder):
             if found := self._refuse.first_invalid(seen):
                 t, row = found
                 raise self._refuse.observation("observation", seen[t, row], row, begin + t)
+        if view is not None:
+            self._check_views(steps, view)
         for name, expected, values, limit in (
             ("reward", REWARDS, buffer.reward, REWARD_LIMIT),
             ("value of the final observation", "finite numbers", buffer.bootstrap, FLOAT_MAX),
@@ -255,15 +256,12 @@ class OnPolicyRecorder(Recorder):
                 t, row = found
                 raise self._refuse.error(name, expected, values[t, row].item(), row, t)
 
-    def _check_views(self, steps: int, following: Tensor | None) -> None:
+    def _check_views(self, steps: int, following: Tensor) -> None:
         """Check what a central critic saw in the first ``steps`` steps, and what follows them."""
-        if self._views is None:
-            return
-        parts = self._views[:steps].split(BLOCK) if steps else ()
-        blocks = [(BLOCK * number, seen) for number, seen in enumerate(parts)]
-        if following is not None:
-            blocks.append((steps, following[None]))
-        for begin, seen in blocks:
+        assert self._views is not None
+        blocks = self._views[:steps].split(BLOCK) if steps else ()
+        begins = (*range(0, steps, BLOCK), steps)
+        for begin, seen in zip(begins, (*blocks, following[None]), strict=True):
             if found := self._refuse.first_invalid(seen, central=True):
                 t, env = found
                 row = env * self.buffer.agents

@@ -5,9 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from recurrent_rl import IPPO, PPO
+from recurrent_rl import IPPO, MAPPO, PPO
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
 from recurrent_rl.algorithms.unroll import replay
+
+Team = IPPO | MAPPO
 
 
 def network(options: dict[str, Any]) -> dict[str, Any]:
@@ -52,10 +54,10 @@ def make_agent(env: Any, *, seed: int = 0, **options: Any) -> PPO:
     return agent
 
 
-def make_team(env: Any, *, seed: int = 0, **options: Any) -> IPPO:
+def make_team(env: Any, *, seed: int = 0, kind: type[Team] = IPPO, **options: Any) -> Team:
     """The same for a vector of PettingZoo environments; ``net_config`` goes before the rest."""
     shapes = options.pop("net_config", None) or network(options)
-    agent = IPPO(
+    agent: Team = kind(
         env.observation_spaces,
         env.action_spaces,
         env.possible_agents,
@@ -83,7 +85,7 @@ def trainer_of(agent: Any) -> OnPolicyTrainer:
 
 def prepare(agent: Any) -> None:
     """Compute what ``learn`` begins with: the reward statistics, advantages and returns."""
-    trainers = agent.trainers.values() if isinstance(agent, IPPO) else (trainer_of(agent),)
+    trainers = agent.trainers.values() if isinstance(agent, IPPO | MAPPO) else (trainer_of(agent),)
     for trainer in trainers:
         trainer._prepare()
 
@@ -99,7 +101,7 @@ def weights(agent: Any) -> dict[str, Tensor]:
     return state
 
 
-def team_weights(agent: IPPO) -> dict[str, Tensor]:
+def team_weights(agent: Team) -> dict[str, Tensor]:
     """The same of all groups."""
     return {
         f"{name}.{key}": x

@@ -13,7 +13,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 from support.agents import make_agent, make_team, team_weights
 from support.envs import scripted
-from support.multi_envs import scripted_makers
+from support.multi_envs import ScriptedParallel, scripted_makers
 from support.off_policy import make
 from support.spaces_of import samples
 from torch import Tensor
@@ -23,6 +23,7 @@ from recurrent_rl import (
     DQN,
     IPPO,
     MADDPG,
+    MAPPO,
     MATD3,
     PPO,
     SAC,
@@ -120,6 +121,9 @@ MIXED: dict[str, Any] = {
 }
 
 
+STATE = ScriptedParallel.state_space
+
+
 def team_env(**options: Any) -> SyncMultiAgentVectorEnv:
     return SyncMultiAgentVectorEnv(scripted_makers([[lives] for lives in LIVES], **options))
 
@@ -163,10 +167,10 @@ def _ppo(options: Mapping[str, Any], **env: Any) -> Case:
     )
 
 
-def _ippo(options: Mapping[str, Any], **env: Any) -> Case:
+def _ippo(options: Mapping[str, Any], kind: type[IPPO] | type[MAPPO] = IPPO, **env: Any) -> Case:
     return Case(
-        IPPO,
-        make_team,
+        kind,
+        functools.partial(make_team, kind=kind),
         team_env,
         env,
         options,
@@ -190,6 +194,17 @@ CASES = {
         {"cell": "gru", "groups": {"x": ["bob_1", "fred_0"], "y": ["bob_0"]}}, masks="info"
     ),
     "ippo-feed-forward": _ippo({"recurrent": False}, **MIXED),
+    "mappo": _ippo(
+        {**EVERYTHING, "agent_id_input": "critic", "team_reward": "mean", "value_norm": True},
+        MAPPO,
+        **MIXED,
+        defined={("bob_0", 2): 1},
+        absent=[("bob_1", 4)],
+    ),
+    "mappo-state": _ippo(
+        {"cell": "gru", "state_space": STATE, "normalize_obs": True, "burn_in": 2}, MAPPO
+    ),
+    "mappo-feed-forward": _ippo({"recurrent": False, "agent_id_input": True}, MAPPO),
     "dqn": _one(
         DQN,
         {**EXTRAS, "dueling": True, "burn_in": 2, "sampling": "priority", "lr_encoder": 1e-3},
@@ -292,7 +307,10 @@ def behaviour(agent: Any, *, deterministic: bool, rows: int = 2, steps: int = 3)
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(part) for name, part in value.items()}
-    return value.tolist() if isinstance(value, np.ndarray) else list(value.tensors)
+    if isinstance(value, np.ndarray):
+        # A central critic that sees nothing has no value; and not a number equals nothing.
+        return ["none"] * len(value) if np.isnan(value).all() else value.tolist()
+    return list(value.tensors)
 
 
 def random_states(agent: Any) -> list[Any]:

@@ -110,8 +110,8 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
     ) -> None:
         """Take a script, which begins again after its last episode, and what is odd about it.
 
-        A moment is ``(agent, step)``, or of the state ``("state", step)``, in every episode or ``(agent, episode, step)``, with the
-        number of the observation, reward or info.
+        A moment is ``(agent, step)`` in every episode or ``(agent, episode, step)``, with the
+        number of the observation, reward or info; of the state it is ``("state", step)``.
 
         Args:
             episodes: The script; ``possible_agents`` are in the order of their first appearance.
