@@ -68,6 +68,9 @@ def _(trainer: OnPolicyTrainer, net_config: NetConfig, generator: torch.Generato
     assert isinstance(policy, ActorCritic)
     transfer = between_actor_critics(old, policy)
     transfer.copy_weights()
+    if (units := policy.value_head.units) is not None:
+        assert old.value_head.units is not None
+        units.load_state_dict(old.value_head.units.state_dict())
     transfer.freeze(policy)
     moments = transfer.moments(
         old.trained_parameters(), trainer.moments(), policy.trained_parameters()

@@ -65,16 +65,17 @@ def create_population(
     [0.001, 0.002261]
 
     Args:
-        algo: "PPO", "DQN", "DDPG", "TD3" or "SAC"; of teams "IPPO", "MADDPG" or "MATD3".
+        algo: "PPO", "DQN", "DDPG", "TD3" or "SAC"; of teams "IPPO", "MAPPO", "MADDPG" or
+            "MATD3".
         observation_space: of one environment; of teams the agents' spaces, a list or a dictionary.
         action_space: of one environment; of teams the agents' spaces, a list or a dictionary.
         net_config: as the algorithm's class takes it.
         INIT_HP: the fields of the algorithm's configuration (``PPOConfig``, ``DQNConfig``, ...) in
             upper case ("LR", "LEARN_STEP", ...); of teams also "AGENT_IDS", "AGENT_ID_INPUT",
-            "GROUPS" and "TEAM_REWARD". What describes the run rather than an agent ("MAX_STEPS",
-            "EVO_STEPS", ...) may stand there too, and must agree with what this function and the
-            training functions are given; "MAX_STEPS" is also the horizon of a learning-rate
-            schedule. Other keys are refused.
+            "GROUPS" and "TEAM_REWARD", for MAPPO "STATE_SPACE". What describes the run rather than
+            an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too, and must agree with what
+            this function and the training functions are given; "MAX_STEPS" is also the horizon of a
+            learning-rate schedule. Other keys are refused.
         hp_config: hyper-parameters that mutations may change.
         population_size: number of agents, at least 1.
         num_envs: size of the vector environment, at least 1. Has no effect, as agents fit any

@@ -44,8 +44,8 @@ def train_on_policy(
 ) -> tuple[list[Any], list[list[float]]]:
     """Train a population: collect, learn, test, select, mutate, until ``max_steps`` or ``target``.
 
-    ``train_multi_agent_on_policy`` is the same function, for IPPO. Each individual starts each
-    generation from a reset of the environment, and all are tested on the same episodes.
+    ``train_multi_agent_on_policy`` is the same function, for IPPO and MAPPO. Each individual starts
+    each generation from a reset of the environment, and all are tested on the same episodes.
 
     Source: Jaderberg et al. 2017, "Population Based Training of Neural Networks", with tournaments
     and architecture mutations as in Franke et al. 2021, "Sample-Efficient Automated Deep
@@ -54,7 +54,7 @@ def train_on_policy(
     Args:
         env: the vector environment to train and test on; left open.
         env_name: the environment's name in logs.
-        algo: "PPO" or "IPPO", the agents' algorithm.
+        algo: "PPO", "IPPO" or "MAPPO", the agents' algorithm.
         pop: from ``create_population``. Without a tournament these agents themselves are trained;
             with one, their descendants.
         INIT_HP: kept with the logs; where it has "MAX_STEPS", "EVO_STEPS", "EVAL_STEPS",
@@ -88,10 +88,10 @@ def train_on_policy(
             then be from ``make_vect_envs`` or ``make_multi_agent_vect_envs``.
         threads: torch's threads, for each individual.
         wandb_kwargs: options of ``wandb.init``.
-        fitness: for IPPO, names of the agents whose returns are summed; None sums all, which says
+        fitness: of teams, names of the agents whose returns are summed; None sums all, which says
             nothing where one wins what another loses; or a function of the returns, a dictionary of
             arrays [episodes] by agent.
-        opponents: for IPPO, "random" tests against agents that act uniformly at random: all but
+        opponents: of teams, "random" tests against agents that act uniformly at random: all but
             those named in fitness; or else each agent plays its seat in turn.
 
     Returns:
@@ -110,7 +110,7 @@ def train_on_policy(
     return Request(**locals()).train(from_replay=False)
 
 
-# One function serves both: what differs between PPO and IPPO, the agents know.
+# One function serves both: what differs between one agent and teams, the agents know.
 train_multi_agent_on_policy = train_on_policy
 
 

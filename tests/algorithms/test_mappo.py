@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support.agents import make_team, team_weights
+from support.helpers import double
 from support.multi_envs import (
     ScriptedParallel,
     TurnTaking,
@@ -21,10 +22,16 @@ from recurrent_rl import (
     MAPPO,
     PPO,
     AsyncMultiAgentVectorEnv,
+    Mutations,
+    NetConfig,
     SyncMultiAgentVectorEnv,
+    TournamentSelection,
     collect_rollouts_recurrent,
+    create_population,
+    train_multi_agent_on_policy,
 )
 from recurrent_rl.algorithms.unroll import replay
+from recurrent_rl.evolution.morphing import morph
 from recurrent_rl.networks.configs import HeadConfig
 from recurrent_rl.networks.heads import ValueHead
 
@@ -463,3 +470,67 @@ def test_vectors_without_states_say_so() -> None:
     env.state_space = None
     with pytest.raises(ValueError, match=r"state: expected environments with a state\(\)"):
         env.state()
+
+
+# --- populations -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"state_space": STATE, "agent_id_input": "critic"}])
+@double()
+def test_growth_changes_no_action_and_no_value(options: dict[str, Any]) -> None:
+    env = parallel()
+    agent = team(env, value_norm=True, normalize_obs=True, **options)
+    trainer = agent.trainers["bob"]
+    old = trainer.policy
+    view_width = 4 if options else 12
+    old.preprocessors[1].update(torch.randn(9, 5, view_width), torch.ones(9, 5).bool())
+    assert old.value_head.units is not None
+    old.value_head.follow(torch.randn(30) * 7 + 3)
+    inputs = torch.randn(6, 4, 3), torch.randn(6, 4, view_width)
+    extra = torch.randn(6, 4, old.extra.width) if old.extra.width else None
+
+    def played(policy: Any) -> tuple[Tensor, Tensor]:
+        state = policy.initial_state(4).tensors
+        with torch.no_grad():
+            found: tuple[Tensor, Tensor] = policy.unroll(
+                inputs[0], extra, state, None, view=inputs[1]
+            )
+        return found
+
+    before = played(old)
+    larger = {"encoder_config": {"hidden_size": [], "hidden_state_size": 9}}
+    larger["head_config"] = {"hidden_size": [11]}
+    morph(trainer, NetConfig.from_dict(larger), torch.Generator().manual_seed(0))
+    assert trainer.policy is not old
+    for ours, theirs in zip(played(trainer.policy), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    collected(agent, env)
+    agent.learn()
+
+
+def test_a_population_of_them() -> None:
+    env = parallel()
+    net = {"encoder_config": {"hidden_size": [], "hidden_state_size": 5}}
+    agents = create_population(
+        "MAPPO",
+        env.observation_spaces,
+        env.action_spaces,
+        net,
+        {"STATE_SPACE": STATE, "LEARN_STEP": 8},
+        population_size=2,
+        num_envs=2,
+    )
+    assert all(type(agent) is MAPPO and agent.state_space == STATE for agent in agents)
+    mutation = Mutations(0, 1, 0, 0, 0, 0, rand_seed=1)
+    trained, _ = train_multi_agent_on_policy(
+        env,
+        "scripted",
+        "MAPPO",
+        agents,
+        max_steps=32,
+        evo_steps=16,
+        tournament=TournamentSelection(2, True, 2, 1, rand_seed=0),
+        mutation=mutation,
+        verbose=False,
+    )
+    assert all(agent.env_steps >= 32 for agent in trained)

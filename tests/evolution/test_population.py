@@ -223,7 +223,7 @@ def test_ranges_of_what_the_algorithm_does_not_have() -> None:
 
 @pytest.mark.parametrize("algo", ["ppo", "A2C"])
 def test_unknown_algorithm(algo: str) -> None:
-    known = "DDPG, DQN, IPPO, MADDPG, MATD3, PPO, SAC, TD3"
+    known = "DDPG, DQN, IPPO, MADDPG, MAPPO, MATD3, PPO, SAC, TD3"
     with pytest.raises(ValueError, match=f"has no option '{algo}'.*Known options: {known}"):
         create_population(algo, VECTOR, CHOICE)
 

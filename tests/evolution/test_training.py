@@ -876,7 +876,8 @@ def test_populations_that_do_not_fit() -> None:
     env = recall_env()
     with pytest.raises(ValueError, match="pop: expected at least one agent, got none"):
         train_on_policy(env, "Recall", "PPO", [])
-    with pytest.raises(ValueError, match=r"algo: expected one of \['PPO', 'IPPO'\], got 'A2C'"):
+    known = r"algo: expected one of \['PPO', 'IPPO', 'MAPPO'\], got 'A2C'"
+    with pytest.raises(ValueError, match=known):
         train_on_policy(env, "Recall", "A2C", population(env))
     with pytest.raises(TypeError, match="pop: expected IPPO agents, as algo says, got PPO"):
         train_on_policy(env, "Recall", "IPPO", population(env))
