@@ -35,7 +35,8 @@ from speed_against import Free
 from torch import nn
 
 from recurrent_rl import DQN, PPO, SAC, TD3, collect_rollouts_recurrent, make_vect_envs
-from recurrent_rl.buffers.replay import ReplayLayout, SequenceReplayBuffer
+from recurrent_rl.buffers.replay import SequenceReplayBuffer
+from recurrent_rl.buffers.ring import ReplayLayout
 from recurrent_rl.buffers.steps import StepShapes
 
 HERE = Path(__file__).parent
