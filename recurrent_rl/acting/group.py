@@ -62,6 +62,7 @@ class AgentGroup:
         config: what is built into the policy.
         net_config: network shapes.
         custom_networks: the user's own modules that the policy was built around copies of.
+        identities: number of agents that the policy tells apart; 0: none.
         identify: the policy sees which of the agents it acts for; "critic": only its critic does.
         policy: the network.
         generator: of actions, and of all else that is drawn for this group.
@@ -86,6 +87,7 @@ class AgentGroup:
         custom_networks: CustomNetworks = CustomNetworks(),  # noqa: B008 - immutable
         kind: type[Policy] = ActorCritic,
         view_space: gym.Space[Any] | None = None,
+        identities: int | None = None,
     ) -> None:
         """Build an untrained policy.
 
@@ -103,6 +105,8 @@ class AgentGroup:
             custom_networks: modules of one's own in the encoders' places; they are copied.
             kind: of policy; fixed for good.
             view_space: of what a central critic sees; None: the critic sees what the actor does.
+            identities: agents that the policy tells apart; None: all of them if it is to identify
+                any.
 
         Raises:
             TypeError: a space of the wrong kind.
@@ -121,6 +125,7 @@ class AgentGroup:
         self.action_space, self.custom_networks = action_space, custom_networks
         self.device, self.seed = checked_device(device), seed
         self.agents, self.size = tuple(agents), max(len(agents), 1)
+        self.identities = self.size * bool(identify) if identities is None else identities
         self.generator = seeded(seed)
         self.identify, self.reward_scale = identify, 1.0
         self.buffer: Any = None  # whatever a trainer records into
@@ -146,7 +151,7 @@ class AgentGroup:
                     self.action_space,
                     net_config,
                     self.config,
-                    self.size * bool(self.identify),
+                    self.identities,
                     CustomNetworks(*(_copied(network) for network in self.custom_networks)),
                     **self._central(),
                 )
@@ -183,7 +188,14 @@ class AgentGroup:
         """Which agent each of N rows is (an index, [N]), one-hot [N, A]; None if unseen."""
         if not self.policy.extra.identities:
             return None
-        return torch.eye(self.size, device=self.device)[torch.from_numpy(agent).to(self.device)]
+        # Of those that it was not built for there is nothing to tell.
+        told = self.policy.extra.identities
+        table = torch.eye(max(self.size, told), told, device=self.device)
+        return table[torch.from_numpy(agent).to(self.device)]
+
+    def name_agents(self, agents: Sequence[str]) -> None:
+        """Let the policy act for other agents."""
+        self.agents, self.size = tuple(agents), len(agents)
 
     def player(
         self,
@@ -337,6 +349,7 @@ class AgentGroup:
             "seed": self.seed,
             "agents": list(self.agents),
             "identify": self.identify,
+            "identities": self.identities,
             "networks": [network is not None for network in self.custom_networks],
             "view_space": None if self.view_space is None else space_to_dict(self.view_space),
             "policy": self.policy.state_dict(),
@@ -375,6 +388,7 @@ class AgentGroup:
                 custom_networks=custom_networks,
                 kind=kind,
                 view_space=None if view is None else space_from_dict(view),
+                identities=data.get("identities"),
             )
         group.policy.load_state_dict(data["policy"])
         if (frozen := data.get("frozen")) is not None:  # older checkpoints do not know

@@ -61,7 +61,8 @@ class AgentRequest:
         reward: Mapping[str, Any] | None,
     ) -> None:
         """Pick the agent's part out of the arguments of ``IPPO.get_action``, and check it."""
-        self.agent, self.index = agent, group.agents.index(agent)
+        self.agent = agent
+        self.index = self._index(group)
         info: Mapping[str, Any] = (infos or {}).get(agent) or {}
         value, mask = obs[agent], None
         if group.policy.actions.choices:
@@ -84,6 +85,16 @@ class AgentRequest:
         )
         self.state = self._state(group, hidden_state)
         self.reward = self._reward(reward) if group.policy.extra.reward else None
+
+    def _index(self, group: AgentGroup) -> int:
+        if self.agent in group.agents:
+            return group.agents.index(self.agent)
+        if group.policy.tells_apart:
+            raise ValueError(
+                f"obs: expected agents of {list(group.agents)}, as their policy is shown which of "
+                f"them it acts for, got {self.agent!r}; build the agent without agent_id_input"
+            )
+        return 0  # one is like the other
 
     def _observation(self, group: AgentGroup, value: Any) -> Array:
         layout = group.policy.codec.layout

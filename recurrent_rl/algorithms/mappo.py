@@ -126,9 +126,10 @@ class MAPPO(OnPolicyTeam):
     def to_checkpoint(self) -> dict[str, Any]:
         state = self.state_space
         described = None if state is None else space_to_dict(state)
-        return {**super().to_checkpoint(), "state_space": described}
+        own = {"state_space": described, "central": self.team.central}
+        return {**super().to_checkpoint(), **own}
 
     def _rebuilt_team(self, team: Team, data: Mapping[str, Any]) -> Team:
         described = data["state_space"]
         state = None if described is None else space_from_dict(described)
-        return dataclasses.replace(team, central=True, state_space=state)
+        return dataclasses.replace(team, central=data["central"], state_space=state)

@@ -139,13 +139,26 @@ class MultiAgent(Agent):
 
     # --- acting -----------------------------------------------------------------------------
 
-    def get_initial_hidden_state(self, n: int = 1) -> dict[str, HiddenState]:
-        """Return the memory of each agent, of n rows, at the start of its life."""
+    def get_initial_hidden_state(
+        self, n: int = 1, agents: Collection[str] | None = None
+    ) -> dict[str, HiddenState]:
+        """Return the memory of each agent, of n rows, at the start of its life.
+
+        Args:
+            n: rows, at least 1.
+            agents: names; None: all of ``agent_ids``. Where agents are grouped by their names there
+                may be others of the same groups, here and in ``get_action``.
+
+        Raises:
+            ValueError: n < 1, or an agent whose group nobody knows.
+
+        """
         if n < 1:
             raise ValueError(f"n: expected at least 1 row, got {n}")
-        return {
-            agent: group.policy.initial_state(n) for group in self.groups for agent in group.agents
-        }
+        everybody = [agent for group in self.groups for agent in group.agents]
+        names = everybody if agents is None else list(agents)
+        group_of = {agent: self.get_group_id(agent) for agent in names}
+        return {a: self.trainers[group_of[a]].group.policy.initial_state(n) for a in names}
 
     def get_action(
         self,
@@ -196,8 +209,7 @@ class MultiAgent(Agent):
             ("agents", agents),
         ):
             for agent in given or ():
-                if agent not in self.agent_ids:
-                    raise ValueError(f"{name}: expected agents of {self.agent_ids}, got {agent!r}")
+                self._check_agent(name, agent)
         states = dict(hidden_state or {})
         if agents is not None:
             obs = {agent: seen for agent, seen in obs.items() if agent in agents}
@@ -207,8 +219,16 @@ class MultiAgent(Agent):
         deterministic = not self.training if deterministic is None else deterministic
         out, stored = MultiAgentActionOutput({}, {}, {}, {}, states), dict[str, Array]()
         asked = []
-        for group in self.groups:
+        for name, trainer in self.trainers.items():
+            group = trainer.group
             present = [agent for agent in group.agents if obs.get(agent) is not None]
+            present += [
+                agent
+                for agent, seen in obs.items()
+                if seen is not None
+                and agent not in self.agent_ids
+                and self.get_group_id(agent) == name
+            ]
             parts = (obs, hidden_state, action_mask, infos, reward)
             asked.append((group, [AgentRequest(group, agent, *parts) for agent in present]))
         for group, requests in asked:  # only now: no group draws if another's input is refused
@@ -216,6 +236,16 @@ class MultiAgent(Agent):
                 stored |= act(group, requests, deterministic, out)
         result: MultiAgentActionOutput = self._chosen(out, stored)
         return result
+
+    def _check_agent(self, what: str, agent: str) -> None:
+        """Raise ValueError if nobody knows which group an agent belongs to."""
+        if agent not in self.agent_ids:
+            try:
+                self.get_group_id(agent)
+            except ValueError:
+                raise ValueError(
+                    f"{what}: expected agents of {self.agent_ids}, got {agent!r}"
+                ) from None
 
     def _chosen(self, out: MultiAgentActionOutput, stored: dict[str, Array]) -> Any:
         """Return what ``get_action`` does, given the actions as policies have them, too."""
@@ -239,7 +269,8 @@ class MultiAgent(Agent):
 
         Args:
             env: a PettingZoo environment or a vector of E; left open, and its next collection
-                starts afresh.
+                starts afresh. It may have other agents than IPPO or MAPPO was trained with, see
+                ``for_agents``.
             episodes: at least this many; rounded up to a multiple of E.
             max_steps: stop each episode here; None plays to its end.
             deterministic: take the most likely actions.
@@ -254,21 +285,26 @@ class MultiAgent(Agent):
         if not isinstance(env, MultiAgentVectorEnv):
             single = env
             env = SyncMultiAgentVectorEnv([lambda: single])
+        playing = self._for_env(env)
         by_group = play_episodes(
-            self,
+            playing,
             env,
             episodes,
             max_steps=max_steps,
             deterministic=deterministic,
             seed=seed,
-            strangers=None if players is None else self.team.others(players),
+            strangers=None if players is None else playing.team.others(players),
         )
         returns = {
             agent: values
-            for group, array in zip(self.groups, by_group, strict=True)
+            for group, array in zip(playing.groups, by_group, strict=True)
             for agent, values in zip(group.agents, array.T, strict=True)
         }
-        return {agent: returns[agent] for agent in self.agent_ids}
+        return {agent: returns[agent] for agent in playing.agent_ids}
+
+    def _for_env(self, env: MultiAgentVectorEnv) -> "MultiAgent":
+        """Return who plays in an environment, which may have other agents of the same groups."""
+        return self
 
     def test(
         self,

@@ -35,6 +35,13 @@ class OnPolicyAgent(Agent):
         rows: RowSource,
         continued: bool,
     ) -> list[OnPolicyRecorder]:
+        for trainer, observed in zip(self.trainers.values(), seen, strict=True):
+            codec = trainer.policy.view_codec
+            if codec is not None and observed.view is None:
+                raise ValueError(
+                    "env: expected the agents that critics were built for, got other ones, for "
+                    "whom policies can act and be tested only; build an agent for them, or use IPPO"
+                )
         parts = zip(self.trainers.values(), players, seen, strict=True)
         return [
             trainer.recorder(

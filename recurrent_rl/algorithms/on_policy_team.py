@@ -1,13 +1,55 @@
 """Teams that learn from the rollout that they have just collected."""
 
+from collections.abc import Sequence
+from typing import Self
+
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 
 
 class OnPolicyTeam(OnPolicyAgent, MultiAgent):
     """What IPPO and MAPPO have in common: each group is trained on its own rollout."""
+
+    def for_agents(self, agent_ids: Sequence[str]) -> Self:
+        """Return an independent copy for other agents of the same groups: more, fewer, or others.
+
+        Policies are those of the groups. ``IPPO`` may go on learning with them. A ``MAPPO``, whose
+        critics were built for the agents that there were, can act and be tested only.
+
+        Args:
+            agent_ids: names; of agents that are new, what stands before the final "_" says which
+                group they belong to. Groups without agents are left out.
+
+        Raises:
+            TypeError: no list, or names that are not text.
+            ValueError: an agent of no known group; or policies that are shown which of the agents
+                they act for, of whom there are more now.
+
+        """
+        team, other = self.team.with_agents(agent_ids), self.clone()
+        for name, agents in team.grouped_agents.items():
+            known = self.grouped_agents[name]
+            told = other.trainers[name].policy.tells_apart
+            if told and agents != known[: len(agents)]:
+                raise ValueError(
+                    f"agent_ids: expected some of {known}, the first ones, as policies of group "
+                    f"{name!r} are shown which of these they act for, got {agents}; build the "
+                    f"agent without agent_id_input"
+                )
+        other.team = team
+        other.trainers = {name: other.trainers[name] for name in team.grouped_agents}
+        for name, trainer in other.trainers.items():
+            trainer.group.name_agents(team.grouped_agents[name])
+        return other
+
+    def _for_env(self, env: MultiAgentVectorEnv) -> Self:
+        known = self.team.knows(env.possible_agents)  # others get the usual error
+        if set(env.possible_agents) == set(self.agent_ids) or not known:
+            return self
+        return self.for_agents(env.possible_agents)
 
     @property
     def trainees(self) -> dict[str, OnPolicyTrainer]:

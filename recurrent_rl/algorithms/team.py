@@ -1,7 +1,7 @@
 """Who is in a team of agents, and who shares a policy: resolved once, from what users give."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -195,24 +195,66 @@ class Team:
         """Whether any agents share a policy."""
         return len(self.grouped_agents) < len(self.agent_ids)
 
+    @property
+    def is_by_name(self) -> bool:
+        """Whether agents are grouped by their names, so that names nobody knew have a group too."""
+        return self.grouped_agents == group_agents(self.agent_ids)
+
     def group_of(self, agent_id: str) -> str:
-        """Return the name of an agent's group.
+        """Return the name of an agent's group; where names say it, of an unknown agent's too.
 
         Raises:
-            ValueError: there is no such agent.
+            ValueError: there is no such agent, and no such group.
 
         """
         for name, agents in self.grouped_agents.items():
             if agent_id in agents:
                 return name
-        raise ValueError(
-            unknown_name("The team", agent_id, self.agent_ids).replace("option", "agent")
+        if self.is_by_name and isinstance(agent_id, str):
+            (name,) = group_agents([agent_id])
+            if name in self.grouped_agents:
+                return name
+        raise self._unknown(agent_id)
+
+    def _unknown(self, agent_id: str) -> ValueError:
+        message = unknown_name("The team", agent_id, self.agent_ids)
+        return ValueError(message.replace("option", "agent"))
+
+    def knows(self, agent_ids: Sequence[str]) -> bool:
+        """Whether each of some agents has a group here."""
+        if not self.is_by_name:
+            return set(agent_ids) <= set(self.agent_ids)
+        return group_agents(agent_ids).keys() <= self.grouped_agents.keys()
+
+    def with_agents(self, agent_ids: Sequence[str]) -> "Team":
+        """Return a team of other agents of this one's groups; empty groups are left out.
+
+        Critics see nothing central any more: they were built for the agents that there were.
+
+        Raises:
+            TypeError: no list, or names that are not text.
+            ValueError: an agent whose group nobody knows.
+
+        """
+        grouped: dict[str, list[str]] = {name: [] for name in self.grouped_agents}
+        ids = checked_ids(agent_ids)
+        for agent in ids:
+            grouped[self.group_of(agent)].append(agent)
+        like = {a: self.grouped_agents[name][0] for name, agents in grouped.items() for a in agents}
+        return replace(
+            self,
+            agent_ids=ids,
+            observation_spaces={agent: self.observation_spaces[like[agent]] for agent in ids},
+            action_spaces={agent: self.action_spaces[like[agent]] for agent in ids},
+            grouped_agents={name: agents for name, agents in grouped.items() if agents},
+            central=self.central and ids == self.agent_ids,
         )
 
     def others(self, players: Sequence[str]) -> list[Array]:
         """Return by group who is none of the players, bool [A]; ValueError for unknown ones."""
         for agent in players:
-            self.group_of(agent)
+            if agent not in self.agent_ids:
+                raise self._unknown(agent)
         return [
             np.array([agent not in players for agent in agents])
             for agents in self.grouped_agents.values()

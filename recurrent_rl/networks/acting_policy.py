@@ -276,6 +276,11 @@ class Policy(nn.Module):
             (last, x if first.is_custom == last.is_custom else last.inputs(observation)),
         ]
 
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the actor is shown which of the agents it acts for."""
+        return self.extra.identities > self._hidden_from_actor
+
     def extra_width(self, trunk: int) -> int:
         """Return how many of the F extra inputs trunk number ``trunk`` is shown."""
         return self.extra.width - (0 if trunk else self._hidden_from_actor)
