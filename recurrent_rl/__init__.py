@@ -3,6 +3,7 @@
 from recurrent_rl.acting.collect import RolloutStats, collect_rollouts, collect_rollouts_recurrent
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
+from recurrent_rl.acting.opponents import OpponentPool
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.ddpg import DDPG
 from recurrent_rl.algorithms.dqn import DQN
@@ -88,6 +89,7 @@ __all__ = [
     "Mutations",
     "NetConfig",
     "OffPolicyDiagnostics",
+    "OpponentPool",
     "PPOConfig",
     "RLParameter",
     "RecurrentCore",

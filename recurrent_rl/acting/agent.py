@@ -89,6 +89,10 @@ class ActingAgent(ABC):
 
         """
 
+    def rows_to_learn_in(self, env: Any) -> RowSource:
+        """See an environment as collection does, with whoever plays against this agent in it."""
+        return self.rows_of(env)
+
     @abstractmethod
     def start_rollout(
         self,

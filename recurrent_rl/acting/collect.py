@@ -111,7 +111,7 @@ def collect_rollouts_recurrent(
             are not finite (named with environment, agent and step), or nothing to continue from.
 
     """
-    rows = agent.rows_of(env)
+    rows = agent.rows_to_learn_in(env)
     steps = agent.rollout_steps(rows.num_envs) if n_steps is None else n_steps
     if steps < 1:
         raise ValueError(f"n_steps: expected at least 1, got {steps}")

@@ -78,6 +78,10 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         """Environment steps collected so far, ancestors' included: the clock of all schedules."""
         return next(iter(self.trainers.values())).env_steps
 
+    def own_metrics(self) -> dict[str, float]:
+        """Return what logs are to have beside returns, losses and hyper-parameters, by name."""
+        return {}
+
     # --- hyper-parameters ---------------------------------------------------------------------
 
     @classmethod

@@ -1,17 +1,50 @@
 """Teams that learn from the rollout that they have just collected."""
 
-from collections.abc import Sequence
-from typing import Self
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
+import torch
+
+from recurrent_rl.acting.against_pool import RowsAgainstPool
+from recurrent_rl.acting.group import AgentGroup
+from recurrent_rl.acting.opponents import OpponentPool
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
+from recurrent_rl.envs.rows import RowSource
+from recurrent_rl.validation import shown
 
 
 class OnPolicyTeam(OnPolicyAgent, MultiAgent):
     """What IPPO and MAPPO have in common: each group is trained on its own rollout."""
+
+    _opponents: OpponentPool | None = None
+
+    @property
+    def opponents(self) -> OpponentPool | None:
+        """Past selves that play the other sides in collection; None: all learn from each other."""
+        return self._opponents
+
+    @opponents.setter
+    def opponents(self, pool: OpponentPool | None) -> None:
+        if pool is not None:
+            if not isinstance(pool, OpponentPool):
+                raise TypeError(f"opponents: expected an OpponentPool or None, got {shown(pool)}")
+            pool.check(self.agent_ids)
+        self._opponents = pool
+
+    def own_metrics(self) -> dict[str, float]:
+        if self.opponents is None:
+            return {}
+        return {f"opponents/{name}": value for name, value in self.opponents.metrics().items()}
+
+    def rows_to_learn_in(self, env: Any) -> RowSource:
+        rows = self.rows_of(env)
+        if self.opponents is None:
+            return rows
+        return RowsAgainstPool(rows, self.opponents, self.groups, self.env_steps)
 
     def for_agents(self, agent_ids: Sequence[str]) -> Self:
         """Return an independent copy for other agents of the same groups: more, fewer, or others.
@@ -70,4 +103,33 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
             FloatingPointError: a gradient was not finite.
 
         """
-        return learn_all(self.trainers)
+        learned = learn_all(self.trainers)
+        if self.opponents is not None:
+            self.opponents.grow(self.groups, self.env_steps)
+        return learned
+
+    def offspring(self, index: int) -> Self:
+        child = super().offspring(index)
+        if child.opponents is not None:
+            child.opponents.reseed(index)
+        return child
+
+    # --- saving -----------------------------------------------------------------------------
+
+    def to_checkpoint(self) -> dict[str, Any]:
+        pool = self.opponents
+        return {**super().to_checkpoint(), "opponents": None if pool is None else pool.to_data()}
+
+    @classmethod
+    def from_checkpoint(
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+    ) -> Self:
+        agent = super().from_checkpoint(data, device, **networks)
+        if (pool := data.get("opponents")) is not None:  # older checkpoints do not know
+            agent._opponents = OpponentPool.from_data(pool, agent._past_group)
+        return agent
+
+    def _past_group(self, number: int, data: Mapping[str, Any]) -> AgentGroup:
+        """Rebuild a snapshot of one of the groups."""
+        config, now = self.config_type.from_dict(data["config"]), self.groups[number]
+        return AgentGroup.from_data(data, config, now.device, now.custom_networks, now.kind)

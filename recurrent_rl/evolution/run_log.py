@@ -206,6 +206,7 @@ def _metrics_of(name: str, agent: Agent, report: Report) -> dict[str, float]:
         **{f"score/{who}": score for who, score in report.agent_scores.items()},
         **{f"learn/{what}": value for what, value in report.diagnostics.items()},
         **{f"hp/{what}": value for what, value in hyperparameters(agent).items()},
+        **agent.own_metrics(),
     }
     return {f"{name}/{what}": value for what, value in values.items()}
 
