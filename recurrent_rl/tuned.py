@@ -351,6 +351,33 @@ TUNED = {
             for env_id in ("simple_speaker_listener_v4", "simple_spread_v3")
             for algo in ("MADDPG", "MATD3")
         ),
+        TunedSettings(
+            env_id="simple_speaker_listener_v4-early",
+            num_envs=25,
+            total_steps=600_000,
+            net_config={
+                "encoder_config": {"hidden_size": [64], "hidden_state_size": 64},
+                "head_config": {"hidden_size": [64]},
+            },
+            hyperparameters={
+                "max_seq_len": 25,  # an episode
+                "memory_size": 600_000,
+                "batch_size": 800,
+                "learn_step": 50,
+                "learning_starts": 2_500,
+                "gamma": 0.9,
+                "tau": 0.01,
+                "lr_actor": 3e-4,
+                "lr_critic": 3e-3,
+                "max_grad_norm": 0.5,
+                "expl_noise": 0.3,
+                "policy_noise": 0.1,
+                "action_reg": 1e-2,
+                "others": "present",
+                "team_reward": "mean",
+            },
+            algo="MATD3",
+        ),
     )
 }
 
