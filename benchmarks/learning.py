@@ -23,18 +23,18 @@ import time
 from pathlib import Path
 from typing import Any
 
+import games
 import gymnasium as gym
 import numpy as np
-import pettingzoo
 import torch
 from gymnasium.wrappers import FilterObservation
 
 import recurrent_rl
 from recurrent_rl import (
-    IPPO,
     EarlyMessageWrapper,
     EncoderConfig,
     MaskVelocityWrapper,
+    OpponentPool,
     collect_rollouts_recurrent,
     load_tuned,
     make_multi_agent_vect_envs,
@@ -69,7 +69,7 @@ def vector(
 ) -> Any:
     """Build a vector of environments: without velocities, of images, or of several agents."""
     if env_id.startswith("connect_four"):
-        return make_multi_agent_vect_envs(connect_four, num_envs, should_async_vector=False)
+        return make_multi_agent_vect_envs(games.connect_four, num_envs, should_async_vector=False)
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
         module = importlib.import_module(f"mpe2.{name}")
@@ -93,11 +93,6 @@ def vector(
     return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
 
 
-def connect_four() -> Any:
-    """Build PettingZoo's game; an illegal move would lose it."""
-    return pettingzoo.make("aec", "classic/connect_four-v3")
-
-
 def grid_world(env_id: str) -> gym.Env[Any, Any]:
     """Build a MiniGrid environment that shows a picture, in one-hot cells, and the direction."""
     wrappers = importlib.import_module("minigrid.wrappers")
@@ -113,40 +108,17 @@ def build(settings: TunedSettings, env: Any, seed: int) -> Any:
         spaces = (env.observation_spaces, env.action_spaces, env.possible_agents)
     else:
         spaces = (env.single_observation_space, env.single_action_space)
-    return kind(*spaces, seed=seed, **settings.agent_options())
-
-
-def against_chance(agent: IPPO, games: int, seed: int) -> np.ndarray:
-    """Outcomes of games against a player that picks any allowed move: 1, 0, and 0.5 for a draw.
-
-    In every second game the other one begins.
-    """
-    env = connect_four()
-    random, outcomes = np.random.default_rng(seed), []
-    for game in range(games):
-        env.reset(seed=seed + game)
-        me = env.agents[game % 2]
-        state = {me: agent.get_initial_hidden_state()[me]}
-        reward = 0.0
-        for player in env.agent_iter():
-            seen, earned, terminated, truncated, _ = env.last()
-            if terminated or truncated:
-                reward = earned if player == me else reward
-                env.step(None)
-            elif player == me:
-                out = agent.get_action({me: seen}, state, deterministic=True)
-                state = out.hidden_state
-                env.step(int(out.action[me]))
-            else:
-                env.step(int(random.choice(np.flatnonzero(seen["action_mask"]))))
-        outcomes.append((1 + reward) / 2)
-    return np.array(outcomes)
+    central = {"state_space": env.state_space} if settings.reads_state else {}
+    agent = kind(*spaces, seed=seed, **central, **settings.agent_options())
+    if settings.opponents is not None:
+        agent.opponents = OpponentPool(seed=seed, **settings.opponents)
+    return agent
 
 
 def evaluate(agent: Any, env: Any, episodes: int, seed: int) -> np.ndarray:
     """Returns of deterministic episodes, summed over agents; of games against chance."""
-    if isinstance(agent, IPPO) and agent.agent_ids == ["player_0", "player_1"]:
-        return against_chance(agent, episodes, seed)
+    if getattr(agent, "agent_ids", None) == ["player_0", "player_1"]:
+        return games.play(agent, games.chance, episodes, seed)
     returns = agent.evaluate(env, episodes, seed=seed)
     return np.sum(list(returns.values()), axis=0) if isinstance(returns, dict) else returns
 
@@ -164,10 +136,13 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
     """Apply ``--set name=value`` to the field of that name, wherever it belongs."""
     encoder = dict(settings.net_config.get("encoder_config", {}))
     hyperparameters = dict(settings.hyperparameters)
-    own = {}
+    own: dict[str, Any] = {}
+    opponents = settings.opponents
     for name, value in changes.items():
-        if name in ("num_envs", "total_steps"):
+        if name in ("num_envs", "total_steps", "reads_state"):
             own[name] = value
+        elif name in ("size", "every", "choose", "past"):
+            opponents = {**(opponents or {}), name: value}
         elif name in {f.name for f in dataclasses.fields(EncoderConfig)}:
             encoder[name] = value
         elif name in CONVOLUTIONS:
@@ -175,7 +150,8 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
         else:
             hyperparameters[name] = value
     net = {**settings.net_config, "encoder_config": encoder}
-    return dataclasses.replace(settings, net_config=net, hyperparameters=hyperparameters, **own)
+    own |= {"net_config": net, "hyperparameters": hyperparameters, "opponents": opponents}
+    return dataclasses.replace(settings, **own)
 
 
 def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
@@ -200,6 +176,9 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
             returns = evaluate(agent, eval_env, episodes, 1_000_000 + 1000 * seed)
             result = score(settings.env_id, returns)
             curve.append({"steps": agent.env_steps, "seconds": seconds, "return": result})
+            if settings.env_id.startswith("connect_four"):
+                ahead = games.play(agent, games.lookahead, episodes, 2_000_000 + 1000 * seed)
+                curve[-1]["against lookahead"] = 100 * float(ahead.mean())
             print(f"  seed {seed}: {curve[-1]}", flush=True)
     for each in (*(stage for _, stage in stages), eval_env):
         each.close()
@@ -246,7 +225,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[10, 11, 12, 13, 14])
     parser.add_argument("--every", type=int, help="steps between evaluations (total / 20)")
     parser.add_argument("--episodes", type=int, default=100, help="in each evaluation")
-    parser.add_argument("--algo", help="class of the agent (PPO or IPPO)")
+    parser.add_argument("--algo", help="class of the agent (PPO or IPPO; MAPPO, SAC, ...)")
     parser.add_argument("--feed-forward", action="store_true", help="the same without memory")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/learning"))

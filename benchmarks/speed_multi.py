@@ -8,6 +8,7 @@
     workers   simple_spread in this process and in workers, alone and with a policy
     crowd     time for each agent step as the agents of a group grow, on an environment that costs
               next to nothing
+    central   MAPPO against IPPO on simple_spread, with what all agents see and with the state
 
 Medians over alternating rounds; absolute figures drift from machine to machine.
 """
@@ -30,7 +31,7 @@ from gymnasium import spaces
 from mpe2 import simple_spread_v3
 from pettingzoo import ParallelEnv
 
-from recurrent_rl import IPPO, collect_rollouts_recurrent, make_multi_agent_vect_envs
+from recurrent_rl import IPPO, MAPPO, collect_rollouts_recurrent, make_multi_agent_vect_envs
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 
 HERE = Path(__file__).parent
@@ -75,11 +76,11 @@ class Crowd(ParallelEnv):
         return self._seen, self._reward, self._no, self._yes if over else self._no, {}
 
 
-def make_agent(env: MultiAgentVectorEnv, **options: Any) -> IPPO:
+def make_agent(env: MultiAgentVectorEnv, kind: Any = IPPO, **options: Any) -> Any:
     """One LSTM(64) for actor and critic, heads with one hidden layer of 64."""
     net = {"encoder_config": NETWORK, "head_config": {"hidden_size": [64]}}
     options = {"normalize_reward": False, **options}  # as the peer does
-    return IPPO(
+    return kind(
         env.observation_spaces, env.action_spaces, env.possible_agents, net, seed=0, **options
     )
 
@@ -91,7 +92,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def cycle(agent: IPPO, env: MultiAgentVectorEnv) -> None:
+def cycle(agent: Any, env: MultiAgentVectorEnv) -> None:
     """Collect one rollout and learn from it."""
     collect_rollouts_recurrent(agent, env)
     torch.set_num_threads(os.cpu_count() or 1)  # while learning the workers are idle
@@ -156,6 +157,31 @@ def workers(rounds: int) -> None:
         env.close()
 
 
+def central(rounds: int) -> None:
+    """MAPPO's time for a step against IPPO's, both with an encoder for the critic alone."""
+    count, steps = 16, 128
+    for what in ("joined", "state"):
+        env = make_multi_agent_vect_envs(
+            simple_spread_v3.parallel_env, count, should_async_vector=False, max_cycles=25
+        )
+        options = {"learn_step": steps, "batch_size": 512, "share_encoders": False}
+        view = {"state_space": env.state_space} if what == "state" else {}
+        sides = (
+            make_agent(env, MAPPO, value_norm=True, **view, **options),
+            make_agent(env, IPPO, **options),
+        )
+        for agent in sides:
+            cycle(agent, env)
+        times = [[seconds(lambda a=a: cycle(a, env)) for a in sides] for _ in range(rounds)]
+        ratio = statistics.median(mappo / ippo for mappo, ippo in times)
+        each = [statistics.median(t) / (count * steps) * 1e6 for t in zip(*times, strict=True)]
+        print(
+            f"central: {what}: MAPPO {each[0]:.0f} vs IPPO {each[1]:.0f} us a step: {ratio:.2f}x",
+            flush=True,
+        )
+        env.close()
+
+
 def peer_python(folder: Path) -> Path:
     """The peer's own environment, made when it is not there."""
     python = folder / "bin" / "python"
@@ -205,7 +231,7 @@ def peer(rounds: int, folder: Path) -> None:
 
 def main() -> None:
     """Run the named parts."""
-    parts = {"crowd": 9, "workers": 5, "peer": 3}
+    parts = {"crowd": 9, "workers": 5, "central": 7, "peer": 3}
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--rounds", type=int, help="of each part")

@@ -25,6 +25,9 @@ class TunedSettings:
         net_config: as ``PPO`` or ``IPPO`` takes it.
         hyperparameters: likewise.
         algo: the name of the agent's class.
+        reads_state: a MAPPO's critics read the environment's state; give it
+            ``state_space=env.state_space``.
+        opponents: arguments of ``OpponentPool``; None: there is none.
 
     """
 
@@ -34,6 +37,8 @@ class TunedSettings:
     net_config: dict[str, Any] = field(default_factory=dict)
     hyperparameters: dict[str, Any] = field(default_factory=dict)
     algo: str = "PPO"
+    reads_state: bool = False
+    opponents: dict[str, Any] | None = None
 
     def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
         """Keyword arguments for an agent, with its schedules ending at ``total_steps``."""
@@ -43,7 +48,7 @@ class TunedSettings:
         return options
 
 
-ON_POLICY = ("PPO", "IPPO")
+ON_POLICY = ("PPO", "IPPO", "MAPPO")
 
 TUNED = {
     (settings.env_id, settings.algo): settings
@@ -210,11 +215,12 @@ TUNED = {
                     "lr_schedule": "constant" if env_id.endswith("-early") else "linear",
                     "gamma": 0.95,
                     "ent_coef": 0.01,
-                    "normalize_reward": True,
+                    **({} if algo == "MAPPO" else {"normalize_reward": True}),
                     "share_encoders": False,
                 },
-                algo="IPPO",
+                algo=algo,
             )
+            for algo in ("IPPO", "MAPPO")
             for env_id, total_steps, update_epochs, forget_bias in (
                 ("simple_speaker_listener_v4", 1_000_000, 10, 0.0),
                 ("simple_speaker_listener_v4-early", 1_200_000, 10, 1.0),
