@@ -172,7 +172,7 @@ def central(rounds: int) -> None:
         )
         for agent in sides:
             cycle(agent, env)
-        times = [[seconds(lambda a=a: cycle(a, env)) for a in sides] for _ in range(rounds)]
+        times = [[seconds(lambda a=a, e=env: cycle(a, e)) for a in sides] for _ in range(rounds)]
         ratio = statistics.median(mappo / ippo for mappo, ippo in times)
         each = [statistics.median(t) / (count * steps) * 1e6 for t in zip(*times, strict=True)]
         print(
