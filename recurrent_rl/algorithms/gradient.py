@@ -1,4 +1,4 @@
-"""The one function that takes a gradient step, whatever the algorithm."""
+"""The one place where gradient steps are taken, whatever the algorithm."""
 
 import math
 from collections.abc import Sequence
@@ -28,9 +28,20 @@ def gradient_step(
         if p.grad is not None:
             p.grad.zero_()  # not None: gradients may be views of one vector
     torch.autograd.backward([loss, *also])
-    norm = clip([p.grad for p in parameters if p.grad is not None], max_norm)
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    return take_step(gradients, loss.detach(), *optimizers, max_norm=max_norm)
+
+
+def take_step(
+    gradients: Sequence[Tensor],
+    loss: Tensor,
+    *optimizers: torch.optim.Optimizer,
+    max_norm: float,
+) -> Tensor:
+    """Clip gradients and step; returns and raises as ``gradient_step``."""
+    norm = clip(gradients, max_norm)
     # Of a clipped error only the loss is infinite.
-    if not math.isfinite(float(norm + loss.detach())):
+    if not math.isfinite(float(norm + loss)):
         raise FloatingPointError(
             f"learn: expected a finite gradient, got norm {norm.item()} (loss {loss.item()}); the "
             f"weights are those before this step. Lower lr or reward_scale, or set "

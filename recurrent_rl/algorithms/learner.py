@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.algorithms.gradient import gradient_step
+from recurrent_rl.algorithms.gradient import gradient_step, take_step
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import GroupWindows, Windows
@@ -116,6 +116,20 @@ class Network:
             return loss.new_zeros(())
         adams = [optimizer.adam for optimizer in self._moving]
         return gradient_step(loss, *adams, max_norm=self.max_norm)
+
+    def descend(self, slope: Tensor) -> None:
+        """Take the step of a network of one number, whose loss has a slope that is known.
+
+        Raises:
+            FloatingPointError: it is not finite; the number is as before the step.
+
+        """
+        for optimizer in self._moving:
+            (vector,) = optimizer.adam.param_groups[0]["params"]
+            if vector.grad is None:
+                vector.grad = torch.zeros_like(vector)
+            vector.grad.view(-1)[:1] = slope  # behind it there may be zeros that fill up
+            take_step([vector.grad], slope, optimizer.adam, max_norm=self.max_norm)
 
     def to_data(self) -> dict[str, Any]:
         """Return the optimisers' states."""

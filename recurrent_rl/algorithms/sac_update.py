@@ -139,7 +139,7 @@ class SACLearner(ActorCriticLearner):
         records[name] |= {**record, "temperature": self.alpha}
         if self.configs[name].ent_coef is None:
             aim = self._target_entropy(params)
-            self._of_alpha.step(self.log_alpha * (entropy - aim).mean())
+            self._of_alpha.descend((entropy - aim).mean())  # of log_alpha times that
 
     def _loss_of_choices(self, params: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the actor's loss, by the exact expectation over n choices.
