@@ -41,7 +41,7 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
         return {f"opponents/{name}": value for name, value in self.opponents.metrics().items()}
 
     def rows_to_learn_in(self, env: Any) -> RowSource:
-        rows = self.rows_of(env)
+        rows = self.team.rows_of(env, judged=True)
         if self.opponents is None:
             return rows
         return RowsAgainstPool(rows, self.opponents, self.groups, self.env_steps)
@@ -50,7 +50,8 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
         """Return an independent copy for other agents of the same groups: more, fewer, or others.
 
         Policies are those of the groups. ``IPPO`` may go on learning with them. A ``MAPPO``, whose
-        critics were built for the agents that there were, can act and be tested only.
+        critics were built for the agents that there were, can act and be tested only. A pool of
+        opponents stays with the agents that it was made for.
 
         Args:
             agent_ids: names; of agents that are new, what stands before the final "_" says which
@@ -72,6 +73,8 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
                     f"{name!r} are shown which of these they act for, got {agents}; build the "
                     f"agent without agent_id_input"
                 )
+        if team.agent_ids != self.agent_ids:
+            other.opponents = None
         other.team = team
         other.trainers = {name: other.trainers[name] for name in team.grouped_agents}
         for name, trainer in other.trainers.items():

@@ -312,8 +312,12 @@ class Team:
             found[group] = sorted_options(own, hyperparameters)
         return found
 
-    def rows_of(self, env: Any) -> GroupRows:
+    def rows_of(self, env: Any, *, judged: bool = False) -> GroupRows:
         """See a vector of PettingZoo environments as rows.
+
+        Args:
+            env: the vector.
+            judged: central critics see it, too, if there are any.
 
         Raises:
             TypeError: it is of another kind.
@@ -343,9 +347,8 @@ class Team:
                     )
         for name, agents in self.grouped_agents.items():
             _check_alike(name, agents, env)
-        return GroupRows(
-            env, list(self.grouped_agents.values()), self.team_reward, self._view_of(env)
-        )
+        view = self._view_of(env) if judged else None
+        return GroupRows(env, list(self.grouped_agents.values()), self.team_reward, view)
 
     def _view_of(self, env: MultiAgentVectorEnv) -> JointView | None:
         """Return what central critics see of a vector; ValueError: it has another state."""
