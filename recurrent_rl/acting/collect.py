@@ -15,6 +15,7 @@ from recurrent_rl.acting.agent import ActingAgent, Recorder
 from recurrent_rl.acting.carry import Carry
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Player, SampledNoise
+from recurrent_rl.envs.final_infos import SUCCESS, Numbers, by_name, mean_of_known
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import mark, note_seeded, was_seeded
 from recurrent_rl.spaces.array import Array
@@ -30,6 +31,9 @@ class RolloutStats:
             agents the sum of all agents' returns.
         lengths: of the same episodes [environment steps].
         agent_returns: the same episodes' returns by agent; empty for PPO.
+        infos: the finite numbers that the same episodes' last infos had, by name; NaN for an
+            episode whose info had none of that name. With several agents the mean over those who
+            gave it, and each one's own under "agent/name".
 
     """
 
@@ -37,6 +41,12 @@ class RolloutStats:
     returns: list[float] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     agent_returns: dict[str, list[float]] = field(default_factory=dict)
+    infos: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def success_rate(self) -> float:
+        """Mean of ``is_success`` over the episodes whose last info had it; NaN if none had."""
+        return mean_of_known(self.infos.get(SUCCESS, ()))
 
     @property
     def mean_return(self) -> float:
@@ -50,6 +60,8 @@ class Episodes:
     Attributes:
         returns: of the episodes that ended, [A] each, in order of ending.
         lengths: of the same episodes [environment steps].
+        infos: the numbers they ended with, where there are any: the episode's place in
+            ``returns``, the agent's in the group, and the numbers.
         running_return: of those that have not ended yet, [N].
         running_length: of the same episodes, [N] [environment steps].
 
@@ -60,6 +72,7 @@ class Episodes:
         self.size = size
         self.returns: list[Array] = []
         self.lengths: list[int] = []
+        self.infos: list[tuple[int, int, Numbers]] = []
         self.running_return, self.running_length = running_return.copy(), running_length.copy()
 
     def count(self, outcome: Outcome) -> None:
@@ -71,6 +84,12 @@ class Episodes:
             ended = outcome.terminated | outcome.truncated
         if ended.any():
             rows = np.flatnonzero(ended)
+            if outcome.final_info:
+                place = {row: i // self.size for i, row in enumerate(rows.tolist())}
+                self.infos += [
+                    (len(self.lengths) + place[row], row % self.size, numbers)
+                    for row, numbers in outcome.final_info.items()
+                ]
             self.returns += list(self.running_return[rows].reshape(-1, self.size))
             self.lengths += self.running_length[rows[:: self.size]].tolist()
             self.running_return[rows], self.running_length[rows] = 0, 0
@@ -248,6 +267,12 @@ def _stats(parts: Sequence[_Part], steps: int) -> RolloutStats:
         if part.group.agents:
             agents = part.group.agents
             stats.agent_returns |= dict(zip(agents, returns.T.tolist(), strict=True))
+    entries = [
+        (episode, part.group.agents[a] if part.group.agents else "", numbers)
+        for part in parts
+        for episode, a, numbers in part.episodes.infos
+    ]
+    stats.infos = by_name(entries, len(stats.lengths)) if entries else {}
     return stats
 
 

@@ -15,12 +15,14 @@ import torch
 from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import as_tensor
+from recurrent_rl.envs.final_infos import Entry, Numbers, by_name
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import mark, note_seeded
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
 from recurrent_rl.spaces.sampling import random_action
+from recurrent_rl.validation import shown
 
 
 @torch.no_grad()
@@ -33,11 +35,17 @@ def play_episodes(
     deterministic: bool,
     seed: int | None,
     strangers: Sequence[Array] | None = None,
+    infos: dict[str, Array] | None = None,
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
     """Return the undiscounted returns of at least ``episodes`` episodes, [episodes, A] by group.
 
     See ``PPO.evaluate``; ``strangers`` says by group who acts uniformly at random, bool [A].
     """
+    if infos is not None and not isinstance(infos, dict):
+        raise TypeError(
+            f"infos: expected a dictionary to fill with the episodes' last infos, or None, got "
+            f"{shown(infos)}; write infos = {{}} before, and look into it afterwards"
+        )
     for name, count in (("episodes", episodes), ("max_steps", max_steps)):
         if count is not None and count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
@@ -46,6 +54,7 @@ def play_episodes(
     if seed is not None:
         note_seeded(rows.env, seeded=True)
     returns: list[list[Array]] = []
+    entries: list[Entry] = []
     with rows.waiting():
         for i in range(-(-episodes // rows.num_envs)):
             observed = rows.reset(_seed_of_round(seed, i))
@@ -57,6 +66,11 @@ def play_episodes(
                 part.mix_in(others, None if seed is None else derived_seed(seed, i, k))
             _play(rows, parts, max_steps)
             returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
+            entries += [entry for part in parts for entry in part.entries(i * rows.num_envs)]
+    if infos is not None:
+        infos.clear()
+        by_names = by_name(entries, len(returns) * rows.num_envs)
+        infos.update({name: np.array(numbers) for name, numbers in by_names.items()})
     return [np.concatenate(each) for each in zip(*returns, strict=True)]
 
 
@@ -68,6 +82,7 @@ class _Part:
         self.group, self.seen, self.deterministic = group, seen, deterministic
         self.player, self.total = group.player(rows), np.zeros(rows)
         self.last_score = self.total
+        self.final_info: dict[int, Numbers] = {}
         self._random_rows = np.zeros(0, dtype=int)
 
     def mix_in(self, strangers: Array, seed: int | None) -> None:
@@ -104,8 +119,19 @@ class _Part:
         score = outcome.reward if outcome.score is None else outcome.score
         self.last_score = score
         self.total += np.where(playing, score, 0)
+        if outcome.final_info:
+            own = outcome.final_info.items()
+            self.final_info |= {row: numbers for row, numbers in own if playing[row]}
         self.player.hear(outcome.reward, self.seen.exists)
         self.seen = observed
+
+    def entries(self, before: int) -> list[Entry]:
+        """Return what the episode ended with in each environment; ``before``: episodes before."""
+        agents = self.group.agents or ("",)
+        return [
+            (before + row // len(agents), agents[row % len(agents)], numbers)
+            for row, numbers in self.final_info.items()
+        ]
 
 
 def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> None:

@@ -14,6 +14,7 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
+from recurrent_rl.envs.final_infos import by_players
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
 from recurrent_rl.networks.acting_policy import CustomNetworks
@@ -262,6 +263,7 @@ class MultiAgent(Agent):
         deterministic: bool = True,
         seed: int | None = None,
         players: Sequence[str] | None = None,
+        infos: dict[str, Array] | None = None,
     ) -> dict[str, Array]:
         """Run episodes without learning.
 
@@ -277,6 +279,10 @@ class MultiAgent(Agent):
             seed: of the first reset; None leaves the environment's randomness as it is.
             players: agents that play by their policies; the others act uniformly at random. None:
                 all play.
+            infos: a dictionary that is emptied and filled with the finite numbers of the last infos
+                that agents got when they or the episode ended: arrays [episodes] by name, of the
+                mean over agents that got it, and by "agent/name" of each one's; NaN where there is
+                none, or the episode was stopped before.
 
         Returns:
             undiscounted returns by agent, [episodes].
@@ -294,6 +300,7 @@ class MultiAgent(Agent):
             deterministic=deterministic,
             seed=seed,
             strangers=None if players is None else playing.team.others(players),
+            infos=infos,
         )
         returns = {
             agent: values
@@ -327,11 +334,15 @@ class MultiAgent(Agent):
             sum_scores: of all agents together; False returns the means by agent, and appends
                 the fitness all the same.
             fitness: names of the agents whose returns are summed; None sums all; or a function of
-                the returns, a dictionary of arrays [episodes] by agent.
+                the returns, a dictionary of arrays [episodes] by agent, or of ``(returns, infos)``,
+                infos as ``evaluate`` fills them; or the name of a number in these, such as
+                "is_success" or "agent_0/is_success", whose mean it is (episodes without it do not
+                count).
             opponents: "random" tests against agents that act uniformly at random: all but those
                 named in fitness; or else each agent plays its seat in turn, against random ones.
             swap_channels: has no effect, as images are recognised; True warns of that.
-            options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
+            options: ``deterministic``, ``seed`` and ``infos``, as ``evaluate`` takes them. Against
+                random opponents infos have each agent's numbers from its own match.
 
         """
         warn_of_swap_channels(swap_channels)
@@ -340,15 +351,22 @@ class MultiAgent(Agent):
         episodes = loop * int(getattr(env, "num_envs", 1))
         scoring = Scoring(fitness, opponents)
         scoring.check(self.agent_ids)
+        filled = options.pop("infos", None)
         returns: dict[str, Array] = {}
+        matches: list[tuple[list[str], dict[str, Array]]] = []
         for side in scoring.sides(self.agent_ids):
-            if opponents is None:
-                returns = self.evaluate(env, episodes, max_steps=max_steps, **options)
-            else:
+            if opponents is not None:
                 options["players"] = side
-                played = self.evaluate(env, episodes, max_steps=max_steps, **options)
-                returns |= {agent: played[agent] for agent in side}
-        self.fitness.append(scoring.value(returns))
+            own: dict[str, Array] = {}
+            played = self.evaluate(env, episodes, max_steps=max_steps, infos=own, **options)
+            counted = side if opponents is not None else list(played)
+            returns |= {agent: played[agent] for agent in counted}
+            matches.append((counted, own))
+        infos = by_players(matches, episodes)
+        if filled is not None:
+            filled.clear()
+            filled.update(infos)
+        self.fitness.append(scoring.value(returns, infos, whole=max_steps is None))
         means = {agent: float(values.mean()) for agent, values in returns.items()}
         return self.fitness[-1] if sum_scores else means
 

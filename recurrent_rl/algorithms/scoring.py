@@ -1,21 +1,28 @@
-"""What several agents' returns are worth: the fitness that a population is selected by.
+"""What test episodes are worth: the fitness that a population is selected by.
 
-Where one wins what another loses, the sum of all is the same whatever they can, so that selecting
-by it is selecting at random.
+It is the mean return, of several agents the sum, unless somebody says otherwise. Where one wins
+what another loses, the sum of all is the same whatever they can, so that selecting by it is
+selecting at random.
 """
 
+import inspect
+import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
+from recurrent_rl.envs.final_infos import mean_of_known
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import shown, unknown_name
 
 Returns = Mapping[str, Array]  # by agent, [episodes]
-Fitness = Sequence[str] | Callable[[Returns], float] | None
+Infos = Mapping[str, Array]  # numbers of the last infos, by name, [episodes]
+# Of returns, of several agents by agent; and, by the name ``infos``, of infos.
+FitnessFunction = Callable[..., float]
+Fitness = Sequence[str] | FitnessFunction | None
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,8 @@ class Scoring:
 
     Attributes:
         fitness: names of the agents whose returns are summed; None sums all; or a function of the
-            returns by agent, arrays [episodes].
+            returns by agent, arrays [episodes], which may have a second parameter ``infos``, the
+            numbers of the episodes' last infos; or the name of one of these, whose mean it is.
         opponents: None lets all agents play by their policies. "random" lets others act uniformly
             at random: all but those named in fitness; or else each agent plays its seat in turn,
             alone among random ones.
@@ -51,7 +59,9 @@ class Scoring:
                 f"fitness: expected names of agents, a function of their returns, or None, got "
                 f"{shown(self.fitness)}"
             )
-        names = self.named
+        names = self.named(agent_ids)
+        if isinstance(self.fitness, str) and self.fitness:
+            return  # an agent, or a number in infos
         for name in names:
             if name not in agent_ids:
                 known = unknown_name("fitness", name, list(agent_ids))
@@ -59,41 +69,108 @@ class Scoring:
         if not names or len(set(names)) < len(names):
             raise ValueError(f"fitness: expected different agents, at least one, got {names}")
 
-    @property
-    def named(self) -> list[str]:
-        """The agents whose returns count; none where that is not said by name."""
+    def named(self, agent_ids: Collection[str]) -> list[str]:
+        """Return the agents whose returns count; none where that is not said by name."""
         if self.fitness is None or callable(self.fitness):
             return []
-        return [self.fitness] if isinstance(self.fitness, str) else list(self.fitness)
+        if isinstance(self.fitness, str):
+            return [self.fitness] if self.fitness in agent_ids else []
+        return list(self.fitness)
 
     def sides(self, agent_ids: Sequence[str]) -> list[list[str]]:
         """Return who plays by its policy, in each of the matches that are to be played."""
         if self.opponents is None:
             return [list(agent_ids)]
-        return [self.named] if self.named else [[agent] for agent in agent_ids]
+        named = self.named(agent_ids)
+        return [named] if named else [[agent] for agent in agent_ids]
 
-    def value(self, returns: Returns) -> float:
+    def value(self, returns: Returns, infos: Infos, *, whole: bool) -> float:
         """Return the fitness.
 
         Args:
             returns: by agent, [episodes].
+            infos: by name, [episodes].
+            whole: all episodes were played to their end.
 
         Raises:
             TypeError: the function gives no number.
+            ValueError: no info has a number of that name.
 
         """
         if callable(self.fitness):
-            given: Any = self.fitness(returns)
-            try:
-                return float(given)
-            except (TypeError, ValueError):
-                raise TypeError(
-                    f"fitness: expected the function to return a number, got {shown(given)}"
-                ) from None
-        names = self.named or list(returns)
-        if not self.named and self.opponents is None and _constant(returns):
+            return _called(self.fitness, returns, infos)
+        named = self.named(returns)
+        if isinstance(self.fitness, str) and not named:
+            return _mean_info(self.fitness, infos, whole, list(returns))
+        if not named and self.opponents is None and _constant(returns):
             warn_of_constant_sum()
-        return float(sum(returns[name].mean() for name in names))
+        return float(sum(returns[name].mean() for name in named or returns))
+
+
+def check_alone(fitness: Any) -> None:
+    """Raise ValueError if it cannot be the fitness of an agent that plays alone."""
+    if fitness is None or callable(fitness) or (isinstance(fitness, str) and fitness):
+        return
+    raise ValueError(
+        f"fitness: expected None, as one agent plays alone, or the name of a number in the "
+        f"episodes' last infos, such as 'is_success', or a function of the returns, got "
+        f"{shown(fitness)}"
+    )
+
+
+def value_alone(
+    fitness: str | FitnessFunction | None, returns: Array, infos: Infos, *, whole: bool
+) -> float:
+    """Return the fitness of an agent that plays alone.
+
+    Args:
+        fitness: None: the mean return; or the name of a number in infos, whose mean it is; or a
+            function of the returns, which may have a second parameter ``infos``.
+        returns: [episodes].
+        infos: by name, [episodes].
+        whole: all episodes were played to their end.
+
+    Raises:
+        TypeError: the function gives no number.
+        ValueError: no info has a number of that name.
+
+    """
+    if fitness is None:
+        return float(returns.mean())
+    if callable(fitness):
+        return _called(fitness, returns, infos)
+    return _mean_info(fitness, infos, whole)
+
+
+def _called(function: FitnessFunction, returns: Any, infos: Infos) -> float:
+    given: Any = function(returns, infos=infos) if _takes_infos(function) else function(returns)
+    try:
+        return float(given)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"fitness: expected the function to return a number, got {shown(given)}"
+        ) from None
+
+
+def _takes_infos(function: FitnessFunction) -> bool:
+    try:
+        return "infos" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # some that are built into Python say nothing of themselves
+        return False
+
+
+def _mean_info(name: str, infos: Infos, whole: bool, agents: Sequence[str] = ()) -> float:
+    """Return the mean of a number in infos; NaN if no episode has come as far as to have any."""
+    if name not in infos:
+        if not infos and not whole:
+            return math.nan
+        known = f"one of the agents {list(agents)}, or of " if agents else "one of "
+        raise ValueError(
+            f"fitness: expected {known}the numbers that the last infos of the test episodes have, "
+            f"{sorted(infos)}, got {name!r}; what only some episodes say is for a function of "
+            f"(returns, infos)"
+        )
+    return mean_of_known(infos[name])
 
 
 def warn_of_constant_sum() -> None:

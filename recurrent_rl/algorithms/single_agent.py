@@ -12,6 +12,7 @@ from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.configs import sorted_options
+from recurrent_rl.algorithms.scoring import FitnessFunction, check_alone, value_alone
 from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.envs.gymnasium_vector import GymRows
@@ -19,6 +20,7 @@ from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import flat_mask, part_mask
 from recurrent_rl.spaces.serialization import same_space
 from recurrent_rl.validation import SEED, checked
@@ -182,6 +184,7 @@ class SingleAgent(Agent):
         max_steps: int | None = None,
         deterministic: bool = True,
         seed: int | None = None,
+        infos: dict[str, Array] | None = None,
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Run episodes without learning.
 
@@ -197,6 +200,9 @@ class SingleAgent(Agent):
             max_steps: stop each episode here; None plays to its end.
             deterministic: take the most likely actions.
             seed: of the first reset; None leaves the environment's randomness as it is.
+            infos: a dictionary that is emptied and filled with the finite numbers of the episodes'
+                last infos, ``is_success`` for example: arrays [episodes] by name, beside the
+                returns; NaN where an episode's has none of that name, or was stopped before.
 
         Returns:
             undiscounted returns, [episodes].
@@ -205,7 +211,13 @@ class SingleAgent(Agent):
         if not hasattr(env, "num_envs"):
             env = one_environment(env)
         (returns,) = play_episodes(
-            self, env, episodes, max_steps=max_steps, deterministic=deterministic, seed=seed
+            self,
+            env,
+            episodes,
+            max_steps=max_steps,
+            deterministic=deterministic,
+            seed=seed,
+            infos=infos,
         )
         return returns[:, 0]
 
@@ -215,6 +227,7 @@ class SingleAgent(Agent):
         max_steps: int | None = None,
         loop: int = 3,
         *,
+        fitness: str | FitnessFunction | None = None,
         swap_channels: bool = False,
         **options: Any,
     ) -> float:
@@ -224,17 +237,24 @@ class SingleAgent(Agent):
             env: one environment, or a vector of E, each of which plays ``loop`` episodes.
             max_steps: of each episode; None plays to its end.
             loop: episodes of each environment, at least 1.
+            fitness: what to return and append instead of the mean return: the mean of a number in
+                the episodes' last infos, by its name, such as "is_success" (episodes without it do
+                not count); or what a function makes of the returns, [episodes], or of
+                ``(returns, infos)``, infos as ``evaluate`` fills them.
             swap_channels: has no effect, as images are recognised; True warns of that.
-            options: ``deterministic`` and ``seed``, as ``evaluate`` takes them.
+            options: ``deterministic``, ``seed`` and ``infos``, as ``evaluate`` takes them.
 
         """
         warn_of_swap_channels(swap_channels)
         if loop < 1:
             raise ValueError(f"loop: expected at least 1 episode, got {loop}")
+        check_alone(fitness)
         episodes = loop * int(getattr(env, "num_envs", 1))
-        mean = float(self.evaluate(env, episodes, max_steps=max_steps, **options).mean())
-        self.fitness.append(mean)
-        return mean
+        infos = options.pop("infos", None)
+        infos = {} if infos is None else infos
+        returns = self.evaluate(env, episodes, max_steps=max_steps, infos=infos, **options)
+        self.fitness.append(value_alone(fitness, returns, infos, whole=max_steps is None))
+        return self.fitness[-1]
 
     # --- saving -----------------------------------------------------------------------------
 

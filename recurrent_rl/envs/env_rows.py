@@ -11,6 +11,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from recurrent_rl.envs.agent_table import AgentBlock, AgentTable
+from recurrent_rl.envs.final_infos import Numbers, numbers_of
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import flat_mask, part_mask
 
@@ -39,6 +40,8 @@ class EnvRows(ABC):
         waits: an episode that ends is followed by nothing until the next reset.
         reads_state: the environment's state is written, too.
         time: steps of the episode so far.
+        final_infos: if the last step ended the episode, the numbers of the agents' infos, of those
+            who gave any: the last that an agent gave when it ended, or when the episode did.
 
     """
 
@@ -50,6 +53,8 @@ class EnvRows(ABC):
         self._left: set[str] = set()  # who has ended, and has been kept in the list since
         self._back: set[str] = set()  # who ended in the last step and was there again at once
         self._void = False  # somebody's last step never was
+        self.final_infos: dict[str, Numbers] = {}
+        self._last_infos: dict[str, Numbers] = {}  # of who has ended in this episode
         method = getattr(env, "action_masks", None)
         self._mask_method = method if callable(method) else None
         for block in table.blocks:
@@ -62,7 +67,13 @@ class EnvRows(ABC):
 
     @abstractmethod
     def _step(self) -> tuple[ByAgent, ...]:
-        """Step; observations, rewards, terminations, truncations, infos, final observations."""
+        """Step.
+
+        Returns:
+            observations, rewards, terminations, truncations, infos; and of those who end final
+            observations and final infos, which may have others' too.
+
+        """
 
     @abstractmethod
     def _has_ended(self, flagged: set[str]) -> bool:
@@ -98,6 +109,7 @@ class EnvRows(ABC):
         self._over = False
         for names in (self.alive, self._left, self._back):
             names.clear()
+        self._last_infos = {}
         for block in self.table.blocks:
             # Agents that come later may have masks: the policy must expect them from the start.
             block.masked[self.index] |= block.mask_size > 0 and (
@@ -112,13 +124,14 @@ class EnvRows(ABC):
 
     def step(self) -> None:
         """Take the table's actions; an episode that ends is followed by the next at once."""
+        self.final_infos = {}
         if self._over:
             self._write_nothing()
             return
         # Mostly everybody is there, and nobody ends: then nothing of this costs anything.
         there = None if len(self.alive) == len(self.table.place) else self._there()
         self.time += 1
-        observations, rewards, terminations, truncations, infos, finals = self._step()
+        observations, rewards, terminations, truncations, infos, finals, last = self._step()
         flagged = {a for flags in (terminations, truncations) for a, flag in flags.items() if flag}
         void = self._back & flagged
         if void:
@@ -142,8 +155,11 @@ class EnvRows(ABC):
         if had_void or self._void:
             self._write_void(void)
         if flagged or ended:
+            self._keep_infos(last, None if ended else flagged & self.alive)
             self._write_ends(terminations, truncations, finals, infos, ended)
         self.table.ended[self.index] = ended
+        if ended:
+            self.final_infos = self._last_infos
         if ended and self.waits:
             self._over = True
             self._write_nobody()
@@ -159,6 +175,13 @@ class EnvRows(ABC):
         self.reads_state = True
         if self._has_begun:  # before a reset there need not be one
             self._write_state(self.table.state)
+
+    def _keep_infos(self, infos: ByAgent, agents: set[str] | None) -> None:
+        """Keep the numbers that some agents (None: all) have in their infos, if they have any."""
+        for agent, info in infos.items():
+            counts = agent in (self.table.place if agents is None else agents)
+            if counts and (numbers := numbers_of(info)):
+                self._last_infos[agent] = numbers
 
     def _write_state(self, states: Array) -> None:
         """Write the environment's state into its row of ``states``."""
@@ -394,7 +417,7 @@ class ParallelRows(EnvRows):
         observations, rewards, terminations, truncations, infos = result
         if (ALL in terminations or ALL in truncations) and ALL not in self.table.place:
             terminations, truncations = self._for_all(terminations, truncations)
-        return observations, rewards, terminations, truncations, infos, observations
+        return observations, rewards, terminations, truncations, infos, observations, infos
 
     def _check(self, call: str, result: Any, names: Sequence[str]) -> None:
         """Check what reset or step returned."""
@@ -500,6 +523,9 @@ class TurnRows(EnvRows):
         for agent, reward in rewards.items():
             self._heard[agent] = self._heard.get(agent, 0) + reward
         finals = {a: env.observe(a) for a in self.alive if truncations.get(a)}
+        last: ByAgent = {}
+        if any(terminations.values()) or any(truncations.values()) or not len(env.agents):
+            last = {a: numbers_of(info) for a, info in env.infos.items()}
         for _ in range(len(env.agents)):
             if not len(env.agents):
                 break
@@ -511,7 +537,7 @@ class TurnRows(EnvRows):
             env.step(None)  # PettingZoo's way of removing an agent that has ended
             self._heard.pop(agent, None)
         observations, infos = self._turn(rewards)
-        return observations, rewards, terminations, truncations, infos, finals
+        return observations, rewards, terminations, truncations, infos, finals, last
 
     def _has_ended(self, flagged: set[str]) -> bool:
         return not len(self.env.agents)

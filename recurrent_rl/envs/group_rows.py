@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from recurrent_rl.envs.agent_table import AgentTable
+from recurrent_rl.envs.final_infos import Numbers
 from recurrent_rl.envs.joint_view import JointView
-from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, masks_of
+from recurrent_rl.envs.multi_agent_vector import FinalInfos, MultiAgentVectorEnv, masks_of
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.spaces.array import Array
 
@@ -91,6 +92,9 @@ class GroupRows(RowSource):
             for i, view in enumerate(self._views):
                 envs = outcomes[i].final_rows // len(view.agents)
                 outcomes[i] = outcomes[i]._replace(final_view=final[envs])
+        if infos := self.env.final_infos:
+            for i, view in enumerate(self._views):
+                outcomes[i] = outcomes[i]._replace(final_info=view.final_info(infos))
         return list(zip(outcomes, self._observed(before[0].view), strict=True))
 
     def _team_reward(self) -> Array | None:
@@ -150,6 +154,16 @@ class _GroupView:
             forced=None if none_forced else forced.copy(),
             forced_action=None if none_forced else self.rows_of(block.forced_action).copy(),
         )
+
+    def final_info(self, infos: FinalInfos) -> dict[int, Numbers]:
+        """Return what the group's agents have in infos by environment and agent, by row."""
+        size = len(self.agents)
+        return {
+            e * size + a: by_agent[agent]
+            for e, by_agent in infos.items()
+            for a, agent in enumerate(self.agents)
+            if agent in by_agent
+        }
 
     def outcome(self, ended: Array, team: Array | None) -> Outcome:
         """Return what the last step led to.

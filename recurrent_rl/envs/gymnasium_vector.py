@@ -15,6 +15,7 @@ from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from recurrent_rl.envs import parking, vector_outputs
+from recurrent_rl.envs.final_infos import numbers_of_rows
 from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import innermost
@@ -65,6 +66,9 @@ class GymRows(RowSource):
     Masks of Discrete and MultiDiscrete actions are taken from ``info["action_mask"]``, or else from
     the observation's "action_mask", or else from a method ``action_masks()``, of the vector or of
     each environment.
+
+    What an episode ended with is in ``info["final_info"]`` under SAME_STEP, and else in the info of
+    its last step.
 
     Attributes:
         observation_space: of one environment, without the action mask that may be in it.
@@ -137,10 +141,18 @@ class GymRows(RowSource):
             # In final states nobody is asked, so nobody need say what is allowed.
             mask = np.ones_like(before[0].action_mask)
         if self.final_is_next:
-            return [self._next_step(observation, reward, terminated, truncated, mask, before[0])]
-        final_rows, final, allowed, start = NO_ROWS, None, None, None
+            outcome, seen = self._next_step(
+                observation, reward, terminated, truncated, mask, before[0]
+            )
+            if seen.active is not None:
+                rows = np.flatnonzero(~seen.active)
+                outcome = outcome._replace(final_info=numbers_of_rows(info, rows, self.num_envs))
+            return [(outcome, seen)]
+        final_rows, final, allowed, start, numbers = NO_ROWS, None, None, None, None
         if ended.any():
             start = ended
+            about = info if self.mode == AutoresetMode.DISABLED else info.get("final_info")
+            numbers = numbers_of_rows(about, np.flatnonzero(ended), self.num_envs)
             final_rows = np.flatnonzero(truncated & ~terminated)
             if self.mode == AutoresetMode.DISABLED:
                 if len(final_rows):
@@ -157,7 +169,9 @@ class GymRows(RowSource):
                 self._check_kept(info, final_rows, arrays, before[0])
                 final = self._final(info, final_rows)
                 allowed = self._final_mask(info, final_rows)
-        outcome = Outcome(reward, terminated, truncated, final_rows, final, allowed)
+        outcome = Outcome(
+            reward, terminated, truncated, final_rows, final, allowed, final_info=numbers
+        )
         return [(outcome, Observed(observation, start, action_mask=mask))]
 
     def _reset(self, **options: Any) -> tuple[Any, ...]:

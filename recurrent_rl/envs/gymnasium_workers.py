@@ -44,6 +44,7 @@ class InProcessVectorEnv(SyncVectorEnv):
     def _add_info(self, vector_infos: Any, env_info: dict[str, Any], env_num: int) -> Any:
         if "final_obs" in env_info:  # the reset that follows may write over it
             env_info = {**env_info, "final_obs": copy.deepcopy(env_info["final_obs"])}
+            _make_room(vector_infos, env_info)
         return super()._add_info(vector_infos, env_info, env_num)
 
 
@@ -161,6 +162,11 @@ class WorkerVectorEnv(AsyncVectorEnv):
         )
         raise error
 
+    def _add_info(self, vector_infos: Any, env_info: dict[str, Any], env_num: int) -> Any:
+        if "final_obs" in env_info:
+            _make_room(vector_infos, env_info)
+        return super()._add_info(vector_infos, env_info, env_num)
+
     # --- episodes that wait -----------------------------------------------------------------
 
     def wait_after_episodes(self, waits: bool) -> None:
@@ -201,6 +207,26 @@ class WorkerVectorEnv(AsyncVectorEnv):
                     end()
                     process.join(1)
             process.join()
+
+
+def _make_room(vector_infos: dict[str, Any], env_info: dict[str, Any]) -> None:
+    """Let the arrays of final infos hold what another environment is about to put there.
+
+    Gymnasium chooses their types by who comes first: 0.5 becomes 0 beside somebody's integer, and
+    True beside somebody's bool.
+    """
+    arrays, final = vector_infos.get("final_info"), env_info.get("final_info")
+    if not isinstance(arrays, dict) or not isinstance(final, dict):
+        return
+    for name, value in final.items():
+        array = arrays.get(name)
+        if not isinstance(array, np.ndarray) or array.ndim != 1 or array.dtype == object:
+            continue
+        is_number = isinstance(value, bool | int | float | np.generic)
+        kind = np.asarray(value).dtype if is_number else np.dtype(object)
+        both = np.result_type(array, kind) if kind.kind in "biuf" else np.dtype(object)
+        if both != array.dtype:
+            arrays[name] = array.astype(both)
 
 
 class _Member(Waiting):

@@ -31,6 +31,7 @@ from recurrent_rl.envs.agent_table import (
 )
 from recurrent_rl.envs.distinct import check_distinct, is_marked, mark_example
 from recurrent_rl.envs.env_rows import EnvRows, environment_rows
+from recurrent_rl.envs.final_infos import Numbers
 from recurrent_rl.envs.worker_process import (
     Parent,
     Worker,
@@ -51,6 +52,7 @@ from recurrent_rl.wrappers.tuple_to_parallel import (
 MakeEnv = Callable[[], Any]
 Seeds = int | Sequence[int | None] | None
 ByAgent = dict[str, Array]
+FinalInfos = dict[int, Mapping[str, Numbers]]
 
 
 class MultiAgentVectorEnv(ABC):
@@ -65,19 +67,24 @@ class MultiAgentVectorEnv(ABC):
     * ``env_defined_actions``: a list of E entries, None or the action that will be taken;
     * ``action_mask``: allowed actions, bool [E, n], if the environment gives any;
     * ``final_obs``: the last observations of truncated agents, [E, ...], if there are any; it means
-      nothing in the other environments.
+      nothing in the other environments;
+    * ``final_info``: the numbers that episodes which ended had in the agent's last info, by name
+      [E], NaN in the other environments, if there are any; see ``envs.final_infos``.
 
     Attributes:
         num_envs: E.
         possible_agents: names of all agents that there may ever be.
         state_space: of the environments' ``state()``; None where they have none.
         table: the arrays that ``reset_rows`` and ``step_rows`` read and write.
+        final_infos: the numbers of the infos with which the last step ended episodes, by
+            environment and agent; of those who gave any.
         closed: whether the environments have been closed.
 
     """
 
     num_envs: int
     table: AgentTable
+    final_infos: FinalInfos
 
     def __init__(self, example: Any) -> None:
         """Arg ``example``: one of the environments, or one like them."""
@@ -85,6 +92,7 @@ class MultiAgentVectorEnv(ABC):
         self.state_space = state_space_of(example)
         self._spaces = {spaces.agent: spaces for spaces in agents}
         self.possible_agents = list(self._spaces)
+        self.final_infos = {}
         self.closed = self._has_warned = self._reads_state = False
 
     @abstractmethod
@@ -257,6 +265,11 @@ class MultiAgentVectorEnv(ABC):
                 info["action_mask"] = masks_of(block)[:, i].copy()
             if block.shown[:, i].any():
                 info["final_obs"] = block.layout.unpack(block.final[:, i].copy())
+        for e, by_agent in self.final_infos.items():
+            for agent, numbers in by_agent.items():
+                final = infos[agent].setdefault("final_info", {})
+                for name, number in numbers.items():
+                    final.setdefault(name, np.full(self.num_envs, np.nan))[e] = number
         return infos
 
     def __enter__(self) -> "MultiAgentVectorEnv":
@@ -306,11 +319,13 @@ class SyncMultiAgentVectorEnv(MultiAgentVectorEnv):
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
         self._check_open()
+        self.final_infos = {}
         _execute(("reset", seeds, options), self._rows)
 
     def step_rows(self) -> None:
         self._check_open()
         _execute(("step",), self._rows)
+        self.final_infos = _final_infos(self._rows)
         self._warn_of_unearned()
 
     def wait_after_episodes(self, waits: bool) -> None:
@@ -441,19 +456,24 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             self._rows.append(environment_rows(self._envs[e], self.table, e))
         check_distinct(self._envs)
 
-    def _wait(self, command: str, seconds: float | None = None) -> None:
+    def _wait(self, command: str, seconds: float | None = None) -> FinalInfos:
         """Wait until all workers have done a command; raise the first failure there was.
 
         Args:
             command: for the error's message.
             seconds: how long at most; None waits for ever.
 
+        Returns:
+            what a step has given; see ``final_infos``.
+
         """
+        found: FinalInfos = {}
         failures: list[tuple[int, str]] = []
         end = None if seconds is None else time.monotonic() + seconds
         for i, worker in enumerate(self._workers):
             try:
-                worker.receive(None if end is None else max(end - time.monotonic(), 0))
+                answer = worker.receive(None if end is None else max(end - time.monotonic(), 0))
+                found |= answer or {}
             except WorkerTimeoutError:
                 worker.process.kill()  # it would not hear that it should leave
                 failures.append((i, f"{self._name} took longer than timeout={seconds} seconds"))
@@ -469,13 +489,19 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 f"environment {environment} failed in {command} (all environments are closed "
                 f"now):\n{message}"
             )
+        return found
 
-    def _execute_in_all(self, own: tuple[Any, ...], commands: Iterable[tuple[Any, ...]]) -> None:
+    def _execute_in_all(
+        self, own: tuple[Any, ...], commands: Iterable[tuple[Any, ...]]
+    ) -> FinalInfos:
         """Do a command here and in the workers.
 
         Args:
             own: for the environments of this process.
             commands: one for each worker.
+
+        Returns:
+            what a step has given; see ``final_infos``.
 
         """
         self._check_open()
@@ -483,7 +509,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             for worker, command in zip(self._workers, commands, strict=True):
                 worker.send(command)
             self._execute_here(own)
-            self._wait(own[0], self._timeout)
+            return _final_infos(self._rows) | self._wait(own[0], self._timeout)
         except BaseException:
             # After Ctrl-C, answers may still come that would be taken for those to later commands.
             self.close()
@@ -497,6 +523,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
             self._generators.run(work, next((s for s in reversed(seeds) if s is not None), None))
 
     def reset_rows(self, seeds: Sequence[int | None], options: Any = None) -> None:
+        self.final_infos = {}
         own, *others = (
             ("reset", seeds[part.start : part.stop], options)
             for part in (self._own_part, *self._parts)
@@ -504,7 +531,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self._execute_in_all(own, others)
 
     def step_rows(self) -> None:
-        self._execute_in_all(("step",), [("step",)] * len(self._parts))
+        self.final_infos = self._execute_in_all(("step",), [("step",)] * len(self._parts))
         self._warn_of_unearned()
 
     def wait_after_episodes(self, waits: bool) -> None:
@@ -583,7 +610,8 @@ def _work(
     """Build some environments in a worker process, and do the parent's commands.
 
     Args:
-        parent: sends commands; is sent None when the worker is built and after each command.
+        parent: sends commands; is sent None when the worker is built and after each command, or
+            after a step the ``final_infos`` of these environments, if there are any.
         makers: build this worker's environments.
         part: the indices of these environments.
         agents: of the first environment; the others must have the same.
@@ -614,7 +642,7 @@ def _work(
     parent.send(None)
     while (command := parent.receive())[0] != "close":
         _execute(command, rows, note, own_generators=True)
-        parent.send(None)
+        parent.send((command[0] == "step" and _final_infos(rows)) or None)
 
 
 def _execute(
@@ -653,6 +681,11 @@ def _execute(
             at = f", step {row.time} of its episode" if command[0] == "step" else ""
             error.add_note(f"in {command[0]} of environment {row.index}{at}")
             raise
+
+
+def _final_infos(rows: Sequence[EnvRows]) -> FinalInfos:
+    """Return with what infos episodes have just ended."""
+    return {row.index: row.final_infos for row in rows if row.final_infos}
 
 
 class _Allocator:

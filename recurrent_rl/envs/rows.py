@@ -5,12 +5,13 @@ environment is one group of one agent: N = E.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from recurrent_rl.envs.final_infos import Numbers
 from recurrent_rl.spaces.array import Array
 
 
@@ -56,6 +57,8 @@ class Outcome(NamedTuple):
         void: rows whose step never was, as they had ended before, bool [N]; None: no row.
         final_view: what a central critic would see with the final observations, [n, *shape], or
             None.
+        final_info: the numbers of the infos with which episodes ended, by row; only rows whose
+            environment's episode ended, and that have any. None: there are none.
 
     """
 
@@ -70,6 +73,7 @@ class Outcome(NamedTuple):
     counted: Array | None = None
     void: Array | None = None
     final_view: Array | None = None
+    final_info: Mapping[int, Numbers] | None = None
 
 
 class RowSource(ABC):

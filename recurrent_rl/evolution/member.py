@@ -12,6 +12,8 @@ from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.algorithms.scoring import is_constant_sum
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.buffers.sharing import News, copied, fit_states, news_since, seal
+from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
+from recurrent_rl.spaces.array import Array
 
 # Called now and then with the steps since the last call and the mean return of recent episodes.
 Progress = Callable[[int, float], None]
@@ -36,7 +38,7 @@ class Plan:
         eval_loop: test episodes in each environment.
         eval_seed: seed of the test episodes, which are the same for all individuals.
         last_seed: seed of the last generation's test episodes.
-        scoring: options of ``test`` that say what several agents' returns are worth.
+        scoring: options of ``test`` that say what its episodes are worth.
         learning_delay: environment steps that a shared replay is to have seen before anybody learns
             from it.
 
@@ -51,10 +53,18 @@ class Plan:
     scoring: dict[str, Any] = field(default_factory=dict)
     learning_delay: int = 0
 
-    def test(self, agent: Any, env: Any, seed: int) -> float:
-        """Test an agent on the episodes of a seed; the fitness, which the agent records, too."""
+    def test(self, agent: Any, env: Any, seed: int, infos: dict[str, Array] | None = None) -> float:
+        """Test an agent on the episodes of a seed; the fitness, which the agent records, too.
+
+        ``infos`` is filled as ``evaluate`` fills it.
+        """
         fitness: float = agent.test(
-            env, max_steps=self.eval_steps, loop=self.eval_loop, seed=seed, **self.scoring
+            env,
+            max_steps=self.eval_steps,
+            loop=self.eval_loop,
+            seed=seed,
+            infos=infos,
+            **self.scoring,
         )
         return fitness
 
@@ -66,7 +76,8 @@ class Report:
     Attributes:
         steps: environment steps that it was trained for.
         score: mean return of the training episodes; NaN if none ended.
-        fitness: mean return of the test episodes; minus infinity if training failed.
+        fitness: what the test episodes are worth, in general their mean return; minus infinity if
+            training failed.
         seconds: duration of training and testing.
         diagnostics: means over the calls of ``learn`` (of those which took updates, where agents
             learn from a replay; their number is ``updates``); names begin with the group where
@@ -74,6 +85,9 @@ class Report:
         agent_scores: with several agents each one's mean return.
         failed: why training failed; empty if it did not.
         constant_sum: the returns of all agents added up to the same in all training episodes.
+        infos: by name the means of the numbers that training episodes' last infos had; with several
+            agents of all agents together.
+        eval_success_rate: share of the test episodes that were successes; NaN if none says.
 
     """
 
@@ -85,6 +99,13 @@ class Report:
     agent_scores: dict[str, float] = field(default_factory=dict)
     failed: str = ""
     constant_sum: bool = False
+    infos: dict[str, float] = field(default_factory=dict)
+    eval_success_rate: float = float("nan")
+
+    @property
+    def success_rate(self) -> float:
+        """Share of the training episodes that were successes; NaN if none says."""
+        return self.infos.get(SUCCESS, float("nan"))
 
 
 class _Training:
@@ -94,6 +115,7 @@ class _Training:
         steps: environment steps.
         returns: of all episodes that ended.
         agent_returns: each agent's returns, where there are several agents.
+        infos: by name the numbers in the episodes' last infos; see ``RolloutStats``.
         diagnostics: by name, the values of all calls of ``learn``.
         failed: why training failed; empty if it did not.
 
@@ -105,6 +127,7 @@ class _Training:
         self.steps, self.failed = 0, ""
         self.returns: list[float] = []
         self.agent_returns: dict[str, list[float]] = {}
+        self.infos: dict[str, list[float]] = {}
         self.diagnostics: dict[str, list[float]] = {}
         self._ready = not isinstance(agent, OffPolicyAgent)
         self._said_at = time.perf_counter()
@@ -119,6 +142,16 @@ class _Training:
             self._unsaid.returns += stats.returns
             for name, values in stats.agent_returns.items():
                 self.agent_returns.setdefault(name, []).extend(values)
+            for name, values in stats.infos.items():
+                self.infos.setdefault(name, []).extend(values)
+
+    def mean_infos(self) -> dict[str, float]:
+        """Return the means of what infos say, without each agent's own."""
+        return {
+            name: mean_of_known(values)
+            for name, values in self.infos.items()
+            if name.partition("/")[0] not in self.agent_returns
+        }
 
     def learn(self) -> None:
         """Let the agent learn from what there is, if it may already."""
@@ -181,10 +214,11 @@ def train_individual(
         seal(agent.memory)
         news = news_since(memory, agent.memory)
         agent.memory = SequenceReplayBuffer(agent.config.memory_size)
+    tested: dict[str, Array] = {}
     if training.failed:
         agent.fitness.append(-np.inf)
     else:
-        plan.test(agent, env, plan.eval_seed)
+        plan.test(agent, env, plan.eval_seed, tested)
     score = _mean(training.returns)
     if training.returns:
         agent.scores.append(score)
@@ -201,6 +235,8 @@ def train_individual(
             np.array(training.returns),
             {name: np.array(values) for name, values in training.agent_returns.items()},
         ),
+        infos=training.mean_infos(),
+        eval_success_rate=mean_of_known(tested.get(SUCCESS, ())),
     )
     return report, news
 

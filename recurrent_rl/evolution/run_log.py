@@ -1,6 +1,7 @@
 """What a training run shows and writes: progress, a table of each generation, log files."""
 
 import json
+import math
 import os
 import time
 import warnings
@@ -12,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.run_state import RunState
 from recurrent_rl.files import replacing
@@ -23,7 +25,9 @@ class RunLog:
 
     ``population.csv`` has a row for each individual of each generation, with its parent, its
     mutation and its hyper-parameters. ``metrics.csv`` and TensorBoard have the numbers of each
-    generation, over the steps of all individuals together.
+    generation, over the steps of all individuals together: "rollout/success_rate" and
+    "eval/success_rate" are means over individuals that know theirs, of training and of tests, and
+    "member_0/info/..." the means of other numbers in the last infos of training episodes.
     """
 
     def __init__(
@@ -117,6 +121,12 @@ class RunLog:
             "fitness/best": max(latest),
             "fitness/mean": float(np.mean(latest)),
             "steps_per_second": speed,
+            **_known(
+                {
+                    "rollout/success_rate": mean_of_known(r.success_rate for r in reports),
+                    "eval/success_rate": mean_of_known(r.eval_success_rate for r in reports),
+                }
+            ),
         }
         for place, (agent, report) in enumerate(zip(state.population, reports, strict=True)):
             values |= _metrics_of(f"member_{place}", agent, report)
@@ -193,8 +203,19 @@ def _row(
         "parameters": sum(p.numel() for g in agent.groups for p in g.policy.parameters()),
         "seconds": round(report.seconds, 3),
         "failed": report.failed,
+        **_successes(report),
         **hyperparameters(agent),
     }
+
+
+def _successes(report: Report) -> dict[str, float]:
+    rates = {"success_rate": report.success_rate, "eval_success_rate": report.eval_success_rate}
+    return _known(rates)
+
+
+def _known(values: Mapping[str, float]) -> dict[str, float]:
+    """Return what is not NaN: where nobody speaks of successes, logs do not either."""
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _metrics_of(name: str, agent: Agent, report: Report) -> dict[str, float]:
@@ -203,7 +224,9 @@ def _metrics_of(name: str, agent: Agent, report: Report) -> dict[str, float]:
         "steps": float(agent.env_steps),
         "score": report.score,
         "fitness": report.fitness,
+        **_successes(report),
         **{f"score/{who}": score for who, score in report.agent_scores.items()},
+        **{f"info/{what}": mean for what, mean in report.infos.items() if what != SUCCESS},
         **{f"learn/{what}": value for what, value in report.diagnostics.items()},
         **{f"hp/{what}": value for what, value in hyperparameters(agent).items()},
         **agent.own_metrics(),

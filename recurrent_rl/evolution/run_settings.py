@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
-from recurrent_rl.algorithms.scoring import Fitness, Scoring
+from recurrent_rl.algorithms.scoring import Fitness, Scoring, check_alone
 from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.evolution.mutation import Mutations, check_hyperparameters, idle_kinds
 from recurrent_rl.evolution.registry import ALGORITHMS
@@ -264,14 +264,15 @@ def check_scoring(
 
     Raises:
         TypeError: a value of the wrong type.
-        ValueError: an unknown agent or opponent, or agents that play alone.
+        ValueError: an unknown agent or opponent, or opponents of agents that play alone.
 
     """
-    given = {"fitness": fitness, "opponents": opponents}
-    for name, value in given.items():
-        if value is not None and not isinstance(pop[0], MultiAgent):
-            raise ValueError(f"{name}: expected None, as one agent plays alone, got {shown(value)}")
-    if not isinstance(pop[0], MultiAgent):
-        return {}
-    Scoring(fitness, opponents).check(pop[0].agent_ids)
-    return given
+    if isinstance(pop[0], MultiAgent):
+        Scoring(fitness, opponents).check(pop[0].agent_ids)
+        return {"fitness": fitness, "opponents": opponents}
+    check_alone(fitness)
+    if opponents is not None:
+        raise ValueError(
+            f"opponents: expected None, as one agent plays alone, got {shown(opponents)}"
+        )
+    return {"fitness": fitness}

@@ -88,9 +88,12 @@ def train_on_policy(
             then be from ``make_vect_envs`` or ``make_multi_agent_vect_envs``.
         threads: torch's threads, for each individual.
         wandb_kwargs: options of ``wandb.init``.
-        fitness: of teams, names of the agents whose returns are summed; None sums all, which says
-            nothing where one wins what another loses; or a function of the returns, a dictionary of
-            arrays [episodes] by agent.
+        fitness: what test episodes are worth; None: their mean return. The name of a number in the
+            episodes' last infos, such as "is_success", takes its mean; a function is given the
+            returns, [episodes], and infos too if it has a parameter of that name, as ``evaluate``
+            fills them. Of teams it is given a dictionary of arrays by agent; None sums all agents'
+            returns, which says nothing where one wins what another loses, and names of agents those
+            agents' returns.
         opponents: of teams, "random" tests against agents that act uniformly at random: all but
             those named in fitness; or else each agent plays its seat in turn.
 
@@ -203,7 +206,7 @@ def train_off_policy(
         make_env: builds each worker's vector environment.
         threads: torch's threads, for each individual.
         wandb_kwargs: options of ``wandb.init``.
-        fitness: of several agents, whose returns count; see ``train_on_policy``.
+        fitness: what test episodes are worth; see ``train_on_policy``.
         opponents: likewise.
 
     Returns:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from pettingzoo import ParallelEnv
+from support.agents import make_agent
+from support.envs import scripted
 from support.training_runs import population, recall_env, train
 
 from recurrent_rl import IPPO, Mutations, TournamentSelection, make_multi_agent_vect_envs
@@ -85,6 +87,75 @@ def test_fitness_by_a_function_of_the_returns() -> None:
     with pytest.raises(TypeError, match="fitness: expected the function to return a number"):
         agent.test(env, fitness=lambda returns: None)  # type: ignore[arg-type,return-value]
     assert agent.test(env, fitness=lambda returns: math.nan) != 0
+
+
+class Score(Duel):
+    """Says who has won, and how the duel went for both."""
+
+    def step(self, actions: Any) -> Any:
+        seen, rewards, over, truncated, infos = super().step(actions)
+        self.lead = rewards["red_0"] + (self.lead if self.time > 1 else 0)
+        signs = {"red_0": 1, "blue_0": -1}
+        for agent, info in infos.items() if self.time == 4 else ():
+            info |= {"won": self.lead * signs[agent] > 0, "is_success": 1, "lead": self.lead}
+        return seen, rewards, over, truncated, infos
+
+
+def test_fitness_by_what_infos_say() -> None:
+    agent = fighter(2, 1)
+    env = make_multi_agent_vect_envs(Score, 2, should_async_vector=False)
+    infos: dict[str, Any] = {}
+    names = ("won", "is_success", "lead")
+    assert agent.test(env, fitness="won", infos=infos) == 0.5
+    assert infos["lead"].tolist() == [4.0] * 6
+    assert agent.test(env, fitness="red_0/won") == 1
+    assert agent.test(env, fitness="lead") == 4
+    assert agent.test(env, fitness="red_0") == 4  # an agent's name is one
+    assert agent.test(env, fitness=lambda returns, infos: 3 * infos["blue_0/won"].mean()) == 0
+    assert agent.test(env, fitness=lambda returns, *, infos: len(infos) + len(returns)) == 11
+    assert agent.fitness == [0.5, 1, 4, 4, 0, 11]
+    # Each plays its seat: red's 2 always wins; blue's 1 wins, loses or draws.
+    value = agent.test(env, fitness="won", opponents="random", infos=infos, loop=4, seed=0)
+    assert infos["red_0/won"].tolist() == [1.0] * 8
+    assert value == np.mean([infos["red_0/won"].mean(), infos["blue_0/won"].mean()])
+    assert 0.5 <= value < 1
+    agent.test(env, fitness=["blue_0"], opponents="random", infos=infos)
+    assert infos.keys() == {f"{who}{n}" for who in ("", "blue_0/") for n in names}
+    with pytest.raises(ValueError, match=r"one of the agents \['red_0', 'blue_0'\], or .*'win'"):
+        agent.test(env, fitness="win")
+    # Nobody has come as far as to say anything.
+    assert math.isnan(agent.test(env, fitness="won", max_steps=2))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"last infos .* have, \[\], got 'won'"):
+        agent.test(duel(), fitness="won")
+
+
+class TestOneAgent:
+    def test_fitness(self) -> None:
+        env = scripted(["2t", "3t"], tells=True)
+        agent = make_agent(env)
+        infos: dict[str, Any] = {}
+        plain = agent.test(env, loop=2, seed=0, infos=infos)
+        assert agent.test(env, loop=2, seed=0, fitness="total") == pytest.approx(plain)
+        share = agent.test(env, loop=3, fitness="is_success", infos=infos)
+        assert share == infos["is_success"].mean() > 0
+        assert agent.test(env, loop=3, fitness="rare", infos=infos) == np.nanmean(infos["rare"])
+        assert agent.test(env, fitness=lambda returns: len(returns)) == 6
+        assert agent.test(env, fitness=lambda returns, infos: infos["lost"].sum()) == 2
+        assert agent.test(env, fitness=max) == agent.fitness[-1]
+        assert math.isnan(agent.test(env, fitness="total", max_steps=1))
+        assert len(agent.fitness) == 8
+
+    def test_wrong_ones(self) -> None:
+        env = scripted(["2t", "3t"], tells=True)
+        agent = make_agent(env)
+        for wrong in ("", 14, ["total"]):
+            with pytest.raises(ValueError, match="fitness: expected None, as one agent plays"):
+                agent.test(env, fitness=wrong)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match=r"one of the numbers .*'total'\], got 'totl'"):
+            agent.test(env, fitness="totl")
+        with pytest.raises(TypeError, match="fitness: expected the function to return a number"):
+            agent.test(env, fitness=lambda returns, infos: infos)
+        assert agent.fitness == []
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,24 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv, VectorWrap
 NAN_REWARD = "reward"  # for Scripted's ``poison``
 
 
+def told(total: float, episode: int) -> dict[str, Any]:
+    """What an info may say: the return so far, what only every second episode says, odd things."""
+    info = {
+        "total": total,
+        "is_success": bool(episode % 3),
+        "lost": np.bool_(episode % 3 == 0),
+        "array_total": np.array(total),
+        "text": "won",
+        "nothing": None,
+        "array": np.arange(3.0),
+        "not_finite": np.inf if episode % 2 else np.nan,
+        "deep": {"total": total},
+        "_own": 1,
+        "final_obs": 3,
+    }
+    return {**info, "rare": np.float32(total)} if episode % 2 else info
+
+
 class Scripted(gym.Env[Any, Any]):
     """Plays episodes of given lengths and endings.
 
@@ -36,13 +54,16 @@ class Scripted(gym.Env[Any, Any]):
         action: str = "discrete",
         masked: bool = False,
         poison: dict[int, Any] | None = None,
+        tells: bool = False,
     ) -> None:
         """Args: script, e.g. "3t 5l 1b": terminated, limit, both; poison by steps taken so far.
 
-        A poison is an observation's value, or ``NAN_REWARD``.
+        A poison is an observation's value, or ``NAN_REWARD``. With ``tells`` infos have what
+        ``told`` says, with every step and reset.
         """
         self.script = [(int(n), end) for n, end in re.findall(r"(\d+)([tlb])", script)]
         self.index, self.masked, self.poison = index, masked, poison or {}
+        self.tells, self.total = tells, 0.0
         # Spaces that do not begin at 0 and bounds that are not symmetric find more mistakes.
         self.observation_space: gym.Space[Any] = {
             "box": Box(-np.inf, np.inf, (3,)),
@@ -68,6 +89,10 @@ class Scripted(gym.Env[Any, Any]):
         return values.astype(np.float32)
 
     def _info(self) -> dict[str, Any]:
+        if self.tells:
+            info = told(self.total, self.episode)
+            del info["final_obs"]  # a name of Gymnasium's own
+            return info
         if not self.masked:
             return {}
         # int8, as Taxi gives it; in a final state nothing is allowed, for there is nothing to do.
@@ -79,7 +104,7 @@ class Scripted(gym.Env[Any, Any]):
     ) -> tuple[Any, dict[str, Any]]:
         super().reset(seed=seed)
         self.episode = self.episode + 1 if seed is None else 0
-        self.time, self.ended = 0, False
+        self.time, self.ended, self.total = 0, False, 0.0
         return self._observation(), self._info()
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
@@ -92,6 +117,7 @@ class Scripted(gym.Env[Any, Any]):
         reward = np.cos(self.index + self.episode + 0.9 * self.time) + 0.3 * float(np.sum(action))
         if self.poison.get(self.clock) == NAN_REWARD:
             reward = np.nan
+        self.total += float(reward)
         terminated, truncated = (self.ended and end in kinds for kinds in ("tb", "lb"))
         return self._observation(), reward, terminated, truncated, self._info()
 

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.spaces import Box, Dict, Discrete
 from gymnasium.utils import seeding
 from pettingzoo import AECEnv, ParallelEnv
-from support.envs import NAN_REWARD
+from support.envs import NAN_REWARD, told
 
 Life = tuple[int, int, str]
 """(number of the first observation, number of the last one, how it ends: t, l or b)"""
@@ -107,6 +107,7 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
         poison: Mapping[Any, Any] | None = None,
         asks: str = "agents",
         reuse: bool = False,
+        tells: bool = False,
     ) -> None:
         """Take a script, which begins again after its last episode, and what is odd about it.
 
@@ -125,10 +126,11 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
             poison: Moment -> the first value of the observation, or ``NAN_REWARD``.
             asks: Whose actions it expects: of all ``"agents"``, or of those ``"shown"`` something.
             reuse: Overwrites the arrays of the last observations instead of making new ones.
+            tells: Infos say what ``told`` says of the agent's return in the episode.
         """
         self.episodes, self.index, self.masks = episodes, index, masks
         self.absent, self.defined, self.poison = absent, defined or {}, poison or {}
-        self.asks, self.reuse = asks, reuse
+        self.asks, self.reuse, self.tells = asks, reuse, tells
         self.possible_agents = list(dict.fromkeys(agent for play in episodes for agent in play))
         self.agents: list[str] = []
         self.action_spaces, self.observation_spaces = {}, {}
@@ -181,7 +183,7 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> Any:
         self.seeds.append(seed)
         self.episode = self.episode + 1 if seed is None else 0
-        self.time = 0
+        self.time, self.totals = 0, dict.fromkeys(self.possible_agents, 0.0)
         self.agents[:] = self._agents_at(enter=0)
         return self._observe(self.agents), self._infos(self.agents)
 
@@ -197,6 +199,8 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
         left, entered = self._agents_at(leave=self.time), self._agents_at(enter=self.time)
         rewards = {agent: self._reward(agent, actions.get(agent, 0)) for agent in self.agents}
         rewards |= dict.fromkeys(entered, 0.0)
+        for agent, reward in rewards.items():
+            self.totals[agent] += reward
         present = self._ordered(list(rewards))
         self.agents[:] = [agent for agent in self.agents if agent not in left] + entered
         return (
@@ -262,6 +266,8 @@ class ScriptedParallel(ParallelEnv[str, Any, Any]):
     def _infos(self, agents: list[str]) -> dict[str, dict[str, Any]]:
         infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
         for agent, info in infos.items():
+            if self.tells:
+                info |= told(self.totals[agent], self.episode)
             if self.masks == "info":
                 info["action_mask"] = self.mask_of(agent, self.episode, self.time)
             action = self.defined.get(self._moment(self.defined, agent))
@@ -391,10 +397,14 @@ class TurnTaking(AECEnv[str, Any, Any]):
         *,
         dies: Mapping[str, int] | None = None,
         masks: str | None = None,
+        tells: bool = False,
     ) -> None:
-        """Args: script, e.g. "9t 4l 6b"; dies by turns taken; masks None, info or observation."""
+        """Args: script, e.g. "9t 4l 6b"; dies by turns taken; masks None, info or observation.
+
+        With ``tells`` infos say what ``told`` says of the agent's return.
+        """
         self.script = [(int(n), end) for n, end in re.findall(r"(\d+)([tlb])", script)]
-        self.index, self.dies, self.masks = index, dies or {}, masks
+        self.index, self.dies, self.masks, self.tells = index, dies or {}, masks, tells
         self.possible_agents = [f"player_{i}" for i in range(players)]
         self.agents: list[str] = []
         self._action_space = action_space("discrete")
@@ -441,6 +451,7 @@ class TurnTaking(AECEnv[str, Any, Any]):
         self.episode = self.episode + 1 if seed is None else 0
         self.time = 0
         self.agents = self.possible_agents[:]
+        self.totals = dict.fromkeys(self.agents, 0.0)
         self.rewards = dict.fromkeys(self.agents, 0.0)
         self._cumulative_rewards = dict.fromkeys(self.agents, 0.0)
         self.terminations = dict.fromkeys(self.agents, False)
@@ -466,6 +477,7 @@ class TurnTaking(AECEnv[str, Any, Any]):
         self.time += 1
         for other in self.agents:
             self.rewards[other] = self.reward_of(other, self.episode, self.time, action)
+            self.totals[other] += self.rewards[other]
         self._accumulate_rewards()
         turns, end = self.script[self.episode % len(self.script)]
         for other in self.agents:
@@ -492,6 +504,8 @@ class TurnTaking(AECEnv[str, Any, Any]):
             agent: {"action_mask": self._mask(agent)} if self.masks == "info" else {}
             for agent in self.agents
         }
+        for agent, info in self.infos.items() if self.tells else ():
+            info |= told(self.totals[agent], self.episode)
 
 
 class RecallTeam(ParallelEnv[str, Any, Any]):
