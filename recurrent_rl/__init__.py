@@ -49,6 +49,8 @@ from recurrent_rl.networks.configs import (
 from recurrent_rl.networks.custom import SequenceNetwork
 from recurrent_rl.recurrent.core import RecurrentCore
 from recurrent_rl.recurrent.state import HiddenState
+from recurrent_rl.training.report import Evaluation, Rollout, TrainingResult
+from recurrent_rl.training.train import train
 from recurrent_rl.tuned import TunedSettings, load_tuned
 from recurrent_rl.wrappers.early_message import EarlyMessageWrapper
 from recurrent_rl.wrappers.mask_velocity import MaskVelocityWrapper
@@ -77,6 +79,7 @@ __all__ = [
     "Diagnostics",
     "EarlyMessageWrapper",
     "EncoderConfig",
+    "Evaluation",
     "HeadConfig",
     "HiddenState",
     "HyperparameterConfig",
@@ -93,6 +96,7 @@ __all__ = [
     "PPOConfig",
     "RLParameter",
     "RecurrentCore",
+    "Rollout",
     "RolloutStats",
     "SACConfig",
     "SequenceNetwork",
@@ -101,6 +105,7 @@ __all__ = [
     "SyncMultiAgentVectorEnv",
     "TD3Config",
     "TournamentSelection",
+    "TrainingResult",
     "TunedSettings",
     "TupleToParallelWrapper",
     "Windows",
@@ -111,6 +116,7 @@ __all__ = [
     "load_tuned",
     "make_multi_agent_vect_envs",
     "make_vect_envs",
+    "train",
     "train_multi_agent_off_policy",
     "train_multi_agent_on_policy",
     "train_off_policy",

@@ -115,7 +115,7 @@ class TestWheel:
 # stands beside it is none of its business either.
 LAYERS = (
     {"compat"},
-    {"evolution"},
+    {"evolution", "training"},
     {"algorithms"},
     {"acting"},
     {"buffers", "envs", "networks"},

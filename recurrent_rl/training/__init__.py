@@ -1,0 +1,1 @@
+"""One call that trains one agent; populations are trained in ``evolution``."""

@@ -1,0 +1,201 @@
+"""One call that trains one agent, of any algorithm: collect, learn, evaluate, log, save.
+
+A loop of one's own is three lines; this is what most people write around them.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from tqdm import tqdm
+
+from recurrent_rl import checkpoint
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.metrics import MetricsLogger
+from recurrent_rl.training.report import Rollout, State, TrainingResult
+from recurrent_rl.training.run import FilePath, Run, interruptible
+from recurrent_rl.validation import COUNT, SEED, Range, checked, shown
+
+
+def train(
+    agent: Any,
+    env: Any,
+    total_steps: int,
+    *,
+    eval_env: Any = None,
+    eval_every: int | None = None,
+    eval_episodes: int = 20,
+    eval_seed: int = 0,
+    stop_at: float | None = None,
+    log_dir: FilePath | None = None,
+    log_every: int | None = None,
+    best_path: FilePath | None = None,
+    checkpoint_path: FilePath | None = None,
+    checkpoint_every: int | None = None,
+    save_replay: bool = True,
+    resume: bool | Literal["auto"] = False,
+    on_rollout: Callable[[Rollout], object] | None = None,
+    progress: bool = True,
+) -> TrainingResult:
+    """Train an agent until it has collected ``total_steps`` environment steps.
+
+    >>> import gymnasium as gym
+    >>> from recurrent_rl import PPO, make_vect_envs, train
+    >>> env = make_vect_envs("CartPole-v1", num_envs=2, should_async_vector=False)
+    >>> agent = PPO(env.single_observation_space, env.single_action_space, learn_step=32, seed=0)
+    >>> result = train(agent, env, 128, eval_env=gym.make("CartPole-v1"), progress=False)
+    >>> result.env_steps, result.stopped_by, len(result.evaluations)
+    (128, 'total_steps', 2)
+
+    Args:
+        agent: of any algorithm; it may have been trained before.
+        env: a vector of environments, as ``collect_rollouts_recurrent`` takes it; left open.
+        total_steps: of the agent's ``env_steps`` in the end, earlier training included.
+        eval_env: an environment or a vector to test in, another than ``env``; None: no tests.
+        eval_every: environment steps between tests; None: a twentieth of ``total_steps``. There is
+            one at the end in any case.
+        eval_episodes: in each test, at least; deterministic.
+        eval_seed: of each test's episodes, which are always the same ones.
+        stop_at: end training when a test's mean return has reached this.
+        log_dir: for ``metrics.csv`` and TensorBoard (``rollout/ep_rew_mean``, ``rollout/
+            ep_len_mean``, ``rollout/success_rate`` over the last 100 episodes; ``time/fps``;
+            ``eval/mean_reward``; ``train/*``), and ``config.json``, which says what was run.
+        log_every: environment steps between two rows; None: every rollout, but at most 1,000 rows
+            in all.
+        best_path: the agent is saved here whenever a test beats all before.
+        checkpoint_path: the latest agent is saved here, and in the end; ``PPO.load`` (or that of
+            the agent's class) reads it.
+        checkpoint_every: environment steps between two; None: a tenth of ``total_steps``.
+            Collection starts afresh after each, so that a resumed run is the same to the last bit
+            (if the agent has a seed, and draws of environments follow from their resets').
+        save_replay: checkpoints of agents that learn from a replay have it, which exactness needs.
+        resume: go on from ``checkpoint_path``, where it must be; "auto": if it is there. The log
+            goes on as well.
+        on_rollout: called after each rollout has been learned from; may stop, log, or change
+            hyper-parameters.
+        progress: show a bar with steps a second and the time that is left.
+
+    Returns:
+        evaluations, the best of them, and why it ended. After Ctrl-C training ends with the
+        running rollout, and saves; a second one interrupts at once.
+
+    Raises:
+        TypeError: an agent, environment or value of the wrong kind.
+        ValueError: a value out of range, or options that make no sense without another.
+        FileNotFoundError: nothing to resume from, or a directory that does not exist.
+        CheckpointError: the checkpoint is damaged, or another agent's.
+
+    """
+    if not isinstance(agent, Agent):
+        raise TypeError(f"agent: expected an agent of this package, got {shown(agent)}")
+    total_steps = checked("total_steps", total_steps, Annotated[int, COUNT])
+    eval_episodes = checked("eval_episodes", eval_episodes, Annotated[int, COUNT])
+    eval_seed = checked("eval_seed", eval_seed, Annotated[int, SEED])
+    stop_at = checked("stop_at", stop_at, Annotated[float | None, Range()])
+    each: dict[str, int] = {}
+    for name, value, parts in (
+        ("eval_every", eval_every, 20),
+        ("log_every", log_every, 1000),
+        ("checkpoint_every", checkpoint_every, 10),
+    ):
+        given = checked(name, value, Annotated[int | None, COUNT])
+        each[name] = max(total_steps // parts, 1) if given is None else given
+    _check_together(agent, env, eval_env, stop_at, best_path, checkpoint_path, resume)
+    state = State()
+    resumed = False
+    if resume and checkpoint_path is not None:
+        resumed = resume is True or Path(checkpoint_path).exists()
+        if resumed:
+            state = _resumed(agent, checkpoint_path)
+    run = Run(
+        agent,
+        env,
+        total_steps,
+        state,
+        each,
+        eval_env=eval_env,
+        eval_episodes=eval_episodes,
+        eval_seed=eval_seed,
+        stop_at=stop_at,
+        best_path=best_path,
+        checkpoint_path=checkpoint_path,
+        save_replay=save_replay,
+        on_rollout=on_rollout,
+    )
+    with ExitStack() as stack:
+        if log_dir is not None:
+            at = agent.env_steps if resumed else None
+            run.logger = stack.enter_context(MetricsLogger(Path(log_dir), resume_at=at))
+            run.write_config(Path(log_dir))
+        run.bar = stack.enter_context(
+            tqdm(
+                total=total_steps,
+                initial=min(agent.env_steps, total_steps),
+                unit="step",
+                unit_scale=True,
+                mininterval=0.5,
+                disable=not progress,
+            )
+        )
+        run.interrupted = stack.enter_context(interruptible())
+        return run.go()
+
+
+def _check_together(
+    agent: Agent,
+    env: Any,
+    eval_env: Any,
+    stop_at: float | None,
+    best_path: FilePath | None,
+    checkpoint_path: FilePath | None,
+    resume: bool | str,
+) -> None:
+    """Check options that ask for each other, before anything is done."""
+    if resume not in (True, False, "auto"):
+        raise ValueError(f"resume: expected True, False or 'auto', got {resume!r}")
+    if resume and checkpoint_path is None:
+        raise ValueError("resume: expected a checkpoint_path to go on from, got None")
+    for name, given in (("stop_at", stop_at), ("best_path", best_path)):
+        if given is not None and eval_env is None:
+            raise ValueError(
+                f"{name}: expected None without an eval_env, whose episodes say how good the "
+                f"agent is, got {given!r}; give eval_env="
+            )
+    if eval_env is not None and getattr(eval_env, "unwrapped", eval_env) is getattr(
+        env, "unwrapped", env
+    ):
+        raise ValueError(
+            "eval_env: expected another environment than env, as each test would end the episodes "
+            "that run there; build a second one"
+        )
+    for name, path in (("best_path", best_path), ("checkpoint_path", checkpoint_path)):
+        if path is not None and not Path(path).parent.is_dir():
+            raise FileNotFoundError(
+                f"{name}: expected the directory {Path(path).parent} to exist; create it first"
+            )
+    both = best_path is not None and checkpoint_path is not None
+    if both and Path(best_path).resolve() == Path(checkpoint_path).resolve():  # type: ignore
+        raise ValueError(
+            f"best_path: expected another file than checkpoint_path, which has the latest "
+            f"agent rather than the best, got {best_path} for both"
+        )
+    agent.rows_of(env)  # refuses what it cannot be trained in
+
+
+def _resumed(agent: Agent, path: FilePath) -> State:
+    """Become the agent that was saved; return how its run stood."""
+    if not Path(path).exists():
+        raise FileNotFoundError(
+            f"resume: expected a checkpoint at {path}, got none; leave resume out to begin anew, "
+            f"or say resume='auto'"
+        )
+    data = checkpoint.load(path)
+    if "run" not in data:
+        raise checkpoint.CheckpointError(
+            f"{path}: expected what train() has saved, got an agent alone; load it with "
+            f"{type(agent).__name__}.load and train it without resume"
+        )
+    agent.load_checkpoint(path)
+    agent.collection.forget()
+    return State.from_data(data["run"])
