@@ -1,5 +1,6 @@
 """The state of a training run between its beginning and its end, and how it is saved."""
 
+import math
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ class RunState:
         tournament: random state of the tournament selection; None without one.
         mutation: random state of the mutations; None without any.
         finished: whether nothing is left to do.
+        best: fitness, when it was tested, of the best individual ever; minus infinity before any.
         memory: the replay that individuals share, as it was when the generation began; None where
             agents learn from rollouts.
         news: what those individuals have added to it that have finished their part; None for the
@@ -54,6 +56,7 @@ class RunState:
     tournament: dict[str, Any] | None
     mutation: dict[str, Any] | None
     finished: bool
+    best: float = -math.inf
     memory: SequenceReplayBuffer | None = None
     news: list[News | None] = field(default_factory=list)
 
@@ -164,7 +167,7 @@ class RunSaver:
         return path is None or _tried(lambda: checkpoint.save(state.to_data(), path))
 
     def save_elite(self, elite: Agent) -> bool:
-        """Save the best individual, if there is a path for it; like ``save``."""
+        """Save the best individual so far, if there is a path for it; like ``save``."""
         path = self.settings.elite_path
         return path is None or _tried(lambda: elite.save_checkpoint(path))
 
@@ -185,7 +188,7 @@ class RunSaver:
         elif self.settings.checkpoint_path is not None:
             messages.append(f"To go on: resume={str(self.settings.checkpoint_path)!r}.")
         if self.settings.elite_path is not None and elite is not None:
-            # Else the last finished generation's elite is there already.
+            # Else the best of all finished generations is there already.
             saved = bool(state.fitnesses) or self.save_elite(elite)
             where = f"is in {self.settings.elite_path}" if saved else "could not be saved"
             messages.append(f"The elite {where}.")

@@ -72,8 +72,8 @@ def train_on_policy(
         checkpoint: save the run every so many steps of an individual; None saves it after each
             generation, if there is a ``checkpoint_path``.
         checkpoint_path: file of the saved run; each checkpoint replaces the last, atomically.
-        save_elite: save the best individual of each generation, as it was evaluated; it replaces
-            the last generation's.
+        save_elite: save the best individual ever, as it was evaluated: that of a generation
+            replaces it where its fitness is greater.
         elite_path: file of the best individual; None is "{env_name}-elite_{algo}.pt", with
             "-" for "/".
         wb: log to Weights & Biases as well (extra: wandb).
@@ -195,7 +195,7 @@ def train_off_policy(
         mutation: changes the individuals that were selected; needs a tournament.
         checkpoint: save the run every so many steps of an individual; None after each generation.
         checkpoint_path: file of the saved run, the replay included.
-        save_elite: save the best individual of each generation.
+        save_elite: save the best individual ever.
         elite_path: file of the best individual, without the replay.
         wb: log to Weights & Biases as well (extra: wandb).
         verbose: show progress and a table of each generation.

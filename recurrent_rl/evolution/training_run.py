@@ -244,13 +244,15 @@ class TrainingRun:
     def _finish_generation(self) -> None:
         """Save the elite, and go on to the next generation unless this is the last."""
         over, best = self._is_over(), self._best()
-        if best is not None:
-            self.saver.save_elite(best)
+        best_fitness = self.state.best
+        if best is not None and best.fitness[-1] > best_fitness and self.saver.save_elite(best):
+            best_fitness = float(best.fitness[-1])
         latest = [agent.fitness[-1] for agent in self.state.population]
         state = replace(
             self.state,
             fitnesses=[*self.state.fitnesses, latest],
             finished=over,
+            best=best_fitness,
             memory=self.state.shared_memory(),
             news=[None] * len(latest),
         )

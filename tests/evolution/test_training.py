@@ -253,9 +253,8 @@ def test_the_saved_elite_is_the_agent_that_was_evaluated(tmp_path: Path) -> None
     class Watching(TournamentSelection):
         def select(self, population: Any) -> Any:
             elite, children = super().select(population)
-            seen.append(
-                (elite.index, everything(PPO.load(tmp_path / "elite.pt")), everything(elite))
-            )
+            saved = PPO.load(tmp_path / "elite.pt")
+            seen.append((elite.fitness[-1], saved.fitness[-1], everything(elite)))
             return elite, children
 
     options = evolution(no_mutation=0, mutate_elite=True)  # nobody is left alone
@@ -264,12 +263,36 @@ def test_the_saved_elite_is_the_agent_that_was_evaluated(tmp_path: Path) -> None
         env, population(env), save_elite=True, elite_path=tmp_path / "elite.pt", **options
     )
     assert len(seen) == 2  # the last generation has no children
-    for _, saved, evaluated in seen:
-        assert_same_weights(saved, evaluated)
-    elite = PPO.load(tmp_path / "elite.pt")
-    assert elite.fitness[-1] == max(fitnesses[-1])
+    # The best ever, whichever generation it was in.
+    for i, (_, saved, _) in enumerate(seen):
+        assert saved == max(fitness for fitness, _, _ in seen[: i + 1])
     best = max(trained, key=lambda agent: agent.fitness[-1])
-    assert_same_weights(everything(elite), everything(best))
+    last = best.fitness[-1], best.fitness[-1], everything(best)
+    fitness, _, evaluated = max([*seen, last], key=lambda one: one[0])
+    elite = PPO.load(tmp_path / "elite.pt")
+    assert elite.fitness[-1] == fitness == max(max(each) for each in fitnesses)
+    assert_same_weights(everything(elite), evaluated)
+
+
+def test_a_worse_elite_does_not_replace_a_better_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not in a resumed run either."""
+    given = iter([3.0, 5.0, 4.0, 4.5, 6.0])
+
+    def test(agent: PPO, *args: Any, **options: Any) -> float:
+        agent.fitness.append(next(given))
+        return agent.fitness[-1]
+
+    monkeypatch.setattr(PPO, "test", test)
+    env, path, elite = recall_env(), tmp_path / "run.pt", tmp_path / "elite.pt"
+    options = {"evo_steps": 64, "checkpoint_path": path, "save_elite": True, "elite_path": elite}
+    kept = []
+    for end in (64, 128, 192, 256, 320):
+        resume = path if end > 64 else None
+        train(env, population(env, 1), max_steps=end, resume=resume, **options)
+        kept.append(PPO.load(elite).fitness[-1])
+    assert kept == [3.0, 5.0, 5.0, 5.0, 6.0]
 
 
 def test_the_elite_goes_where_the_name_says_by_default(tmp_path: Path, monkeypatch: Any) -> None:
