@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal, Self
 
 import torch
 
+from recurrent_rl.aliases import ALIASES, PLACES
+
 
 @dataclass(frozen=True)
 class Range:
@@ -87,7 +89,7 @@ class Config:
         for name in values:
             if name not in fields:
                 known = [*fields, *cls._shorthands()]
-                raise ValueError(unknown_name(cls.__name__, name, known))
+                raise ValueError(unknown_name(cls.__name__, name, known, PLACES))
         return cls(**values)
 
     @classmethod
@@ -104,14 +106,44 @@ class Config:
         return type(self).from_dict({**self.to_dict(), **changes})
 
 
-def unknown_name(owner: str, name: object, known: list[str]) -> str:
-    """Return the message for a name that does not exist, with the nearest that does."""
+def unknown_name(
+    owner: str, name: object, known: list[str], places: Mapping[str, str] | None = None
+) -> str:
+    """Return the message for a name that does not exist, with the one that was meant.
+
+    Args:
+        owner: whose names they are.
+        name: the one that does not exist; other libraries' names are known by ``aliases``, in
+            whatever case.
+        known: those that do exist.
+        places: of names that exist elsewhere, where.
+
+    """
     text = name.strip() if isinstance(name, str) else ""
-    near = difflib.get_close_matches(text, known, n=1)
-    # Where only the case is wrong, no letter need agree.
-    near = near or [option for option in known if option.lower() == text.lower()][:1]
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    hint = _other_name(text, known, places or {})
+    if not hint:
+        near = difflib.get_close_matches(text, known, n=1)
+        # Where only the case is wrong, no letter need agree.
+        near = near or [option for option in known if option.lower() == text.lower()][:1]
+        hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{owner} has no option {shown(name)}{hint} Known options: {', '.join(sorted(known))}"
+
+
+def _other_name(text: str, known: list[str], places: Mapping[str, str]) -> str:
+    """Return the end of a sentence that says what another library's name is here; or nothing."""
+    lower = text.lower()
+    note = ALIASES[lower].note.replace("`", "") if lower in ALIASES else ""
+    note = note and f" ({note})"
+    by_lower = {option.lower(): option for option in known}
+    names = ALIASES[lower].names if lower in ALIASES else (lower,)
+    here = [by_lower[each] for each in names if each in by_lower and each != lower]
+    if here:
+        return f"; {text} is called {' or '.join(here)} here{note}."
+    elsewhere = [each for each in names if each in places]
+    if not elsewhere:
+        return ""
+    called = "" if elsewhere[0] == lower else f" is called {elsewhere[0]} here{note} and"
+    return f"; {text}{called} belongs in {places[elsewhere[0]]}."
 
 
 def shown(value: object) -> str:

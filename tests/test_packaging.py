@@ -130,7 +130,7 @@ LAYERS = (
         "validation",
         "wrappers",
     },
-    {"archive", "files", "plain"},
+    {"aliases", "archive", "files", "plain"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}
 

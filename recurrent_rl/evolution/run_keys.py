@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Annotated, Any
 
+from recurrent_rl.aliases import PLACES
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.validation import COUNT, WHOLE, checked, shown, unknown_name
 
@@ -68,7 +69,7 @@ def check_run_keys(algo: str, init_hp: Mapping[str, Any]) -> None:
                 f"INIT_HP[{key!r}]: expected it in {ELSEWHERE[key]}, as nothing reads it here"
             )
         elif key not in known:
-            raise ValueError(unknown_name("INIT_HP", key, known))
+            raise ValueError(unknown_name("INIT_HP", key, known, PLACES))
         elif key in ALWAYS and value is not ALWAYS[key]:
             raise ValueError(
                 f"INIT_HP[{key!r}]: expected {ALWAYS[key]}, as there is no other way here, got "

@@ -134,6 +134,7 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "normalize_advantage": BOOL,
         "normalize_reward": BOOL,
         "reward_scale": required(POSITIVE),
+        "value_norm": BOOL,
     },
 }
 
