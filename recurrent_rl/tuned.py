@@ -312,7 +312,7 @@ TUNED = {
                 "learn_step": 8,
                 "gradient_steps": 4,
                 "learning_starts": 1_000,
-                "gamma": 0.99,
+                "gamma": 0.98,
                 "n_step": 5,
                 "tau": 0.01,
                 "lr": 1e-3,
