@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 
 from recurrent_rl.acting.collect import RolloutStats
+from recurrent_rl.envs.final_infos import SUCCESS
 
 WINDOW = 100  # episodes that rollout/* are means over, as in Stable-Baselines3
-SUCCESS = "is_success"
 StoppedBy = Literal["total_steps", "stop_at", "on_rollout", "interrupt"]
 
 

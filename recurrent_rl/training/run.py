@@ -23,10 +23,10 @@ from recurrent_rl import checkpoint
 from recurrent_rl.acting.collect import collect_rollouts_recurrent
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
+from recurrent_rl.envs.final_infos import SUCCESS
 from recurrent_rl.files import replacing
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.training.report import (
-    SUCCESS,
     Evaluation,
     Rollout,
     State,
