@@ -70,6 +70,12 @@ class Config:
         """Names of the fields, in order."""
         return [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
 
+    def changes(self) -> dict[str, Any]:
+        """Return the values that differ from the defaults, by name."""
+        usual = {f.name: f.default for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        given = {name: getattr(self, name) for name in self.names()}
+        return {name: value for name, value in given.items() if value != usual[name]}
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from names and values.
@@ -240,16 +246,18 @@ def _kind(value: object) -> str:
 
 
 def checked_device(device: Any) -> torch.device:
-    """Return a device that torch can use.
+    """Return a device that torch can use; "auto" is a GPU if there is one, or else the CPU.
 
     Raises:
         TypeError: neither text nor a ``torch.device``.
         ValueError: torch knows no such device, or there is none here.
 
     """
+    if isinstance(device, str) and device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if not isinstance(device, str | torch.device):
         raise TypeError(
-            f"device: expected a name such as 'cpu' or 'cuda', or a torch.device, got "
+            f"device: expected a name such as 'cpu', 'cuda' or 'auto', or a torch.device, got "
             f"{shown(device)} ({_kind(device)})"
         )
     try:

@@ -141,10 +141,12 @@ class OpponentPool:
     multi-agent reinforcement learning", prioritised fictitious self-play; of the ratings: Elo 1978,
     "The Rating of Chessplayers, Past and Present".
 
-    >>> from pettingzoo.classic import connect_four_v3
+    >>> import pettingzoo
     >>> from recurrent_rl import IPPO, OpponentPool, collect_rollouts_recurrent
     >>> from recurrent_rl import make_multi_agent_vect_envs
-    >>> env = make_multi_agent_vect_envs(connect_four_v3.env, 4, should_async_vector=False)
+    >>> env = make_multi_agent_vect_envs(
+    ...     lambda: pettingzoo.make("aec", "classic/connect_four-v3"), 4, should_async_vector=False
+    ... )
     >>> agent = IPPO(env.observation_spaces, env.action_spaces, env.agents, learn_step=64, seed=0)
     >>> agent.opponents = OpponentPool(every=500, seed=0)
     >>> for _ in range(4):

@@ -43,7 +43,9 @@ class ActorCriticAgent(OffPolicyAgent):
 
     def __repr__(self) -> str:
         """Spaces, networks and sizes at a glance, critics' heads included."""
-        lines, critic = [super().__repr__()], self.critic
+        # Of a team each group has its own settings, and the critics come behind all of them.
+        shown, settings, own = super().__repr__().partition("\n  settings")
+        lines, critic = [shown], self.critic
         for name in self.trainers:
             heads = critic.heads_of(name)
             inputs = sum(critic.block(self.trainers[b].policy) for b in critic.blocks(name))
@@ -52,7 +54,7 @@ class ActorCriticAgent(OffPolicyAgent):
             title = f"Q of {name}" if name else "Q"
             shape, module = critic.shapes[name], nn.ModuleList(heads)
             lines.append("  " + head_summary(title, inputs, shape, gives, module))
-        return "\n".join(lines)
+        return "\n".join(lines) + settings + own
 
     @property
     def critic(self) -> CentralCritic:

@@ -19,6 +19,7 @@ from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.plain import plain
+from recurrent_rl.validation import checked_device
 
 
 class Agent(HasSettings, InPopulation, ActingAgent):
@@ -57,7 +58,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         seed: int | None,
     ) -> None:
         """Take over the trainers, and start the histories."""
-        self.trainers, self.device, self.seed = dict(trainers), torch.device(device), seed
+        self.trainers, self.device, self.seed = dict(trainers), checked_device(device), seed
         self.collection, self.individual = Collection(), Individual()
         self.steps, self.fitness, self.scores = [0], [], []
 

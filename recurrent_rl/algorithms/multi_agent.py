@@ -46,7 +46,7 @@ class MultiAgent(Agent):
     def __repr__(self) -> str:
         """Groups, spaces, networks and sizes at a glance."""
         trainers = self.trainers.items()
-        lines = [t.group.describe(f"{name} x {t.group.size}") for name, t in trainers]
+        lines = [t.describe(f"{name} x {t.group.size}") for name, t in trainers]
         text = "\n".join([f"{type(self).__name__} after {self.env_steps:,} steps", *lines])
         return text.replace("\n", "\n  ")
 

@@ -39,7 +39,7 @@ class SingleAgent(Agent):
 
     def __repr__(self) -> str:
         """Spaces, networks and sizes at a glance."""
-        return self.group.describe(f"{type(self).__name__} after {self.env_steps:,} steps")
+        return self.trainer.describe(f"{type(self).__name__} after {self.env_steps:,} steps")
 
     def _build(
         self,

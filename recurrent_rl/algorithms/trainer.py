@@ -3,6 +3,7 @@
 An algorithm is a trainer of its own on this one, which owns its optimisers and what was recorded.
 """
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
@@ -56,6 +57,20 @@ class Trainer(HasSettings, ABC):
     def agents(self) -> tuple[str, ...]:
         """Names of the agents in the group."""
         return self.group.agents
+
+    def describe(self, title: str) -> str:
+        """Title and size, what is seen and done, the networks, and what is not as by default."""
+        lines = [self.group.describe(title)]
+        if changes := self.config.changes():
+            text = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+            lines += textwrap.wrap(
+                text,
+                width=100,
+                initial_indent="  settings  ",
+                subsequent_indent=" " * 12,
+                break_long_words=False,
+            )
+        return "\n".join(lines)
 
     # --- hyper-parameters ---------------------------------------------------------------------
 

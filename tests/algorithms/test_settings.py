@@ -2,9 +2,11 @@
 
 from dataclasses import dataclass
 
+import gymnasium as gym
 import pytest
+import torch
 
-from recurrent_rl import PPOConfig
+from recurrent_rl import PPO, PPOConfig
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.settings import HasSettings
 
@@ -43,3 +45,30 @@ def test_the_algorithms_own_hyperparameters(kind: type[HasSettings], own: str, o
             setattr(thing, name, 1)
     setattr(thing, other, 2)
     assert vars(thing) == {other: 2}
+
+
+# --- what agents say of themselves -----------------------------------------------------------
+
+
+def test_what_is_not_as_by_default_is_shown() -> None:
+    spaces = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+    assert "settings" not in repr(PPO(*spaces, device="auto"))
+    shown = repr(PPO(*spaces, lr=1e-3, gamma=0.9, device="auto")).splitlines()
+    assert shown[-1] == "  settings  lr=0.001, gamma=0.9"
+    many = repr(PPO(*spaces, **dict.fromkeys(BOOLS, True))).splitlines()
+    assert all(len(line) <= 100 for line in many)
+    assert all(any(f"{name}=True" in line for line in many) for name in BOOLS)
+
+
+BOOLS = (
+    "previous_action",
+    "previous_reward",
+    "normalize_obs",
+    "refresh_hidden_state",
+    "value_norm",
+)
+
+
+def test_a_device_is_found() -> None:
+    agent = PPO(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), device="auto")
+    assert agent.device.type == ("cuda" if torch.cuda.is_available() else "cpu")

@@ -16,8 +16,9 @@ VECTOR, CHOICE = Box(-1, 1, (3,)), Discrete(3)
 
 
 def lines_of(agent: Any) -> list[str]:
-    """Without the first, and with one space where there are several."""
-    return [re.sub(" +", " ", line).strip() for line in repr(agent).splitlines()[1:]]
+    """Without the first and the settings, and with one space where there are several."""
+    text = repr(agent).partition("\n  settings")[0]
+    return [re.sub(" +", " ", line).strip() for line in text.splitlines()[1:]]
 
 
 def assert_counts(text: str, group: Any) -> None:
@@ -60,7 +61,8 @@ def test_every_part_and_its_parameters(options: dict[str, Any]) -> None:
     # One line each, whatever the space.
     own = ["encoder"] if agent.config.share_encoders else ["actor's", "critic's"]
     starts = [line[2:].split(" ")[0] for line in text.splitlines()[1:]]
-    assert [name for name in starts if name] == ["sees", *own, "actor", "critic"]
+    said = ["settings"] if agent.config.changes() else []
+    assert [name for name in starts if name] == ["sees", *own, "actor", "critic", *said]
 
 
 @settings(max_examples=30)
