@@ -22,7 +22,7 @@ RUN := $(VENV)/bin/python
 
 .PHONY: help
 help:  ## list these commands
-	@sed -nE 's/^([a-z]+):.*  ## (.*)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -nE 's/^([a-z0-9]+):.*  ## (.*)/  make \1	\2/p' Makefile | expand -t 18
 
 .PHONY: pendulum
 pendulum: $(VENV)/.installed-tutorials  ## train an agent that remembers, on Pendulum without velocities
@@ -51,6 +51,10 @@ test: $(VENV)/.installed-dev  ## style, types and tests
 	$(RUN) -m mypy
 	$(RUN) -m pytest -n 2 $(ARGS)
 
+.PHONY: docs
+docs: $(VENV)/.installed-docs  ## build the documentation site in site/, with warnings as errors
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+
 .PHONY: format
 format: $(VENV)/.installed-dev  ## format the code and fix what ruff can fix
 	$(RUN) -m ruff check --fix-only
@@ -58,13 +62,14 @@ format: $(VENV)/.installed-dev  ## format the code and fix what ruff can fix
 
 .PHONY: clean
 clean:  ## remove .venv, caches and build products
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find recurrent_rl wrappers tests tutorials benchmarks -name __pycache__ -prune \
 		-exec rm -rf {} + 2>/dev/null || true
 
 # Empty files that tell make what has been installed, and when.
 $(VENV)/.installed-tutorials: EXTRAS := tutorials
 $(VENV)/.installed-dev: EXTRAS := dev,box2d
+$(VENV)/.installed-docs: EXTRAS := docs
 $(VENV)/.installed-%: pyproject.toml constraints.txt $(VENV)/.created
 	$(RUN) -m pip install --constraint constraints.txt $(PIP_ARGS) --editable '.[$(EXTRAS)]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Settings found by trying, loaded by environment id; how they were found is in the README.
+"""Settings found by trying (docs/results.md says how), loaded by environment id.
 
 >>> settings = load_tuned("Pendulum-v1")
 >>> settings.num_envs

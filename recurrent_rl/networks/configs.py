@@ -214,7 +214,13 @@ class HeadConfig(Config):
 
 @dataclass(frozen=True)
 class NetConfig(Config):
-    """The whole policy network: ``net_config={"encoder_config": {...}, "head_config": {...}}``."""
+    """The whole policy network: ``net_config={"encoder_config": {...}, "head_config": {...}}``.
+
+    Attributes:
+        encoder_config: from observations to features, memory included.
+        head_config: from features to actions and values, of each head alike.
+
+    """
 
     encoder_config: EncoderConfig = field(default_factory=EncoderConfig)
     head_config: HeadConfig = field(default_factory=HeadConfig)
