@@ -165,12 +165,12 @@ def test_flags_of_a_team_are_flags(space: Any) -> None:
         team.get_action({"a_0": np.zeros((2, 2))}, team.get_initial_hidden_state(2), infos=infos)
 
 
-README = Path(__file__).parents[2] / "README.md"
+AGENTS = Path(__file__).parents[2] / "docs" / "agents.md"
 MEMORIES = [{}, {"recurrent": False}, {"net_config": {"encoder_config": {"cell": "gru"}}}]
 
 
 @pytest.mark.parametrize("options", MEMORIES, ids=["lstm", "none", "gru"])
-def test_the_loop_of_the_readme_where_agents_die_and_come_back(options: Any) -> None:
+def test_the_loop_of_the_documentation_where_agents_die_and_come_back(options: Any) -> None:
     """The environment refuses actions of those who are not there; memories begin with lives."""
     lives = {"u_0": [(0, 9, "t")], "u_1": [(0, 2, "t"), (5, 8, "l")], "u_2": [(3, 4, "l")]}
     env = ScriptedParallel([lives])
@@ -185,7 +185,7 @@ def test_the_loop_of_the_readme_where_agents_die_and_come_back(options: Any) -> 
     agent.get_action = spy  # type: ignore[method-assign]
     (loop,) = (
         snippet
-        for snippet in re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+        for snippet in re.findall(r"^```python\n(.*?)^```", AGENTS.read_text(), re.M | re.S)
         if "while env.agents:" in snippet
     )
     exec(loop, {"agent": agent, "env": env})
