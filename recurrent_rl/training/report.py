@@ -91,7 +91,7 @@ class State:
     lengths: list[float] = field(default_factory=list)
     infos: dict[str, list[float]] = field(default_factory=dict)
     seconds: float = 0.0
-    updates: float = 0.0
+    updates: dict[str, float] = field(default_factory=dict)  # so far, by tag
     due: dict[str, int] = field(default_factory=dict)  # environment steps, by what is due then
 
     @property

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,8 +165,9 @@ class Run:
         now = Evaluation(self.agent.env_steps, float(returns.mean()), float(returns.std()), success)
         best = self.state.best
         self.state.evaluations.append(now)
-        if self.best_path is not None and (best is None or now.mean > best.mean):
-            self.agent.save_checkpoint(self.best_path)
+        path = self.best_path
+        if path is not None and (best is None or now.mean > best.mean):
+            _tried(lambda: self.agent.save_checkpoint(path))
         return now
 
     def _values(self, evaluation: Evaluation | None) -> dict[str, float]:
@@ -173,8 +175,8 @@ class Run:
         values = self.state.values()
         for tag, numbers in self._learned.items():
             if tag.endswith("n_updates"):
-                self.state.updates += sum(numbers)
-                values[tag] = self.state.updates
+                values[tag] = self.state.updates.get(tag, 0.0) + sum(numbers)
+                self.state.updates[tag] = values[tag]
                 continue
             known = [x for x in numbers if not math.isnan(x)]
             if known:
@@ -196,11 +198,12 @@ class Run:
 
     def _save(self) -> None:
         """Save the latest agent, with how the run stands."""
-        assert self.checkpoint_path is not None
+        path = self.checkpoint_path
+        assert path is not None
         keeps = {"save_replay": self.save_replay} if isinstance(self.agent, OffPolicyAgent) else {}
         self.state.seconds = self._seconds()
         data = {**self.agent.to_checkpoint(**keeps), "run": self.state.to_data()}
-        checkpoint.save(data, self.checkpoint_path)
+        _tried(lambda: checkpoint.save(data, path))
 
     def write_config(self, directory: Path) -> None:
         """Say in ``config.json`` what was run."""
@@ -228,6 +231,18 @@ class Run:
         text = json.dumps(config, indent=2, default=str)
         with replacing(directory / "config.json", "the configuration") as file:
             file.write(f"{text}\n".encode())
+
+
+def _tried(save: Callable[[], object]) -> None:
+    """Save; if that is impossible now, warn: a full disk is no reason to lose the agent."""
+    try:
+        save()
+    except OSError as error:
+        warnings.warn(
+            f"{error}. Training goes on, and saving will be tried again when it is due",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _name_of(env: Any) -> str:

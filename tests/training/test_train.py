@@ -140,6 +140,21 @@ def test_a_bar_shows_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
     assert not capfd.readouterr().err
 
 
+def test_updates_of_groups_are_counted_apart(tmp_path: Path) -> None:
+    agent, env, _ = parts("ippo")
+    counts = dict.fromkeys(agent.trainers, 0)
+
+    def count(rollout: Rollout) -> None:
+        for name, diagnostics in rollout.diagnostics.items():
+            counts[name] += diagnostics.updates
+
+    train(agent, env, 100, log_dir=tmp_path, on_rollout=count, **QUIET)
+    last = rows_of(tmp_path)[-1]
+    assert len(counts) == 2
+    for name, updates in counts.items():
+        assert float(last[f"train/{name}/n_updates"]) == updates > 0
+
+
 # --- what ends it, and what is kept ------------------------------------------------------------
 
 
@@ -292,6 +307,20 @@ def test_auto_resumes_where_there_is_something(tmp_path: Path) -> None:
         result = train(agent, env, total, checkpoint_path=path, resume="auto", **QUIET)
         assert result.env_steps == total
     assert PPO.load(path).env_steps == 80
+
+
+def test_a_full_disk_does_not_end_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent, env, eval_env = parts()
+
+    def full(*args: Any, **options: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("recurrent_rl.checkpoint.save", full)
+    paths = {"best_path": tmp_path / "best.pt", "checkpoint_path": tmp_path / "latest.pt"}
+    with pytest.warns(RuntimeWarning, match="no room. Training goes on"):
+        result = train(agent, env, 60, eval_env=eval_env, **paths, **QUIET)
+    assert result.stopped_by == "total_steps"
+    assert not list(tmp_path.iterdir())
 
 
 def test_replays_are_left_out_on_request(tmp_path: Path) -> None:
