@@ -20,12 +20,13 @@ import functools
 import importlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import games
 import gymnasium as gym
 import numpy as np
+import pettingzoo
 import torch
 from gymnasium.wrappers import FilterObservation
 
@@ -58,6 +59,10 @@ TARGETS = {
     "simple_spread_v3": -45.0,
 }
 EVAL_ENVS = 25
+ROWS, COLUMNS = 6, 7  # of connect four
+# Moves upon planes [6, 7, 2] of its own and the other's pieces, the top row first, and columns that
+# are not full, as PettingZoo shows them.
+Opponent = Callable[[np.ndarray, np.ndarray, np.random.Generator], int]
 CONTINUOUS = ("MADDPG", "MATD3")  # mpe2's environments with forces rather than choices for these
 HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
 # Training begins with more: up to a share of all steps, so many are heard (None: all).
@@ -69,7 +74,7 @@ def vector(
 ) -> Any:
     """Build a vector of environments: without velocities, of images, or of several agents."""
     if env_id.startswith("connect_four"):
-        return make_multi_agent_vect_envs(games.connect_four, num_envs, should_async_vector=False)
+        return make_multi_agent_vect_envs(connect_four, num_envs, should_async_vector=False)
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
         module = importlib.import_module(f"mpe2.{name}")
@@ -115,10 +120,74 @@ def build(settings: TunedSettings, env: Any, seed: int) -> Any:
     return agent
 
 
+def connect_four() -> Any:
+    """Build PettingZoo's game; an illegal move would lose it."""
+    return pettingzoo.make("aec", "classic/connect_four-v3")
+
+
+def chance(planes: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> int:
+    """Move anywhere that is allowed."""
+    return int(random.choice(np.flatnonzero(mask)))
+
+
+def lookahead(planes: np.ndarray, mask: np.ndarray, random: np.random.Generator) -> int:
+    """Win if a move does, or else block one by which the other would; otherwise anywhere."""
+    allowed = np.flatnonzero(mask)
+    for side in (0, 1):
+        for column in allowed:
+            if completes(planes, side, int(column)):
+                return int(column)
+    return int(random.choice(allowed))
+
+
+def completes(planes: np.ndarray, side: int, column: int) -> bool:
+    """Whether a piece of a side in a column makes four in a row."""
+    free = np.flatnonzero(~planes[:, column].any(-1))
+    if not len(free):
+        return False
+    row, own = int(free[-1]), planes[..., side]
+    for down, right in ((1, 0), (0, 1), (1, 1), (1, -1)):
+        count = 1
+        for sign in (1, -1):
+            r, c = row + sign * down, column + sign * right
+            while 0 <= r < ROWS and 0 <= c < COLUMNS and own[r, c]:
+                count, r, c = count + 1, r + sign * down, c + sign * right
+        if count >= 4:
+            return True
+    return False
+
+
+def play(agent: Any, other: Opponent, games: int, seed: int) -> np.ndarray:
+    """Outcomes of an agent's games, [games]: 1 for a win, 0.5 for a draw, 0 for a loss.
+
+    In every second game the other one begins.
+    """
+    env = connect_four()
+    random, outcomes = np.random.default_rng(seed), []
+    for game in range(games):
+        env.reset(seed=seed + game)
+        me = env.agents[game % 2]
+        state = {me: agent.get_initial_hidden_state()[me]}
+        reward = 0.0
+        for player in env.agent_iter():
+            seen, earned, terminated, truncated, _ = env.last()
+            if terminated or truncated:
+                reward = earned if player == me else reward
+                env.step(None)
+            elif player == me:
+                out = agent.get_action({me: seen}, state, deterministic=True)
+                state = out.hidden_state
+                env.step(int(out.action[me]))
+            else:
+                env.step(other(seen["observation"], seen["action_mask"], random))
+        outcomes.append((1 + reward) / 2)
+    return np.array(outcomes)
+
+
 def evaluate(agent: Any, env: Any, episodes: int, seed: int) -> np.ndarray:
     """Returns of deterministic episodes, summed over agents; of games against chance."""
     if getattr(agent, "agent_ids", None) == ["player_0", "player_1"]:
-        return games.play(agent, games.chance, episodes, seed)
+        return play(agent, chance, episodes, seed)
     returns = agent.evaluate(env, episodes, seed=seed)
     return np.sum(list(returns.values()), axis=0) if isinstance(returns, dict) else returns
 
@@ -177,7 +246,7 @@ def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list
             result = score(settings.env_id, returns)
             curve.append({"steps": agent.env_steps, "seconds": seconds, "return": result})
             if settings.env_id.startswith("connect_four"):
-                ahead = games.play(agent, games.lookahead, episodes, 2_000_000 + 1000 * seed)
+                ahead = play(agent, lookahead, episodes, 2_000_000 + 1000 * seed)
                 curve[-1]["against lookahead"] = 100 * float(ahead.mean())
             print(f"  seed {seed}: {curve[-1]}", flush=True)
     for each in (*(stage for _, stage in stages), eval_env):

@@ -126,11 +126,11 @@ def unknown_name(
 
     """
     text = name.strip() if isinstance(name, str) else ""
-    hint = _other_name(text, known, places or {})
+    # Where only the case is wrong, no letter need agree.
+    same = [option for option in known if option.lower() == text.lower()][:1]
+    hint = "" if same else _other_name(text, known, places or {})
     if not hint:
-        near = difflib.get_close_matches(text, known, n=1)
-        # Where only the case is wrong, no letter need agree.
-        near = near or [option for option in known if option.lower() == text.lower()][:1]
+        near = same or difflib.get_close_matches(text, known, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
     return f"{owner} has no option {shown(name)}{hint} Known options: {', '.join(sorted(known))}"
 

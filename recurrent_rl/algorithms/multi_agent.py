@@ -62,7 +62,8 @@ class MultiAgent(Agent):
     ) -> None:
         """Set up an untrained agent of a team from what constructors take."""
         seed = checked("seed", seed, Annotated[int | None, SEED])
-        if agent_id_input != "critic" or not team.central:
+        for_critic = isinstance(agent_id_input, str) and agent_id_input == "critic"
+        if not (for_critic and team.central):
             agent_id_input = checked("agent_id_input", agent_id_input, bool)
         self.team, self.agent_id_input = team, agent_id_input
         trainers, kind = {}, self.trainer_type

@@ -245,7 +245,7 @@ def make_tuple_env(env_id: str, /, **kwargs: Any) -> TupleToParallelWrapper:
 
     Raises:
         ImportError: If the package that registers ``env_id`` is not installed.
-        gymnasium.error.Error: If there is no such id.
+        ValueError: If there is no such id.
         TypeError: If the environment's spaces are not Tuples.
     """
     if env_id not in gym.registry:
@@ -253,14 +253,14 @@ def make_tuple_env(env_id: str, /, **kwargs: Any) -> TupleToParallelWrapper:
     try:
         env = gym.make(env_id, **kwargs)
     except gym.error.Error as error:
-        if env_id.rpartition(":")[2] not in gym.registry:
-            error.add_note(
-                "a text is taken for the id of a Gymnasium environment whose spaces are Tuples of "
-                "agents, such as 'Foraging-8x8-2p-2f-v3' or 'rware-tiny-2ag-v2'; import what "
-                "registers it, or write 'package:Id-v0'. For PettingZoo's environments pass their "
-                "function, such as simple_spread_v3.parallel_env"
-            )
-        raise
+        if env_id.rpartition(":")[2] in gym.registry:
+            raise
+        raise ValueError(
+            f"env: expected the id of a Gymnasium environment whose spaces are Tuples of agents, "
+            f"such as 'Foraging-8x8-2p-2f-v3' or 'rware-tiny-2ag-v2', got {env_id!r} ({error}); "
+            f"import what registers it, or write 'package:Id-v0'. For PettingZoo's environments "
+            f"pass their function, such as simple_spread_v3.parallel_env"
+        ) from error
     return TupleToParallelWrapper(env)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.learning import against_chance, build, score, vector
+from benchmarks.learning import build, chance, play, score, vector
 from recurrent_rl import IPPO, PPO, collect_rollouts_recurrent, load_tuned
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.tuned import ON_POLICY, TUNED
@@ -90,5 +90,5 @@ def test_connect_four_beats_chance() -> None:
         agent.learn()
     # Chance against chance wins half of the games, and 100 of them deviate by 5; seeds 1 and 2 won
     # 94 and 90 of them.
-    assert score("connect_four_v3", against_chance(agent, 100, seed=1)) > 70
+    assert score("connect_four_v3", play(agent, chance, 100, seed=1)) > 70
     env.close()

@@ -260,7 +260,8 @@ def test_a_batch_holds_what_its_sequences_need(
         if piece.burn_in:
             assert batch.burn_in is not None
         if batch.burn_in is not None:
-            observation, extra, length = batch.burn_in
+            observation, extra, length, view = batch.burn_in
+            assert view is None
             assert extra is not None
             count = int(length[column])
             at = [t * rows + piece.row for t in piece.burn_in]
