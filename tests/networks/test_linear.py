@@ -7,7 +7,14 @@ from torch import nn
 from recurrent_rl.networks import linear
 from recurrent_rl.networks.linear import Linear
 
-there = pytest.mark.skipif(not linear.FASTER, reason="oneDNN is not faster on this processor")
+THERE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+there = pytest.mark.skipif(not THERE, reason="PyTorch without oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor where it pays, whichever this one is: results are to be right on all."""
+    monkeypatch.setattr(linear, "FASTER", True)
 
 
 def twins(inputs: int, outputs: int, *, bias: bool = True) -> tuple[Linear, nn.Linear]:
