@@ -13,7 +13,8 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -22,6 +23,22 @@ if sys.platform != "win32":
 
 # Long names would make names of drafts that are too long for the file system.
 _STEM = 40
+
+
+def tried(save: Callable[[], object], then: str) -> bool:
+    """Save; where the system refuses, as a full disk does, warn and say so: what there is stays.
+
+    Args:
+        save: does it.
+        then: how things go on, for the warning.
+
+    """
+    try:
+        save()
+    except OSError as error:
+        warnings.warn(f"{error}. {then}", RuntimeWarning, stacklevel=3)
+        return False
+    return True
 
 
 class Draft:

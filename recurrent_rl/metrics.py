@@ -3,6 +3,7 @@
 import csv
 import io
 import itertools
+import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, BinaryIO, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from recurrent_rl.files import Draft, explained, open_locked, unlock
+from recurrent_rl.files import Draft, explained, open_locked, replacing, unlock
 
 
 class CsvTable:
@@ -183,6 +184,20 @@ class MetricsLogger:
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Say in ``config.json``, beside the logs, what was run.
+
+        Args:
+            config: names and values; those that JSON has no form for are written as text.
+
+        Raises:
+            OSError: it could not be written.
+
+        """
+        text = json.dumps(config, indent=2, default=str)
+        with replacing(self.directory / "config.json", "the configuration") as file:
+            file.write(f"{text}\n".encode())
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""

@@ -12,7 +12,7 @@ import torch
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.opponents import PRESENT, Matches, OpponentPool
-from recurrent_rl.acting.player import as_tensor
+from recurrent_rl.acting.player import as_tensor, heard
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
@@ -99,12 +99,9 @@ class RowsAgainstPool(RowSource):
         for i, (outcome, seen) in enumerate(zip(outcomes, before, strict=True)):
             earned = outcome.reward if outcome.score is None else outcome.score
             matches.total[i] += earned.reshape(self.num_envs, -1)
-            shown = np.ones(len(earned), dtype=bool) if seen.exists is None else seen.exists
-            # Who saw nothing has seen no reward either: they add up until it looks again.
-            matches.reward[i] = np.where(shown, outcome.reward, matches.reward[i] + outcome.reward)
-        first = outcomes[0]
-        ended = first.terminated | first.truncated if first.ended is None else first.ended
-        for e in np.flatnonzero(ended[:: self._sizes[0]]):
+            new = torch.as_tensor(outcome.reward, dtype=torch.float64)
+            matches.reward[i] = heard(matches.reward[i], new, seen.exists)
+        for e in np.flatnonzero(outcomes[0].over[:: self._sizes[0]]):
             self._finish(int(e))
             self._begin(int(e))
         return list(zip(outcomes, self._with_moves(observed), strict=True))
@@ -189,7 +186,7 @@ class RowsAgainstPool(RowSource):
         """Return a snapshot's moves in some rows of a group, [n, *shape], and remember the step."""
         matches, policy = self._matches, group.policy
         state = matches.states[number][i]
-        reward = torch.from_numpy(matches.reward[i][own] * group.reward_scale).float()
+        reward = (matches.reward[i][torch.from_numpy(own)] * group.reward_scale).float()
         player = group.player(len(own), state[own], reward.to(group.device), own % self._sizes[i])
         fields = (None if x is None else x[own] for x in seen[:-1])  # nobody judges
         part = Observed(*fields)  # type: ignore[arg-type]

@@ -79,9 +79,7 @@ class Episodes:
         """Take in what a step led to."""
         self.running_return += outcome.reward if outcome.score is None else outcome.score
         self.running_length += 1 if outcome.counted is None else outcome.counted
-        ended = outcome.ended
-        if ended is None:
-            ended = outcome.terminated | outcome.truncated
+        ended = outcome.over
         if ended.any():
             rows = np.flatnonzero(ended)
             if outcome.final_info:

@@ -157,8 +157,7 @@ def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> Non
                     f"reward: expected finite numbers, got {part.last_score[row]} from "
                     f"{rows.name(parts.index(part), row)} at step {steps} of the episode"
                 )
-        ended = outcome.terminated | outcome.truncated if outcome.ended is None else outcome.ended
-        playing &= ~ended[:: parts[-1].group.size]
+        playing &= ~outcome.over[:: parts[-1].group.size]
         steps += 1
 
 

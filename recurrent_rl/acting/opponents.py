@@ -77,7 +77,7 @@ class Matches:
     turn: Array
     order: Array
     total: list[Array]
-    reward: list[Array]
+    reward: list[Tensor]
     playing: dict[int, Snapshot] = field(default_factory=dict)
     states: dict[int, list[HiddenState]] = field(default_factory=dict)
 
@@ -95,7 +95,7 @@ class Matches:
             np.full(envs, -1),
             np.zeros((envs, sides), dtype=np.int64),
             [np.zeros((envs, size)) for size in sizes],
-            [np.zeros(envs * size) for size in sizes],
+            [torch.zeros(envs * size, dtype=torch.float64) for size in sizes],
         )
 
     def to_data(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ class Matches:
             "turn": torch.from_numpy(self.turn),
             "order": torch.from_numpy(self.order),
             "total": [torch.from_numpy(x) for x in self.total],
-            "reward": [torch.from_numpy(x) for x in self.reward],
+            "reward": self.reward,
             "states": [
                 [number, [[list(state.tensors), state.rows] for state in states]]
                 for number, states in self.states.items()
@@ -115,9 +115,8 @@ class Matches:
     @classmethod
     def from_data(cls, data: Mapping[str, Any], playing: dict[int, Snapshot]) -> "Matches":
         """Rebuild what ``to_data`` described, sharing no memory with it."""
-        total, reward = (
-            [x.cpu().numpy().copy() for x in data[name]] for name in ("total", "reward")
-        )
+        total = [x.cpu().numpy().copy() for x in data["total"]]
+        reward = [x.to("cpu", copy=True) for x in data["reward"]]
         states = {
             number: [
                 HiddenState(tensors, rows).to(group.device).clone()
@@ -167,6 +166,7 @@ class OpponentPool:
         taken: snapshots so far.
         due: environment steps after which the next one is taken.
         matches: that are being played; None before the first.
+        player: gives the agent that plays against it, while that lives; None: nobody has so far.
 
     """
 
@@ -215,6 +215,7 @@ class OpponentPool:
         self.elo, self.taken, self.due = 1000.0, 0, 0
         self.generator = seeded(seed)
         self.matches: Matches | None = None
+        self.player: Callable[[], Any] | None = None
 
     def __repr__(self) -> str:
         """The learner's rating, and a line for each snapshot."""

@@ -197,11 +197,7 @@ class Player:
         if not self.policy.extra.reward:
             return
         new = torch.as_tensor(reward * self._scale, dtype=torch.float32).to(self.device)
-        if exists is not None:
-            # Who saw nothing has seen no reward either: they add up until it looks again.
-            absent = torch.from_numpy(~exists).to(self.device)
-            new = torch.where(absent, self.reward + new, new)
-        self.reward = new
+        self.reward = heard(self.reward, new, exists)
 
     def value(self, seen: Tensor, rows: Array | None = None) -> Tensor:
         """V of what the critic reads, given the present memory, which stays as it is; on the CPU.
@@ -219,6 +215,21 @@ class Player:
             identity = None if identity is None else identity[place]
         extra = self.policy.extra.joined(state, reward, identity)
         return self.policy.value(seen.to(self.device), extra, state).cpu()
+
+
+def heard(before: Tensor, earned: Tensor, exists: Array | None) -> Tensor:
+    """Return the rewards that rows have heard of by now, [N].
+
+    Args:
+        before: those before the last step.
+        earned: in it.
+        exists: rows that saw something before it, bool [N]; None: all.
+
+    """
+    if exists is None:
+        return earned
+    # Who saw nothing has seen no reward either: they add up until it looks again.
+    return torch.where(torch.from_numpy(~exists).to(earned.device), before + earned, earned)
 
 
 def as_tensor(policy: Policy, observation: Array) -> Tensor:

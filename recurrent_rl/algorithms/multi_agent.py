@@ -401,14 +401,14 @@ class MultiAgent(Agent):
             name: self.trainer_type.from_data(group, device, custom[name])
             for name, group in data["groups"].items()
         }
-        self.team = Team.resolve(
+        team = Team.resolve(
             {a: t.group.observation_space for t in trainers.values() for a in t.agents},
             {a: t.group.action_space for t in trainers.values() for a in t.agents},
             data["agent_ids"],
             members,
             data["team_reward"],
         )
-        self.team = self._rebuilt_team(self.team, data)
+        self.team = self._rebuilt_team(team, data)
         self.agent_id_input = data["agent_id_input"]
         self._set_up(trainers, device, data["seed"])
 

@@ -1,5 +1,6 @@
 """Teams that learn from the rollout that they have just collected."""
 
+import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -33,6 +34,14 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
             if not isinstance(pool, OpponentPool):
                 raise TypeError(f"opponents: expected an OpponentPool or None, got {shown(pool)}")
             pool.check(self.agent_ids)
+            player = None if pool.player is None else pool.player()
+            if player is not None and player is not self and player.opponents is pool:
+                raise ValueError(
+                    "opponents: expected a pool of this agent's own, as its matches are of one "
+                    "agent's environments, got one that another agent plays against; give each a "
+                    "pool of its own"
+                )
+            pool.player = weakref.ref(self)
         self._opponents = pool
 
     def own_metrics(self) -> dict[str, float]:

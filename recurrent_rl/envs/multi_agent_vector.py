@@ -796,7 +796,6 @@ def make_multi_agent_vect_envs(
         TypeError: ``env`` is no function that builds one, or the id of an environment without
             Tuples of agents.
         ImportError: the package that has the id is not installed.
-        gymnasium.error.Error: nobody has registered the id.
         ValueError: num_envs < 1, one object for several environments, or a limit to what nobody
             can interrupt.
 

@@ -75,6 +75,11 @@ class Outcome(NamedTuple):
     final_view: Array | None = None
     final_info: Mapping[int, Numbers] | None = None
 
+    @property
+    def over(self) -> Array:
+        """Rows whose environment's episode ended, bool [N]."""
+        return self.terminated | self.truncated if self.ended is None else self.ended
+
 
 class RowSource(ABC):
     """Environments that are stepped together, as the rows of one group of agents or several.

@@ -1,6 +1,5 @@
 """What a training run shows and writes: progress, a table of each generation, log files."""
 
-import json
 import math
 import os
 import time
@@ -16,7 +15,6 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.run_state import RunState
-from recurrent_rl.files import replacing
 from recurrent_rl.metrics import CsvTable, MetricsLogger
 
 
@@ -68,9 +66,7 @@ class RunLog:
             except BaseException:
                 self._metrics.close()
                 raise
-            text = json.dumps(config, indent=2, default=str)
-            with replacing(Path(directory) / "config.json", "the configuration") as file:
-                file.write(f"{text}\n".encode())
+            self._metrics.write_config(config)
         self._bar: tqdm[Any] | None = None
         self._since = time.perf_counter()
 

@@ -2,7 +2,6 @@
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -17,6 +16,7 @@ from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.population import population_from_data
 from recurrent_rl.evolution.run_settings import SavingSettings
+from recurrent_rl.files import tried
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,8 @@ class RunSaver:
 
 def _tried(save: Callable[[], None]) -> bool:
     """Save; if that is impossible now, warn and say so: there is still the run in memory."""
-    try:
-        save()
-    except OSError as error:
-        warnings.warn(
-            f"{error}. Training goes on, and saving will be tried again after the next generation; "
-            f"what is not saved by then is in the population that is returned",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-        return False
-    return True
+    return tried(
+        save,
+        "Training goes on, and saving will be tried again after the next generation; what is not "
+        "saved by then is in the population that is returned",
+    )

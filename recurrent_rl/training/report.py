@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from recurrent_rl.acting.collect import RolloutStats
-from recurrent_rl.envs.final_infos import SUCCESS
+from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
 
 WINDOW = 100  # episodes that rollout/* are means over, as in Stable-Baselines3
 StoppedBy = Literal["total_steps", "stop_at", "on_rollout", "interrupt"]
@@ -117,10 +117,10 @@ class State:
             "rollout/ep_len_mean": float(np.mean(self.lengths)),
         }
         for name, numbers in self.infos.items():
-            known = [x for x in numbers if not math.isnan(x)]
-            if known and "/" not in name:
+            mean = mean_of_known(numbers)
+            if "/" not in name and not math.isnan(mean):
                 tag = "success_rate" if name == SUCCESS else name
-                found[f"rollout/{tag}"] = float(np.mean(known))
+                found[f"rollout/{tag}"] = mean
         return found
 
     def to_data(self) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """One run of training: the loop, with what is due in it."""
 
 import collections
-import json
 import math
 import os
 import platform
@@ -9,10 +8,8 @@ import signal
 import sys
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -24,8 +21,8 @@ from recurrent_rl import checkpoint
 from recurrent_rl.acting.collect import collect_rollouts_recurrent
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
-from recurrent_rl.envs.final_infos import SUCCESS
-from recurrent_rl.files import replacing
+from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
+from recurrent_rl.files import tried
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.training.report import (
     Evaluation,
@@ -160,8 +157,8 @@ class Run:
         )
         if isinstance(returns, dict):
             returns = np.sum(list(returns.values()), axis=0)
-        said = infos.get(SUCCESS, np.array([math.nan]))
-        success = None if np.isnan(said).all() else float(np.nanmean(said))
+        rate = mean_of_known(infos.get(SUCCESS, ()))
+        success = None if math.isnan(rate) else rate
         now = Evaluation(self.agent.env_steps, float(returns.mean()), float(returns.std()), success)
         best = self.state.best
         self.state.evaluations.append(now)
@@ -178,9 +175,8 @@ class Run:
                 values[tag] = self.state.updates.get(tag, 0.0) + sum(numbers)
                 self.state.updates[tag] = values[tag]
                 continue
-            known = [x for x in numbers if not math.isnan(x)]
-            if known:
-                values[tag] = float(np.mean(known))
+            if not math.isnan(mean := mean_of_known(numbers)):
+                values[tag] = mean
         self._learned.clear()
         values |= self.agent.own_metrics()
         values["time/total_timesteps"] = float(self.agent.env_steps)
@@ -205,11 +201,11 @@ class Run:
         data = {**self.agent.to_checkpoint(**keeps), "run": self.state.to_data()}
         _tried(lambda: checkpoint.save(data, path))
 
-    def write_config(self, directory: Path) -> None:
-        """Say in ``config.json`` what was run."""
+    def config(self) -> dict[str, Any]:
+        """Return what is run, in plain values."""
         agent = self.agent
         trainers = agent.trainers.items()
-        config = {
+        return {
             "algorithm": type(agent).__name__,
             "seed": agent.seed,
             "total_steps": self.total_steps,
@@ -228,21 +224,11 @@ class Run:
                 "gymnasium": gym.__version__,
             },
         }
-        text = json.dumps(config, indent=2, default=str)
-        with replacing(directory / "config.json", "the configuration") as file:
-            file.write(f"{text}\n".encode())
 
 
 def _tried(save: Callable[[], object]) -> None:
     """Save; if that is impossible now, warn: a full disk is no reason to lose the agent."""
-    try:
-        save()
-    except OSError as error:
-        warnings.warn(
-            f"{error}. Training goes on, and saving will be tried again when it is due",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    tried(save, "Training goes on, and saving will be tried again when it is due")
 
 
 def _name_of(env: Any) -> str:

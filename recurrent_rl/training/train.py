@@ -127,7 +127,7 @@ def train(
         if log_dir is not None:
             at = agent.env_steps if resumed else None
             run.logger = stack.enter_context(MetricsLogger(Path(log_dir), resume_at=at))
-            run.write_config(Path(log_dir))
+            run.logger.write_config(run.config())
         run.bar = stack.enter_context(
             tqdm(
                 total=total_steps,

@@ -99,9 +99,7 @@ def test_opponents_play_as_the_snapshot_would(make: Any) -> None:
     agent = team(env, pool=pool, learn_step=30)
     before = agent.clone()
     before.opponents = None
-    train(agent, env, 0)
-    rows = agent.rows_to_learn_in(env)
-    del rows  # the first snapshot is taken where collection looks at the environments
+    agent.rows_to_learn_in(env)  # the first snapshot is taken where collection looks at them
     for group in pool.snapshots[0].groups:  # without noise, so that it plays its best moves
         distribution = group.policy.distribution
         shape_of = distribution.noise
@@ -330,6 +328,18 @@ def test_a_pool_that_comes_in_the_midst_of_episodes_begins_with_the_next() -> No
     collect_rollouts_recurrent(agent, env, 20)
     buffer = agent.trainers["player"].buffer
     assert not torch.equal(buffer.decided(), buffer.exists)
+
+
+def test_a_pool_is_one_agents() -> None:
+    agents = [team(turns()) for _ in range(2)]
+    pool = OpponentPool()
+    for _ in range(2):
+        agents[0].opponents = pool
+    with pytest.raises(ValueError, match="opponents: expected a pool of this agent's own"):
+        agents[1].opponents = pool
+    agents[0].opponents = None
+    agents[1].opponents = pool
+    assert agents[1].opponents is pool
 
 
 def test_testing_is_among_the_present() -> None:
