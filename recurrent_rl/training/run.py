@@ -239,9 +239,10 @@ def _name_of(env: Any) -> str:
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
     """Note the first Ctrl-C, for training to end in order; the second one interrupts."""
-    noted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield noted.is_set  # signals go to the main thread
+    noted, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    # Signals go to the main thread; and whoever runs it in the background may have them ignored.
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield noted.is_set
         return
 
     def note(number: int, frame: Any) -> None:
@@ -249,7 +250,6 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
         tqdm.write("Ending with this rollout, and saving; press Ctrl-C again to end at once.")
 
-    before = signal.getsignal(signal.SIGINT)
     signal.signal(signal.SIGINT, note)
     try:
         yield noted.is_set

@@ -5,7 +5,7 @@ import json
 import math
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +261,15 @@ def test_a_resumed_run_is_the_same_to_the_last_bit(name: str, tmp_path: Path) ->
     assert log == other_log
 
 
+@pytest.fixture
+def interrupts() -> Iterator[None]:
+    """As in a terminal: shells have Ctrl-C ignored by what they run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_ctrl_c_ends_with_the_rollout_and_saves(tmp_path: Path) -> None:
     agent, env, _ = parts()
     before = signal.getsignal(signal.SIGINT)
@@ -279,6 +288,7 @@ def test_ctrl_c_ends_with_the_rollout_and_saves(tmp_path: Path) -> None:
     assert (result.stopped_by, result.env_steps) == ("total_steps", 80)
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_ctrl_c_interrupts_at_once() -> None:
     agent, env, _ = parts()
 
@@ -288,6 +298,15 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         train(agent, env, 400, on_rollout=press, **QUIET)
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_ignored_signals_stay_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    agent, env, _ = parts()
+    result = train(agent, env, 60, on_rollout=lambda _: signal.raise_signal(signal.SIGINT), **QUIET)
+    assert (result.stopped_by, result.env_steps) == ("total_steps", 60)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_in_a_thread() -> None:
