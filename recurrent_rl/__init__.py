@@ -47,6 +47,20 @@ from recurrent_rl.networks.configs import (
     NetConfig,
 )
 from recurrent_rl.networks.custom import SequenceNetwork
+from recurrent_rl.plots.curves import plot_runs
+from recurrent_rl.plots.film import film
+from recurrent_rl.plots.groups import final_scores, group_runs
+from recurrent_rl.plots.memory import MemoryProbe, probe_memory
+from recurrent_rl.plots.memory_picture import plot_memory
+from recurrent_rl.plots.runs import LoggedRun, read_run, read_runs
+from recurrent_rl.plots.scores import plot_profiles, plot_scores
+from recurrent_rl.plots.statistics import (
+    Interval,
+    interquartile_mean,
+    performance_profile,
+    probability_of_improvement,
+    stratified_bootstrap,
+)
 from recurrent_rl.recurrent.core import RecurrentCore
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.training.report import Evaluation, Rollout, TrainingResult
@@ -83,7 +97,10 @@ __all__ = [
     "HeadConfig",
     "HiddenState",
     "HyperparameterConfig",
+    "Interval",
+    "LoggedRun",
     "MaskVelocityWrapper",
+    "MemoryProbe",
     "MetricsLogger",
     "MlpConfig",
     "MultiAgentActionOutput",
@@ -112,10 +129,24 @@ __all__ = [
     "collect_rollouts",
     "collect_rollouts_recurrent",
     "create_population",
+    "film",
+    "final_scores",
+    "group_runs",
+    "interquartile_mean",
     "load_population",
     "load_tuned",
     "make_multi_agent_vect_envs",
     "make_vect_envs",
+    "performance_profile",
+    "plot_memory",
+    "plot_profiles",
+    "plot_runs",
+    "plot_scores",
+    "probability_of_improvement",
+    "probe_memory",
+    "read_run",
+    "read_runs",
+    "stratified_bootstrap",
     "train",
     "train_multi_agent_off_policy",
     "train_multi_agent_on_policy",

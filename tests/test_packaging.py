@@ -115,7 +115,7 @@ class TestWheel:
 # stands beside it is none of its business either.
 LAYERS = (
     {"compat"},
-    {"evolution", "training"},
+    {"evolution", "plots", "training"},
     {"algorithms"},
     {"acting"},
     {"buffers", "envs", "networks"},
@@ -130,7 +130,7 @@ LAYERS = (
         "validation",
         "wrappers",
     },
-    {"aliases", "archive", "files", "plain"},
+    {"aliases", "archive", "extras", "files", "plain"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}
 

@@ -14,7 +14,8 @@ import torch
 
 from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.acting.player import as_tensor
+from recurrent_rl.acting.player import Turn, as_tensor
+from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.envs.final_infos import Entry, Numbers, by_name
 from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import mark, note_seeded
@@ -36,11 +37,16 @@ def play_episodes(
     seed: int | None,
     strangers: Sequence[Array] | None = None,
     infos: dict[str, Array] | None = None,
+    watch: Spectator | None = None,
 ) -> list[np.ndarray[Any, np.dtype[np.float64]]]:
     """Return the undiscounted returns of at least ``episodes`` episodes, [episodes, A] by group.
 
     See ``PPO.evaluate``; ``strangers`` says by group who acts uniformly at random, bool [A].
     """
+    if watch is not None and not isinstance(watch, Spectator):
+        raise TypeError(
+            f"watch: expected an object of a subclass of Spectator, or None, got {shown(watch)}"
+        )
     if infos is not None and not isinstance(infos, dict):
         raise TypeError(
             f"infos: expected a dictionary to fill with the episodes' last infos, or None, got "
@@ -64,7 +70,9 @@ def play_episodes(
             ]
             for k, (part, others) in enumerate(zip(parts, strangers or (), strict=False)):
                 part.mix_in(others, None if seed is None else derived_seed(seed, i, k))
-            _play(rows, parts, max_steps)
+            if watch is not None:
+                watch.begin()
+            _play(rows, parts, max_steps, watch)
             returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
             entries += [entry for part in parts for entry in part.entries(i * rows.num_envs)]
     if infos is not None:
@@ -91,8 +99,8 @@ class _Part:
         self._random = np.random.default_rng(seed)
         self._space = copy.deepcopy(self.group.action_space)  # sampling draws from it
 
-    def act(self, playing: Array, name: Callable[[int], str]) -> Array:
-        """Choose the rows' actions; ``playing`` says whose episode goes on, bool [N]."""
+    def act(self, playing: Array, name: Callable[[int], str]) -> tuple[Array, Turn]:
+        """Choose the rows' actions, and say how; ``playing``: whose episode goes on, bool [N]."""
         seen, policy, rows = self.seen, self.player.policy, len(playing)
         policy.codec.layout.check_stored(seen.observation, rows, name)
         mask, noise = None, None
@@ -112,7 +120,7 @@ class _Part:
         for row in self._random_rows:
             own = None if mask is None else mask[row].cpu().numpy()
             actions[row] = random_action(self._space, own, self._random)
-        return actions
+        return actions, turn
 
     def take(self, outcome: Outcome, observed: Observed, playing: Array) -> None:
         """Take in what a step led to, and what is seen next."""
@@ -134,16 +142,20 @@ class _Part:
         ]
 
 
-def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> None:
+def _play(
+    rows: RowSource, parts: Sequence[_Part], max_steps: int | None, watch: Spectator | None
+) -> None:
     """Play one episode in every environment; the returns are the parts'."""
     playing = np.ones(rows.num_envs, dtype=bool)
     steps = 0
     while playing.any() and (max_steps is None or steps < max_steps):
         of_rows = [playing.repeat(part.group.size) for part in parts]
-        actions = [
-            part.act(going, functools.partial(_name, rows, i, steps))
-            for i, (part, going) in enumerate(zip(parts, of_rows, strict=True))
-        ]
+        actions = []
+        for i, (part, going) in enumerate(zip(parts, of_rows, strict=True)):
+            chosen, turn = part.act(going, functools.partial(_name, rows, i, steps))
+            actions.append(chosen)
+            if watch is not None:
+                watch.act(i, part.seen, turn)
         try:
             stepped = rows.step(actions, [part.seen for part in parts])
         except Exception as error:
@@ -159,6 +171,8 @@ def _play(rows: RowSource, parts: Sequence[_Part], max_steps: int | None) -> Non
                 )
         playing &= ~outcome.over[:: parts[-1].group.size]
         steps += 1
+        if watch is not None:
+            watch.stepped()
 
 
 def _name(rows: RowSource, group: int, step: int, row: int) -> str:

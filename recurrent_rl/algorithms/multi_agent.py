@@ -10,6 +10,7 @@ import torch
 from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.multi_agent_acting import AgentRequest, MultiAgentActionOutput, act
+from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.scoring import Fitness, Scoring
 from recurrent_rl.algorithms.swapping import warn_of_swap_channels
@@ -265,6 +266,7 @@ class MultiAgent(Agent):
         seed: int | None = None,
         players: Sequence[str] | None = None,
         infos: dict[str, Array] | None = None,
+        watch: Spectator | None = None,
     ) -> dict[str, Array]:
         """Run episodes without learning.
 
@@ -284,6 +286,7 @@ class MultiAgent(Agent):
                 that agents got when they or the episode ended: arrays [episodes] by name, of the
                 mean over agents that got it, and by "agent/name" of each one's; NaN where there is
                 none, or the episode was stopped before.
+            watch: sees the episodes as they are played, see ``acting.spectator``.
 
         Returns:
             undiscounted returns by agent, [episodes].
@@ -302,6 +305,7 @@ class MultiAgent(Agent):
             seed=seed,
             strangers=None if players is None else playing.team.others(players),
             infos=infos,
+            watch=watch,
         )
         returns = {
             agent: values

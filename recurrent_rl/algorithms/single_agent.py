@@ -10,6 +10,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 
 from recurrent_rl.acting.evaluate import play_episodes
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
+from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.configs import sorted_options
 from recurrent_rl.algorithms.scoring import FitnessFunction, check_alone, value_alone
@@ -185,6 +186,7 @@ class SingleAgent(Agent):
         deterministic: bool = True,
         seed: int | None = None,
         infos: dict[str, Array] | None = None,
+        watch: Spectator | None = None,
     ) -> np.ndarray[Any, np.dtype[np.float64]]:
         """Run episodes without learning.
 
@@ -203,6 +205,7 @@ class SingleAgent(Agent):
             infos: a dictionary that is emptied and filled with the finite numbers of the episodes'
                 last infos, ``is_success`` for example: arrays [episodes] by name, beside the
                 returns; NaN where an episode's has none of that name, or was stopped before.
+            watch: sees the episodes as they are played, see ``acting.spectator``.
 
         Returns:
             undiscounted returns, [episodes].
@@ -218,6 +221,7 @@ class SingleAgent(Agent):
             deterministic=deterministic,
             seed=seed,
             infos=infos,
+            watch=watch,
         )
         return returns[:, 0]
 

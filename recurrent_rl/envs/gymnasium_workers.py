@@ -20,6 +20,7 @@ import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
+from recurrent_rl.envs.names import env_name
 from recurrent_rl.envs.parking import Waiting
 from recurrent_rl.envs.vector_outputs import parts
 from recurrent_rl.envs.watchdog import die_with
@@ -127,9 +128,14 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 raise
             raise self._died(command) from None
 
+    @property
+    def label(self) -> str:
+        """What the environments are called."""
+        return self._labels[0]
+
     def _names(self, indices: Sequence[int]) -> str:
         which = ", ".join(map(str, indices)) or "?"
-        return f"environment {which} ({self._labels[0]})"
+        return f"environment {which} ({self.label})"
 
     def _died(self, command: str) -> RuntimeError:
         """Close all, and return an error that says which worker died of what."""
@@ -275,7 +281,7 @@ class _Maker:
     def __call__(self) -> Any:
         if os.getpid() == self.parent:  # Gymnasium wants to see one
             env = self.make()
-            self.labels.append(env.spec.id if env.spec else type(env.unwrapped).__name__)
+            self.labels.append(env_name(env))
             return env
         die_with(self.parent)
         seed_this_process(derived_seed(self.seed, self.index))

@@ -32,6 +32,7 @@ from recurrent_rl.envs.agent_table import (
 from recurrent_rl.envs.distinct import check_distinct, is_marked, mark_example
 from recurrent_rl.envs.env_rows import EnvRows, environment_rows
 from recurrent_rl.envs.final_infos import Numbers
+from recurrent_rl.envs.names import env_name
 from recurrent_rl.envs.worker_process import (
     Parent,
     Worker,
@@ -399,7 +400,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         num_workers = _worker_count(self.num_envs, num_workers, use_main_process)
         example = _build_env(makers[0], 0)
         super().__init__(example)
-        self._name = _name_of(example)
+        self.label = env_name(example)
         self._mark = mark_example(example)
         if not use_main_process:
             example.close()
@@ -476,7 +477,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 found |= answer or {}
             except WorkerTimeoutError:
                 worker.process.kill()  # it would not hear that it should leave
-                failures.append((i, f"{self._name} took longer than timeout={seconds} seconds"))
+                failures.append((i, f"{self.label} took longer than timeout={seconds} seconds"))
             except WorkerFailedError as error:
                 failures.append((i, str(error)))
             except WorkerDiedError as error:
@@ -558,13 +559,6 @@ def _check_timeout(timeout: Any, use_main_process: bool) -> None:
             f"timeout: expected None with use_main_process=True, as nothing could interrupt the "
             f"environments of this process, got {timeout}; leave one of them out"
         )
-
-
-def _name_of(env: Any) -> str:
-    """Return an environment's name, or its class's."""
-    metadata = getattr(env, "metadata", None)
-    name = metadata.get("name") if isinstance(metadata, Mapping) else None
-    return str(name or type(getattr(env, "unwrapped", env)).__name__)
 
 
 def _worker_count(num_envs: int, num_workers: int | None, use_main_process: bool) -> int:

@@ -15,6 +15,7 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.run_state import RunState
+from recurrent_rl.extras import extra_package
 from recurrent_rl.metrics import CsvTable, MetricsLogger
 
 
@@ -259,11 +260,5 @@ def _as_text(state: RunState, rows: list[dict[str, Any]], speed: float) -> str:
 
 
 def _wandb_run(config: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
-    try:
-        import wandb  # an extra
-    except ImportError as error:
-        raise ImportError(
-            "wb=True: expected the package wandb, which is an extra: pip install "
-            "'recurrent_rl[wandb]'"
-        ) from error
+    wandb = extra_package("wandb", "wandb", "wb=True")
     return wandb.init(**{"project": "recurrent_rl", "config": dict(config), **options})

@@ -22,6 +22,7 @@ from recurrent_rl.acting.collect import collect_rollouts_recurrent
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
+from recurrent_rl.envs.names import env_name
 from recurrent_rl.files import tried
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.training.report import (
@@ -210,7 +211,7 @@ class Run:
             "seed": agent.seed,
             "total_steps": self.total_steps,
             "num_envs": int(getattr(self.env, "num_envs", 1)),
-            "environment": _name_of(self.env),
+            "environment": env_name(self.env),
             "hyperparameters": {name or "agent": t.config.to_dict() for name, t in trainers},
             "net_config": {name or "agent": t.net_config.to_dict() for name, t in trainers},
             "eval_episodes": self.eval_episodes,
@@ -229,11 +230,6 @@ class Run:
 def _tried(save: Callable[[], object]) -> None:
     """Save; if that is impossible now, warn: a full disk is no reason to lose the agent."""
     tried(save, "Training goes on, and saving will be tried again when it is due")
-
-
-def _name_of(env: Any) -> str:
-    spec = getattr(env, "spec", None)
-    return str(getattr(spec, "id", None) or type(getattr(env, "unwrapped", env)).__name__)
 
 
 @contextmanager

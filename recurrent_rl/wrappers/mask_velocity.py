@@ -117,6 +117,21 @@ class MaskVelocityWrapper(
         self.observation_space = _mask_space(space, array)
         # NumPy writes one element through an integer 3 times as fast as through an index array.
         self._target: Final = self.indices[0] if len(self.indices) == 1 else array
+        self._array: Final = array
+        self._unmasked: NDArray[Any] | None = None
+
+    @property
+    def hidden_values(self) -> NDArray[Any]:
+        """What the masked coordinates of the last observation really were, shape ``(n,)``.
+
+        For pictures and tests; an agent never sees them.
+
+        Raises:
+            RuntimeError: If there was no observation yet.
+        """
+        if self._unmasked is None:
+            raise RuntimeError("hidden_values: expected an observation before; call reset() first")
+        return self._unmasked[self._array].copy()
 
     def observation(self, observation: NDArray[Any]) -> NDArray[Any]:
         """Sets the masked coordinates to zero in a copy of the observation.
@@ -127,6 +142,7 @@ class MaskVelocityWrapper(
         Returns:
             The masked observation, shape ``(D,)``, in the same dtype
         """
+        self._unmasked = observation
         # Assigned, not multiplied: NaN * 0 is NaN.
         masked = observation.copy()
         masked[self._target] = 0

@@ -2,8 +2,8 @@
 
 The blocks of a page run one after another in one namespace, as a reader would paste them, in an
 empty directory. Only lengths are cut: each number of 10,000 or more is a number of steps, and
-becomes 1,000, so that all of training happens, but not for long; and tests of 20 or 100 episodes
-play 4. Nothing else of the text is changed.
+becomes 1,000, so that all of training happens, but not for long; tests of 20 or 100 episodes play
+4; and of three seeds there are two. Nothing else of the text is changed.
 """
 
 import gc
@@ -16,7 +16,7 @@ import gymnasium as gym
 import pytest
 import torch
 
-from recurrent_rl import MultiAgentVectorEnv
+from recurrent_rl import MultiAgentVectorEnv, probe_memory
 from recurrent_rl.training import train as training
 
 ROOT = Path(__file__).parents[2]
@@ -40,6 +40,7 @@ def shorter(code: str) -> str:
     """Cut the steps of training and the episodes of tests."""
     code = LONG.sub(lambda n: "1_000" if int(n[0]) >= 10_000 else n[0], code)
     code = re.sub(r"(evaluate\(\w+, (?:episodes=)?)100\b", r"\g<1>4", code)
+    code = code.replace("for seed in range(3)", "for seed in range(2)")
     return re.sub(r"\bloop=10\b", "loop=1", code)
 
 
@@ -48,10 +49,11 @@ WITH_CODE = [name for name in NAMES if blocks(name, "python")]
 
 @pytest.fixture(autouse=True)
 def _shorter_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tests within ``train`` play 4 episodes rather than 20, unless the page says how many."""
+    """Tests within ``train`` play 4 episodes, not 20, and probes 2; unless the page says more."""
     defaults = training.train.__kwdefaults__
     assert defaults["eval_episodes"] == 20
     monkeypatch.setitem(defaults, "eval_episodes", 4)
+    monkeypatch.setitem(probe_memory.__kwdefaults__, "episodes", 2)
     yield
     gc.collect()  # workers of vectors that a page has left open end here
 
