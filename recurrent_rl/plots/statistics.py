@@ -27,9 +27,9 @@ class Interval(NamedTuple):
 
     """
 
-    estimate: Array
-    low: Array
-    high: Array
+    estimate: float | Array
+    low: float | Array
+    high: float | Array
 
 
 def interquartile_mean(scores: Any) -> Array:
@@ -172,7 +172,12 @@ def stratified_bootstrap(
     ]
     tail = 50 * (1 - confidence)
     low, high = np.percentile(np.stack(drawn), [tail, 100 - tail], axis=0)
-    return Interval(np.asarray(statistic(array)), low, high)
+    return Interval(*(_plain(x) for x in (statistic(array), low, high)))
+
+
+def _plain(value: Any) -> float | Array:
+    array: Array = np.asarray(value)
+    return float(array) if array.ndim == 0 else array
 
 
 def checked_scores(scores: Any, name: str = "scores") -> Array:
