@@ -36,6 +36,7 @@ from recurrent_rl import (
     EncoderConfig,
     MaskVelocityWrapper,
     OpponentPool,
+    SyncMultiAgentVectorEnv,
     collect_rollouts_recurrent,
     load_tuned,
     make_multi_agent_vect_envs,
@@ -57,6 +58,7 @@ TARGETS = {
     "simple_speaker_listener_v4": -25.0,
     "simple_speaker_listener_v4-early": -25.0,
     "simple_spread_v3": -45.0,
+    "Foraging-2s-8x8-2p-2f-coop-v3": 0.9,
 }
 EVAL_ENVS = 25
 ROWS, COLUMNS = 6, 7  # of connect four
@@ -65,28 +67,34 @@ ROWS, COLUMNS = 6, 7  # of connect four
 Opponent = Callable[[np.ndarray, np.ndarray, np.random.Generator], int]
 CONTINUOUS = ("MADDPG", "MATD3")  # mpe2's environments with forces rather than choices for these
 HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
-# Training begins with more: up to a share of all steps, so many are heard (None: all).
-HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
+# There, until so much of training is over, it is heard all the time in this share of environments:
+# words must have a meaning before they are worth remembering.
+HEARD_SHARES = ((0.35, 1.0), (0.7, 0.5), (1.0, 0.0))
 
 
 def vector(
-    env_id: str, num_envs: int, heard: int | None = HEARD_STEPS, *, continuous: bool = False
+    env_id: str, num_envs: int, heard_share: float = 0.0, *, continuous: bool = False
 ) -> Any:
     """Build a vector of environments: without velocities, of images, or of several agents."""
     if env_id.startswith("connect_four"):
         return make_multi_agent_vect_envs(connect_four, num_envs, should_async_vector=False)
+    if env_id.startswith("Foraging"):
+        return make_multi_agent_vect_envs(env_id, num_envs, should_async_vector=False)
     name, early, _ = env_id.partition("-early")
     if name.startswith("simple_"):
         module = importlib.import_module(f"mpe2.{name}")
 
-        def make_multi() -> Any:
+        def make_multi(heard: bool) -> Any:
             env = module.parallel_env(max_cycles=25, continuous_actions=continuous)
-            if early and heard is not None:
+            if early and not heard:
                 silent = np.zeros(3, np.float32) if continuous else 0
-                env = EarlyMessageWrapper(env, heard, silent={"speaker_0": silent})
+                env = EarlyMessageWrapper(env, HEARD_STEPS, silent={"speaker_0": silent})
             return env
 
-        return make_multi_agent_vect_envs(make_multi, num_envs, should_async_vector=False)
+        heard = int(heard_share * num_envs)
+        return SyncMultiAgentVectorEnv(
+            [functools.partial(make_multi, i < heard) for i in range(num_envs)]
+        )
 
     def make() -> gym.Env[Any, Any]:
         if env_id.startswith("MiniGrid"):
@@ -226,11 +234,9 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
 def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
     """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
     make = functools.partial(vector, settings.env_id, continuous=settings.algo in CONTINUOUS)
-    env = make(settings.num_envs)
-    stages = [(1.0, env)]
-    if settings.env_id.endswith("-early"):
-        easier = [(s, make(settings.num_envs, n)) for s, n in HEARD_AT_FIRST]
-        stages = easier + stages
+    shares = HEARD_SHARES if settings.env_id.endswith("-early") else ((1.0, 0.0),)
+    stages = [(until, make(settings.num_envs, share)) for until, share in shares]
+    env = stages[0][1]
     eval_env = make(EVAL_ENVS)
     agent = build(settings, env, seed)
     curve, seconds, due = [], 0.0, every

@@ -211,8 +211,8 @@ TUNED = {
                     "learn_step": 100,
                     "batch_size": 800,
                     "update_epochs": update_epochs,
-                    "lr": 7e-4 if env_id.endswith("-early") else 1e-3,
-                    "lr_schedule": "constant" if env_id.endswith("-early") else "linear",
+                    "lr": 1e-3,
+                    "lr_schedule": "linear",
                     "gamma": 0.95,
                     "ent_coef": 0.01,
                     **({} if algo == "MAPPO" else {"normalize_reward": True}),
@@ -220,11 +220,12 @@ TUNED = {
                 },
                 algo=algo,
             )
-            for algo in ("IPPO", "MAPPO")
-            for env_id, total_steps, update_epochs, forget_bias in (
-                ("simple_speaker_listener_v4", 1_000_000, 10, 0.0),
-                ("simple_speaker_listener_v4-early", 1_200_000, 10, 1.0),
-                ("simple_spread_v3", 1_000_000, 5, 0.0),
+            for algo, env_id, total_steps, update_epochs, forget_bias in (
+                ("IPPO", "simple_speaker_listener_v4", 1_000_000, 10, 0.0),
+                ("IPPO", "simple_spread_v3", 1_000_000, 5, 0.0),
+                ("MAPPO", "simple_speaker_listener_v4", 1_000_000, 10, 0.0),
+                ("MAPPO", "simple_speaker_listener_v4-early", 1_000_000, 10, 1.0),
+                ("MAPPO", "simple_spread_v3", 1_000_000, 5, 0.0),
             )
         ),
         TunedSettings(

@@ -2,23 +2,25 @@
 
 The speaker sees which of three landmarks is the goal, but cannot move. The listener can move, but
 does not know the goal; it hears the speaker, who may say one of three words. Nobody tells them what
-the words mean. First they learn to talk while the speaker is heard all the time. Then it is heard
-in fewer and fewer steps, in the end in the first three of an episode only, so the listener has to
-remember the word while it walks. This script trains a pair with memory and one without, the same
-way, and compares.
+the words mean. First they learn to talk while the speaker is heard all the time; then, in half of
+their episodes, and at last in all, it is heard in the first three steps only, so the listener has
+to remember the word while it walks. The critics, which are needed for training only, see what both
+see (MAPPO). This script trains a pair with memory and one without, the same way and at the same
+time, and compares.
 
     make speaker                                      # everything, from a fresh clone
     python tutorials/speaker_listener.py --seed 3     # again, with another seed
-    python tutorials/speaker_listener.py --steps 200000
+    python tutorials/speaker_listener.py --steps 1000000   # as in the table of results
 
 It writes to runs/speaker_listener: the learning curves as a picture, an episode as a GIF,
 TensorBoard logs, and the trained agents.
 """
 
 import argparse
+import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -31,85 +33,81 @@ import torch
 from mpe2 import simple_speaker_listener_v4
 from pettingzoo import ParallelEnv
 from PIL import Image
-from tqdm import tqdm
 
 from recurrent_rl import (
-    IPPO,
+    MAPPO,
     EarlyMessageWrapper,
     MetricsLogger,
-    MultiAgentVectorEnv,
+    SyncMultiAgentVectorEnv,
     collect_rollouts_recurrent,
     load_tuned,
-    make_multi_agent_vect_envs,
 )
 
 SETTINGS = load_tuned("simple_speaker_listener_v4-early")
 HEARD_STEPS = 3
-# Up to these shares of the training the speaker is heard in more steps of an episode (None: all).
-HEARD_AT_FIRST = ((0.5, None), (0.58, 12), (0.66, 6))
+# Until this share of the training is over, the speaker is heard all the time in that share of the
+# environments: a word must have a meaning before it is worth remembering.
+STAGES = ((0.35, 1.0), (0.7, 0.5), (1.0, 0.0))
 Curve = list[tuple[int, float]]
 
 
-def make_env(heard: int | None = HEARD_STEPS, render_mode: str | None = None) -> ParallelEnv:
-    """One pair, whose speaker is heard in the first ``heard`` steps of an episode."""
+def make_env(heard: bool = False, render_mode: str | None = None) -> ParallelEnv:
+    """One pair, whose speaker is heard all the time, or in the first steps of an episode only."""
     env = simple_speaker_listener_v4.parallel_env(max_cycles=25, render_mode=render_mode)
-    if heard is None:
+    if heard:
         return env
     # What the speaker says when nobody hears it is nothing to learn from.
-    return EarlyMessageWrapper(env, steps=heard, silent={"speaker_0": 0})
+    return EarlyMessageWrapper(env, steps=HEARD_STEPS, silent={"speaker_0": 0})
 
 
-def vector(make: Callable[[], ParallelEnv], num_envs: int) -> MultiAgentVectorEnv:
+def vector(num_envs: int, heard_share: float = 0.0) -> SyncMultiAgentVectorEnv:
     """Several, in this process: these environments are too cheap for processes of their own."""
-    return make_multi_agent_vect_envs(make, num_envs, should_async_vector=False)
+    heard = int(heard_share * num_envs)
+    return SyncMultiAgentVectorEnv([partial(make_env, i < heard) for i in range(num_envs)])
 
 
-def train(recurrent: bool, steps: int, seed: int, out: Path) -> tuple[IPPO, Curve]:
-    """Train one pair; its learning curve is the mean return of each rollout's episodes."""
+def train(recurrent: bool, steps: int, seed: int, episodes: int, out: Path) -> tuple[Curve, float]:
+    """Train, test and save one pair; return its learning curve and what it gets in the test.
+
+    The curve is the mean return of each rollout's episodes.
+    """
+    torch.set_num_threads(1)  # networks this small only lose by sharing their work
     name = "recurrent" if recurrent else "feed-forward"
-    stages = [
-        (until, vector(partial(make_env, heard), SETTINGS.num_envs))
-        for until, heard in (*HEARD_AT_FIRST, (1.0, HEARD_STEPS))
-    ]
+    stages = [(until, vector(SETTINGS.num_envs, share)) for until, share in STAGES]
     env = stages[0][1]
     options = SETTINGS.agent_options(total_steps=steps)
     spaces = (env.observation_spaces, env.action_spaces, env.possible_agents)
-    agent = IPPO(*spaces, seed=seed, recurrent=recurrent, **options)
-    print(f"\n{name}: {agent!r}")
+    agent = MAPPO(*spaces, seed=seed, recurrent=recurrent, **options)
 
     curve: Curve = []
-    bar = tqdm(total=steps, unit=" steps", desc=name, mininterval=1)
-    with MetricsLogger(out / name) as logger, bar:
+    due = steps // 10
+    with MetricsLogger(out / name) as logger:
         while agent.env_steps < steps:
             done = agent.env_steps / steps
-            env = next(stage for until, stage in stages if done < until)
-            stats = collect_rollouts_recurrent(agent, env)
+            stats = collect_rollouts_recurrent(
+                agent, next(stage for until, stage in stages if done < until)
+            )
             diagnostics = agent.learn()
             if stats.returns:
                 curve.append((agent.env_steps, stats.mean_return))
-                bar.set_postfix_str(f"return {stats.mean_return:.1f}")
                 logger.log(agent.env_steps, {"train/return": stats.mean_return})
             for group, found in diagnostics.items():
                 values = {f"{group}/{k}": v for k, v in found.to_dict().items()}
                 logger.log(agent.env_steps, values)
-            bar.update(stats.steps)
-    for _, stage in stages:
-        stage.close()
-    return agent, curve
-
-
-def evaluate(agent: IPPO, episodes: int) -> np.ndarray:
-    """Returns of deterministic episodes, summed over both agents."""
-    env = vector(make_env, 10)
-    returns = agent.evaluate(env, episodes, seed=12345)
-    env.close()
-    both: np.ndarray = np.sum(list(returns.values()), axis=0)
-    return both
+            if agent.env_steps >= due and curve:
+                due += steps // 10
+                print(f"  {name:12s} {agent.env_steps:9,} steps: {curve[-1][1]:6.1f}", flush=True)
+    test = vector(10)
+    returns = np.sum(list(agent.evaluate(test, episodes, seed=12345).values()), axis=0)
+    for each in (*(stage for _, stage in stages), test):
+        each.close()
+    agent.save_checkpoint(out / name / "agents.pt")
+    return curve, float(returns.mean())
 
 
 def film(path: Path, checkpoint: Path, episodes: int = 4) -> float:
     """What using trained agents looks like: load them, and carry each one's memory yourself."""
-    agent = IPPO.load(checkpoint)
+    agent = MAPPO.load(checkpoint)
     env = make_env(render_mode="rgb_array")
     frames, total = [], 0.0
     for episode in range(episodes):
@@ -134,7 +132,7 @@ def draw(curves: dict[str, Curve], total: int, path: Path) -> None:
         steps, returns = zip(*curve, strict=True)
         axes.plot(steps, returns, label=name, color=colour)
     axes.axhline(-34, color="grey", linestyle=":", label="nobody says anything")
-    for until, _ in HEARD_AT_FIRST:
+    for until, _ in STAGES[:-1]:
         axes.axvline(until * total, color="grey", linestyle="--", linewidth=0.8)
     axes.set_title("A speaker, heard less at each dashed line, and a listener who must remember")
     axes.set_xlabel("environment steps")
@@ -148,41 +146,39 @@ def draw(curves: dict[str, Curve], total: int, path: Path) -> None:
 
 
 def main() -> None:
-    """Train both, draw, save, load, film."""
+    """Train both, draw, load, film."""
     assert __doc__ is not None
     small = os.environ.get("CI") == "true"  # only to see that everything works
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    default = 6_400 if small else SETTINGS.total_steps
+    default = 6_400 if small else 600_000
     parser.add_argument("--steps", type=int, default=default, help="for each of the two pairs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("runs/speaker_listener"))
     options = parser.parse_args()
 
-    print(__doc__.split("\n\n", 2)[1])
-    torch.set_num_threads(1)  # networks this small only lose by sharing their work
+    print(__doc__.split("\n\n", 2)[1] + "\n\nReturns of training episodes, both agents:")
     options.out.mkdir(parents=True, exist_ok=True)
     begin = time.perf_counter()
-    curves: dict[str, Curve] = {}
-    scores: dict[str, np.ndarray] = {}
-    path = options.out / "agents.pt"
-    for recurrent in (True, False):
-        agent, curve = train(recurrent, options.steps, options.seed, options.out)
-        name = "with memory (LSTM)" if recurrent else "without memory (feed-forward)"
-        curves[name], scores[name] = curve, evaluate(agent, 20 if small else 100)
-        if recurrent:
-            agent.save_checkpoint(path)
+    episodes = 20 if small else 100
+    names = {True: "with memory (LSTM)", False: "without memory (feed-forward)"}
+    # Processes, as both can train at the same time; spawned, as torch's threads survive no fork.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        running = {
+            name: pool.submit(train, recurrent, options.steps, options.seed, episodes, options.out)
+            for recurrent, name in names.items()
+        }
+        results = {name: future.result() for name, future in running.items()}
     picture, film_path = options.out / "learning_curves.png", options.out / "episodes.gif"
-    draw(curves, options.steps, picture)
+    draw({name: curve for name, (curve, _) in results.items()}, options.steps, picture)
+    path = options.out / "recurrent" / "agents.pt"
     by_hand = film(film_path, path)
 
     print(f"\nFour episodes by hand, from {path}: mean return {by_hand:.1f}; see {film_path}")
     print(f"Learning curves: {picture}. Logs: tensorboard --logdir {options.out}")
-    print(
-        f"\nMean return of {len(next(iter(scores.values())))} deterministic episodes, both agents"
-    )
+    print(f"\nMean return of {episodes} deterministic episodes, both agents, heard early only")
     print(f"after {options.steps:,} steps (seed {options.seed}; no communication: -34):")
-    for name, returns in scores.items():
-        print(f"  {name:30s} {returns.mean():7.1f} +- {returns.std():.1f}")
+    for name, (_, score) in results.items():
+        print(f"  {name:30s} {score:7.1f}")
     print(f"Took {time.perf_counter() - begin:.0f} seconds.")
 
 

@@ -139,8 +139,8 @@ def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
     folder = tmp_path / "runs" / "speaker_listener"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
-    assert (folder / "agents.pt").exists()
     for name in ("recurrent", "feed-forward"):
+        assert (folder / name / "agents.pt").exists()
         header = (folder / name / "metrics.csv").read_text().splitlines()[0]
         assert "train/return" in header
         assert "listener/policy_loss" in header
