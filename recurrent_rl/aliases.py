@@ -21,7 +21,7 @@ class Alias(NamedTuple):
 
 
 _LEARNING_RATE = Alias(
-    ("lr", "lr_actor", "lr_critic"), "a number; `lr_schedule='linear'` lets it fall to zero"
+    ("lr", "lr_actor", "lr_critic"), "a number; `lr_schedule` says what becomes of it"
 )
 _SHARED = Alias(("share_encoders",), "one memory for actor and critic, or one each")
 _FRACTION = Alias(("epsilon_steps",), "environment steps rather than a share of all")
@@ -34,7 +34,7 @@ STABLE_BASELINES3 = {
         "`learn_step` is of each environment, as there; `n_step` counts a target's rewards",
     ),
     "n_epochs": Alias(("update_epochs",)),
-    "clip_range": Alias(("clip_coef",), "a number, constant"),
+    "clip_range": Alias(("clip_coef",), "a number; `clip_schedule` says what becomes of it"),
     "clip_range_vf": Alias(("clip_vf_coef",), "a number, constant"),
     "lstm_hidden_size": Alias(("hidden_state_size",), "64 by default rather than 256"),
     "n_lstm_layers": Alias(("num_layers",)),
@@ -77,7 +77,7 @@ STABLE_BASELINES3 = {
 CLEANRL = {
     "learning_rate": _LEARNING_RATE,
     "num_steps": Alias(("learn_step",), "of each environment, as there"),
-    "anneal_lr": Alias(("lr_schedule",), '`"linear"` or `"constant"`'),
+    "anneal_lr": Alias(("lr_schedule",), '`"linear"` rather than True, and `total_steps`'),
     "num_minibatches": Alias(
         ("batch_size",), "the size of one: `num_envs * num_steps / num_minibatches`"
     ),

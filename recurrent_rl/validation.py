@@ -15,7 +15,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 
@@ -53,6 +53,14 @@ WIDTH = Range(1, 10**6)
 LAYERS = Range(0, 1000)
 # What both NumPy and torch take as a seed.
 SEED = Range(0, 2**63 - 1)
+
+
+@runtime_checkable
+class Rule(Protocol):
+    """What a field takes that no type alone describes; it stands beside the type, as ranges do."""
+
+    def checked(self, where: str, value: Any) -> Any:
+        """See ``checked``, the function."""
 
 
 class Config:
@@ -105,11 +113,18 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Names and plain values, as ``from_dict`` takes them."""
-        return dataclasses.asdict(self)  # type: ignore[call-overload, no-any-return]
+        return {name: _as_plain(getattr(self, name)) for name in self.names()}
 
     def replace(self, **changes: Any) -> Self:
         """Return a validated copy with some fields changed."""
-        return type(self).from_dict({**self.to_dict(), **changes})
+        now = {name: getattr(self, name) for name in self.names()}
+        return type(self).from_dict({**now, **changes})
+
+
+def _as_plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    return tuple(map(_as_plain, value)) if isinstance(value, tuple) else value
 
 
 def unknown_name(
@@ -168,7 +183,7 @@ def checked(where: str, value: Any, hint: Any) -> Any:
         where: the name that messages give it.
         value: whatever the user gave.
         hint: ``bool``, ``int``, ``float``, ``str``, ``Literal``, a ``Config``, a tuple of any
-            length of these, one of them or None, or ``Annotated`` with a ``Range``.
+            length of these, one of them or None, or ``Annotated`` with a ``Range`` or a ``Rule``.
 
     Raises:
         TypeError: of another type; the message begins with ``where``.
@@ -177,6 +192,8 @@ def checked(where: str, value: Any, hint: Any) -> Any:
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
+        if isinstance(args[1], Rule):
+            return args[1].checked(where, value)
         value = checked(where, value, args[0])
         for bounds in args[1:]:
             if value is not None and value not in bounds:

@@ -48,7 +48,7 @@ def good_off_policy(seen: gym.Space[Any], done: gym.Space[Any], own: torch.nn.Mo
 def bad(seen: gym.Space[Any], done: gym.Space[Any]) -> None:
     PPO(seen, done, gama=0.9)  {REFUSED}
     PPO(seen, done, lr="fast")  {REFUSED}
-    PPO(seen, done, lr_schedule="cosine")  {REFUSED}
+    PPO(seen, done, lr_schedule="cosin")  {REFUSED}
     IPPO({{"a_0": seen}}, {{"a_0": done}}, ["a_0"], gama=0.9)  {REFUSED}
     DQN(seen, done, lr_actor=1e-3)  {REFUSED}
     DQN(seen, done, sampling="often")  {REFUSED}

@@ -16,10 +16,10 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from recurrent_rl import aliases
-from recurrent_rl.algorithms import configs, off_policy_configs
+from recurrent_rl.algorithms import configs, off_policy_configs, schedules
 from recurrent_rl.networks import configs as network_configs
 from recurrent_rl.tuned import TUNED
-from recurrent_rl.validation import Config, Range
+from recurrent_rl.validation import Config, Range, Rule
 
 MARK = re.compile(r"^<!-- (options|aliases|tuned)(?:: (.*?))? -->$", re.M)
 HUGE = 10**15  # bounds from here on are against slips only
@@ -44,7 +44,7 @@ def cell(text: str) -> str:
 
 def config_class(name: str) -> type[Config]:
     """Return a configuration class by its name."""
-    for module in (configs, off_policy_configs, network_configs):
+    for module in (configs, schedules, off_policy_configs, network_configs):
         found = getattr(module, name, None)
         if isinstance(found, type) and issubclass(found, Config):
             return found
@@ -83,6 +83,8 @@ def allowed(hint: Any) -> str:
     origin, parts = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
         base, bounds = parts[0], parts[1]
+        if isinstance(bounds, Rule):
+            return str(bounds)
         none = " or None" if type(None) in typing.get_args(base) else ""
         whole = int in (base, *typing.get_args(base))
         return f"{'whole number' if whole else 'number'}{interval(bounds)}{none}"

@@ -15,6 +15,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.algorithms.schedules import Function, check_given, with_functions
 from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.checkpoint import CheckpointError
@@ -134,7 +135,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     def clone(self) -> Self:
         """Return an independent copy that has not collected anything yet."""
         data = copy.deepcopy(self.to_checkpoint())
-        other = type(self).from_checkpoint(data, self.device, **self.custom_networks())
+        other = type(self).from_checkpoint(data, self.device, **self.custom_parts())
         other.collection.forget()
         return other
 
@@ -143,6 +144,11 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     @abstractmethod
     def custom_networks(self) -> dict[str, Any]:
         """Return the user's own modules that this agent was built with, as ``load`` takes them."""
+
+    def custom_parts(self) -> dict[str, Any]:
+        """Return what checkpoints have no code of: custom networks, and schedules' functions."""
+        schedules = {name: t.config.functions() for name, t in self.trainers.items()}
+        return {**self.custom_networks(), "schedules": schedules}
 
     def to_checkpoint(self) -> dict[str, Any]:
         """Return what a checkpoint holds, in tensors (not copied) and plain values."""
@@ -160,19 +166,23 @@ class Agent(HasSettings, InPopulation, ActingAgent):
 
     @classmethod
     def from_checkpoint(
-        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **parts: Any
     ) -> Self:
         """Build the agent that ``to_checkpoint`` described; it shares no tensors with that.
 
         Args:
             data: from ``to_checkpoint``, or of the format before.
             device: of the policy.
-            networks: from ``custom_networks``.
+            parts: from ``custom_parts``.
 
         """
-        data = upgraded(data)
+        data, schedules = upgraded(data), parts.pop("schedules", None)
+        data["groups"] = {
+            name: {**group, "config": with_functions(group["config"], schedules, name)}
+            for name, group in data["groups"].items()
+        }
         agent = cls.__new__(cls)
-        agent._rebuild(data, device, networks)
+        agent._rebuild(data, device, parts)
         agent.collection.restore(data["collection"], agent.groups)
         agent.steps, agent.fitness = list(data["steps"]), list(data["fitness"])
         agent.scores = list(data["scores"])
@@ -210,7 +220,8 @@ class Agent(HasSettings, InPopulation, ActingAgent):
                 this agent is as before.
 
         """
-        other = type(self).load(path, self.device, **self.custom_networks())
+        data = checkpoint.load(path)
+        other = type(self)._loaded(path, data, self.device, self.custom_parts())
         for name in self._fixed:
             expected, got = getattr(self, name), getattr(other, name)
             if expected != got:
@@ -232,6 +243,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         *,
         actor_network: Any = None,
         critic_network: Any = None,
+        schedules: Mapping[str, Function] | None = None,
     ) -> Self:
         """Build the agent that was saved.
 
@@ -241,21 +253,38 @@ class Agent(HasSettings, InPopulation, ActingAgent):
             actor_network: a module like the one that the agent was built with, if it was: a
                 checkpoint has weights, but no code.
             critic_network: likewise.
+            schedules: functions like those that the agent had, by name: ``{"lr_schedule": f}``. A
+                module's own function is found by itself if the module is imported; others, such as
+                lambdas, must be given again. One that gives something else is warned of.
 
         Raises:
             FileNotFoundError: no such file.
-            CheckpointError: truncated or foreign.
+            TypeError, ValueError: schedules that the saved agent had no functions for.
+            CheckpointError: truncated or foreign, or a function is missing.
 
         """
         data = checkpoint.load(path)
+        if schedules is not None and data.get("algorithm") == cls.__name__:
+            groups = upgraded(data)["groups"].values()
+            check_given(schedules, cls.config_type, [group["config"] for group in groups])
+        networks = {"actor_network": actor_network, "critic_network": critic_network}
+        return cls._loaded(path, data, device, {**networks, "schedules": schedules})
+
+    @classmethod
+    def _loaded(
+        cls,
+        path: str | os.PathLike[str],
+        data: dict[str, Any],
+        device: torch.device | str,
+        parts: Mapping[str, Any],
+    ) -> Self:
+        """Build an agent from what a file has."""
         if data.get("algorithm") != cls.__name__:
             raise CheckpointError(
                 f"{path}: expected a saved {cls.__name__}, got {data.get('algorithm')!r}"
             )
         try:
-            return cls.from_checkpoint(
-                data, device, actor_network=actor_network, critic_network=critic_network
-            )
+            return cls.from_checkpoint(data, device, **parts)
         except Exception as error:  # whatever the wrong part does to the code that reads it
             raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
 

@@ -8,8 +8,9 @@ no more than the part that it needs.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict
 
+from recurrent_rl.algorithms.schedules import SCHEDULE, Schedule, ScheduleConfig
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig, ValuePolicyConfig
 from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config, shown
 
@@ -34,10 +35,10 @@ class SequenceConfig(Config):
 
 
 @dataclass(frozen=True)
-class AlgorithmConfig(SequenceConfig, PolicyConfig, ABC):
+class AlgorithmConfig(ScheduleConfig, SequenceConfig, PolicyConfig, ABC):
     """What agents, populations and training loops ask of any algorithm's hyper-parameters.
 
-    Attributes, beside those of ``PolicyConfig`` and ``SequenceConfig``:
+    Attributes, beside those of ``PolicyConfig``, ``SequenceConfig`` and ``ScheduleConfig``:
         MUTABLE: names of those that a search may change.
         CHANGEABLE: names of those that ``reconfigure`` may change, as they act from one collection
             to the next; those of ``MUTABLE`` are among them. The others are built in.
@@ -63,14 +64,24 @@ class AlgorithmConfig(SequenceConfig, PolicyConfig, ABC):
             )
 
     @property
-    def end_of_learning(self) -> int | None:
-        """Environment steps at which schedules have brought step sizes to 0; None: never."""
-        return None
-
-    @property
     @abstractmethod
     def update_ratio(self) -> float:
         """Gradient steps for each environment step, about; they take most of the time."""
+
+
+class Coefficients(NamedTuple):
+    """Those of PPO's hyper-parameters that schedules change, as they are at some time.
+
+    Attributes:
+        lr: Adam's step size.
+        clip_coef: clipping range of the probability ratio.
+        ent_coef: weight of the entropy bonus.
+
+    """
+
+    lr: float
+    clip_coef: float
+    ent_coef: float
 
 
 @dataclass(frozen=True)
@@ -81,9 +92,6 @@ class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
         batch_size: transitions (active steps) in a minibatch, about: sequences stay whole.
         update_epochs: passes over each rollout.
         lr: Adam's step size.
-        lr_schedule: "linear" decays lr to zero over total_steps.
-        total_steps: environment steps (summed over environments) of the whole training; the
-            schedule's horizon.
         adam_eps: Adam's epsilon.
         gamma: discount factor, of each environment step or each decision of an agent's own.
         discount_by: "step", or "decision": gamma counts an agent's own decisions. In a turn-based
@@ -92,8 +100,10 @@ class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
             where every agent decides at every step.
         gae_lambda: lambda of generalised advantage estimation.
         clip_coef: PPO's clipping range of the probability ratio.
+        clip_schedule: what clip_coef is multiplied with, as lr_schedule says of step sizes.
         clip_vf_coef: range for clipping the value's change; None, the default, does not clip.
         ent_coef: weight of the entropy bonus.
+        ent_schedule: what ent_coef is multiplied with, as lr_schedule says of step sizes.
         vf_coef: weight of the value loss.
         max_grad_norm: gradients are scaled down to this norm, actor's and critic's together, as in
             PPO's usual implementations: normalised rewards are bounded, so that the critic's do
@@ -126,23 +136,30 @@ class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
         *MUTABLE,
         "discount_by",
         "lr_schedule",
+        "clip_schedule",
+        "ent_schedule",
         "total_steps",
         "normalize_advantage",
         "refresh_hidden_state",
     )
+    SCHEDULES: ClassVar[Mapping[str, str]] = {
+        "lr_schedule": "lr",
+        "clip_schedule": "clip_coef",
+        "ent_schedule": "ent_coef",
+    }
 
     batch_size: Annotated[int, COUNT] = 256
     update_epochs: Annotated[int, COUNT] = 4
     lr: Annotated[float, POSITIVE] = 3e-4
-    lr_schedule: Literal["constant", "linear"] = "constant"
-    total_steps: Annotated[int | None, COUNT] = None
     adam_eps: Annotated[float, POSITIVE] = 1e-5
     gamma: Annotated[float, UNIT] = 0.99
     discount_by: Literal["step", "decision"] = "step"
     gae_lambda: Annotated[float, UNIT] = 0.95
     clip_coef: Annotated[float, POSITIVE] = 0.2
+    clip_schedule: Annotated[Schedule, SCHEDULE] = "constant"
     clip_vf_coef: Annotated[float | None, POSITIVE] = None
     ent_coef: Annotated[float, NON_NEGATIVE] = 0.0
+    ent_schedule: Annotated[Schedule, SCHEDULE] = "constant"
     vf_coef: Annotated[float, NON_NEGATIVE] = 0.5
     max_grad_norm: Annotated[float, POSITIVE] = 0.5
     target_kl: Annotated[float | None, POSITIVE] = None
@@ -153,15 +170,19 @@ class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
     def __post_init__(self) -> None:
         """Check single fields, then the ones that depend on each other."""
         super().__post_init__()
-        if self.lr_schedule != "constant" and self.total_steps is None:
+        if "ent_schedule" in self.running() and self.ent_coef == 0:
             raise ValueError(
-                f"PPOConfig.total_steps: expected the training's length in environment steps, as "
-                f"lr_schedule={self.lr_schedule!r} needs it, got None"
+                f"{type(self).__name__}.ent_coef: expected more than 0 for ent_schedule to "
+                f"multiply, got 0; say where it begins, ent_coef=0.01 for example"
             )
 
-    @property
-    def end_of_learning(self) -> int | None:
-        return None if self.lr_schedule == "constant" else self.total_steps
+    def coefficients(self, env_steps: int) -> Coefficients:
+        """Return what schedules make of hyper-parameters after so many environment steps."""
+        return Coefficients(
+            self.lr * self.factor("lr_schedule", env_steps),
+            self.clip_coef * self.factor("clip_schedule", env_steps),
+            self.ent_coef * self.factor("ent_schedule", env_steps),
+        )
 
     @property
     def update_ratio(self) -> float:
@@ -249,22 +270,29 @@ class SequenceOptions(TypedDict, total=False):
     refresh_hidden_state: bool
 
 
-class PPOOptions(PolicyOptions, SequenceOptions, total=False):
+class ScheduleOptions(TypedDict, total=False):
+    """The fields of ``ScheduleConfig``."""
+
+    lr_schedule: Schedule
+    total_steps: int | None
+
+
+class PPOOptions(PolicyOptions, SequenceOptions, ScheduleOptions, total=False):
     """The fields of ``PPOConfig``."""
 
     learn_step: int
     batch_size: int
     update_epochs: int
     lr: float
-    lr_schedule: Literal["constant", "linear"]
-    total_steps: int | None
     adam_eps: float
     gamma: float
     discount_by: Literal["step", "decision"]
     gae_lambda: float
     clip_coef: float
+    clip_schedule: Schedule
     clip_vf_coef: float | None
     ent_coef: float
+    ent_schedule: Schedule
     vf_coef: float
     max_grad_norm: float
     target_kl: float | None

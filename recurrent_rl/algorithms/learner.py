@@ -290,7 +290,7 @@ class Learner(ABC):
 
     Attributes:
         updates: how many there were.
-        share: of step sizes, which a schedule leaves.
+        share: what a schedule multiplies step sizes with.
 
     """
 
@@ -315,7 +315,7 @@ class Learner(ABC):
         """Names and targets."""
 
     def schedule(self, share: float) -> None:
-        """Go on with a share of all step sizes, in [0, 1]."""
+        """Go on with a share of all step sizes, from 0."""
         if share != self.share:
             self.share = share
             self.configure()

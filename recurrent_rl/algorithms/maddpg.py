@@ -128,9 +128,9 @@ class CentrallyJudged(ActorCriticAgent, MultiAgent):
 
     @classmethod
     def from_checkpoint(
-        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **parts: Any
     ) -> Any:
-        agent = super().from_checkpoint(data, device, **networks)
+        agent = super().from_checkpoint(data, device, **parts)
         agent.action_pairs = data["action_pairs"]
         return agent
 

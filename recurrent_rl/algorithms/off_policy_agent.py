@@ -49,6 +49,7 @@ class OffPolicyAgent(Agent):
         self.memory = SequenceReplayBuffer(self.config.memory_size)
         self.training = True
         self._due = 0.0  # environment steps that no update has been taken for yet
+        self._said: set[str] = set()  # warnings given
         self._refills = False  # has lost its memory, and waits for a batch
         self.learner = self._make_learner()
         for name, trainer in self.trainers.items():
@@ -191,22 +192,22 @@ class OffPolicyAgent(Agent):
                     memory.set_priority(windows.slot, order.numpy())
                 records.append(record)
             self._due -= rounds * self.config.learn_step  # only now, if nothing has failed
-        return {name: _summary([record[name] for record in records]) for name in self.trainers}
+        learned = {}
+        for name, trainer in self.trainers.items():
+            sizes = {n: self.learner.share * x for n, x in trainer.config.step_sizes.items()}
+            learned[name] = _summary([record[name] for record in records], sizes)
+        return learned
 
     def _schedule(self) -> None:
-        """Bring step sizes down to what the schedule leaves; warn, once, where that is nothing."""
+        """Bring step sizes to what the schedule says; warn, once, where it is over."""
         config = self.config
         # What was collected is counted already; its share is still to come.
-        share = config.share_of_step_sizes(self.env_steps - int(self._due))
-        if share == 0 and self.learner.share > 0:
-            warnings.warn(
-                f"learn: total_steps = {config.total_steps} are over, so that "
-                f"lr_schedule={config.lr_schedule!r} gives a step size of 0 and nothing is "
-                f"learned; to go on, call reconfigure(total_steps=...) or "
-                f"reconfigure(lr_schedule='constant')",
-                stacklevel=4,
-            )
-        self.learner.schedule(share)
+        done = self.env_steps - int(self._due)
+        self.learner.schedule(config.factor("lr_schedule", done))
+        message = config.end(done)
+        if message is not None and message not in self._said:
+            self._said.add(message)
+            warnings.warn(message, stacklevel=4)
 
     def _check_fits(self, experiences: SequenceReplayBuffer | Windows | None) -> None:
         """Raise ValueError if these are of other agents or spaces."""
@@ -272,9 +273,9 @@ class OffPolicyAgent(Agent):
 
     @classmethod
     def from_checkpoint(
-        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **parts: Any
     ) -> Any:
-        agent = super().from_checkpoint(data, device, **networks)
+        agent = super().from_checkpoint(data, device, **parts)
         agent.learner.load(data["learner"])
         agent._due, agent.training = data["due"], data["training"]
         agent._refills = data["refills"]
@@ -299,11 +300,16 @@ class OffPolicyAgent(Agent):
         checkpoint.save(self.to_checkpoint(save_replay), path)
 
 
-def _summary(records: Sequence[Mapping[str, Tensor]]) -> OffPolicyDiagnostics:
-    """Return means of what was noted of a group, each over the updates that have it."""
+def _summary(
+    records: Sequence[Mapping[str, Tensor]], step_sizes: Mapping[str, float]
+) -> OffPolicyDiagnostics:
+    """Return means of what was noted of a group, each over the updates that have it.
+
+    Beside them stand the step sizes of these updates, if there were any.
+    """
     names = dict.fromkeys(name for record in records for name in record)
     values = {
         name: float(torch.stack([r[name].float() for r in records if name in r]).mean())
         for name in names
     }
-    return OffPolicyDiagnostics(len(records), values)
+    return OffPolicyDiagnostics(len(records), {**values, **(step_sizes if records else {})})

@@ -3,7 +3,12 @@
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-from recurrent_rl.algorithms.configs import AlgorithmConfig, PolicyOptions, SequenceOptions
+from recurrent_rl.algorithms.configs import (
+    AlgorithmConfig,
+    PolicyOptions,
+    ScheduleOptions,
+    SequenceOptions,
+)
 from recurrent_rl.networks.configs import QPolicyConfig
 from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Range
 
@@ -55,9 +60,6 @@ class OffPolicyConfig(AlgorithmConfig):
             states that another agent has stored, or another network, with zero in any case.
         share_encoders: one encoder for actor and critic, which only the critic's loss trains.
         lr_encoder: step size of the encoders; None: that of the network they are a part of.
-        lr_schedule: "linear" decays all step sizes to zero over total_steps.
-        total_steps: environment steps (over all environments) of the whole training; the schedule's
-            horizon.
         adam_eps: Adam's epsilon.
         max_grad_norm: gradients of a network are scaled down to this norm; None leaves them.
         reward_scale: multiplies rewards.
@@ -80,8 +82,6 @@ class OffPolicyConfig(AlgorithmConfig):
     stored_state: Literal["stored", "zero"] = "stored"
     share_encoders: bool = False
     lr_encoder: Annotated[float | None, POSITIVE] = None
-    lr_schedule: Literal["constant", "linear"] = "constant"
-    total_steps: Annotated[int | None, COUNT] = None
     adam_eps: Annotated[float, POSITIVE] = 1e-8
     max_grad_norm: Annotated[float | None, POSITIVE] = None
     reward_scale: Annotated[float, POSITIVE] = 1.0
@@ -99,11 +99,6 @@ class OffPolicyConfig(AlgorithmConfig):
                 f"{type(self).__name__}.overlap: expected less than max_seq_len = "
                 f"{self.max_seq_len}, got {self.overlap}"
             )
-        if self.lr_schedule != "constant" and self.total_steps is None:
-            raise ValueError(
-                f"{type(self).__name__}.total_steps: expected the training's length in environment "
-                f"steps, as lr_schedule={self.lr_schedule!r} needs it, got None"
-            )
         if self.refresh_hidden_state:
             raise ValueError(
                 f"{type(self).__name__}.refresh_hidden_state: expected False, as states in a "
@@ -116,13 +111,11 @@ class OffPolicyConfig(AlgorithmConfig):
             )
 
     @property
-    def end_of_learning(self) -> int | None:
-        return None if self.lr_schedule == "constant" else self.total_steps
-
-    def share_of_step_sizes(self, env_steps: int) -> float:
-        """Return what the schedule leaves of step sizes after so many steps, in [0, 1]."""
-        end = self.end_of_learning
-        return 1.0 if end is None else max(1 - env_steps / end, 0.0)
+    def step_sizes(self) -> dict[str, float]:
+        """Step sizes that were given, by name."""
+        names = [n for n in self.names() if n == "lr" or n.startswith("lr_")]
+        given = {name: getattr(self, name) for name in names if name not in self.SCHEDULES}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def update_ratio(self) -> float:
@@ -304,7 +297,7 @@ class TD3Config(DDPGConfig):
 # The same lists as editors and type checkers understand them in a function's keywords.
 
 
-class OffPolicyOptions(PolicyOptions, SequenceOptions, total=False):
+class OffPolicyOptions(PolicyOptions, SequenceOptions, ScheduleOptions, total=False):
     """The fields of ``OffPolicyConfig``."""
 
     memory_size: int
@@ -321,8 +314,6 @@ class OffPolicyOptions(PolicyOptions, SequenceOptions, total=False):
     priority_weight: float
     priority_mix: float
     stored_state: Literal["stored", "zero"]
-    lr_schedule: Literal["constant", "linear"]
-    total_steps: int | None
     lr_encoder: float | None
     adam_eps: float
     max_grad_norm: float | None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Player
-from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.recorder import OnPolicyRecorder
@@ -184,6 +184,8 @@ class OnPolicyTrainer(Trainer):
         Raises:
             RuntimeError: nothing has been collected since the last call, or the policy or the
                 optimiser was changed beyond what learning can go on from.
+            TypeError, ValueError: a schedule's function gave no finite number from 0; the rollout
+                can still be learned from.
 
         """
         if self.buffer is None or not self.collected:
@@ -197,6 +199,7 @@ class OnPolicyTrainer(Trainer):
                 "be computed in; collect and learn outside of it"
             )
         self._optimizer.check_groups()
+        self.coefficients()  # functions of somebody else's may fail
         return self._optimizer.join(self.policy)
 
     def learn(self) -> Diagnostics:
@@ -208,23 +211,24 @@ class OnPolicyTrainer(Trainer):
             losses and what else there is to know.
 
         Raises:
-            RuntimeError: see ``ready``.
+            RuntimeError, TypeError, ValueError: see ``ready``.
             FloatingPointError: a gradient was not finite; the weights are those before it.
 
         """
         trained = self.ready()
         assert self.buffer is not None
+        now = self.coefficients()
+        self._say_what_is_over()
         self.collected = False
         self._prepare()
-        lr = self._lr()
         if not trained:
             self._warn_once("learn: all parameters of a policy are frozen; it stays as it is")
-            return Diagnostics.of_nothing(lr)
-        self._optimizer.set_lr(lr)
+            return Diagnostics.of_nothing(now)
+        self._optimizer.set_lr(now.lr)
         learned = self.buffer.active & self.buffer.exists
         self.policy.value_head.follow(self.buffer.returns[learned])
         result = ppo_update(
-            self.policy, self.optimizer, self.buffer, self.config, lr, self.group.generator
+            self.policy, self.optimizer, self.buffer, self.config, now, self.group.generator
         )
         # Whoever waits, for a decision's reward or for the next turn, learns later.
         waits = self._open is not None or not bool(self.buffer.exists.any())
@@ -274,22 +278,21 @@ class OnPolicyTrainer(Trainer):
             discount_by=config.discount_by,
         )
 
-    def _lr(self) -> float:
-        config = self.config
-        if config.lr_schedule == "constant" or config.total_steps is None:
-            return config.lr
+    def _learned_steps(self) -> int:
+        """Return the environment steps that were learned from before this rollout."""
         assert self.buffer is not None
         # The rollout about to be learned from is counted already; its share is still to come.
         # All agents of an environment take a step together.
-        done = self.env_steps - self.buffer.steps * self.buffer.rows // self.group.size
-        if done >= config.total_steps:
-            self._warn_once(
-                f"learn: total_steps = {config.total_steps} are over, so that "
-                f"lr_schedule={config.lr_schedule!r} gives a step size of 0 and nothing is "
-                f"learned; to go on, call reconfigure(total_steps=...) or "
-                f"reconfigure(lr_schedule='constant')"
-            )
-        return config.lr * max(1 - done / config.total_steps, 0.0)
+        return self.env_steps - self.buffer.steps * self.buffer.rows // self.group.size
+
+    def coefficients(self) -> Coefficients:
+        """Return what schedules make of hyper-parameters for the rollout that was collected."""
+        return self.config.coefficients(self._learned_steps())
+
+    def _say_what_is_over(self) -> None:
+        message = self.config.end(self._learned_steps())
+        if message is not None:
+            self._warn_once(message)
 
     # --- saving -----------------------------------------------------------------------------
 
@@ -324,6 +327,7 @@ def learn_all(trainers: Mapping[str, OnPolicyTrainer]) -> dict[str, Diagnostics]
 
     Raises:
         RuntimeError: see ``OnPolicyTrainer.ready``; or every parameter of every group is frozen.
+        TypeError, ValueError: see ``OnPolicyTrainer.ready``.
         FloatingPointError: a gradient was not finite.
 
     """

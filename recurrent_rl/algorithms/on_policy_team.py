@@ -13,6 +13,7 @@ from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
+from recurrent_rl.algorithms.schedules import without_functions
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.envs.rows import RowSource
 from recurrent_rl.validation import shown
@@ -134,14 +135,15 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
 
     @classmethod
     def from_checkpoint(
-        cls, data: dict[str, Any], device: torch.device | str = "cpu", **networks: Any
+        cls, data: dict[str, Any], device: torch.device | str = "cpu", **parts: Any
     ) -> Self:
-        agent = super().from_checkpoint(data, device, **networks)
+        agent = super().from_checkpoint(data, device, **parts)
         if (pool := data.get("opponents")) is not None:  # older checkpoints do not know
             agent._opponents = OpponentPool.from_data(pool, agent._past_group)
         return agent
 
     def _past_group(self, number: int, data: Mapping[str, Any]) -> AgentGroup:
         """Rebuild a snapshot of one of the groups."""
-        config, now = self.config_type.from_dict(data["config"]), self.groups[number]
+        config = self.config_type.from_dict(without_functions(data["config"]))
+        now = self.groups[number]
         return AgentGroup.from_data(data, config, now.device, now.custom_networks, now.kind)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from recurrent_rl.algorithms.configs import PPOConfig
+from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step
 from recurrent_rl.algorithms.unroll import refresh_hidden_state, unroll_batch
 from recurrent_rl.buffers.minibatches import minibatches, rectangles
@@ -36,6 +36,8 @@ class Diagnostics:
         explained_variance: of the returns by the collected values, at most 1; of the rollout.
         padding: share of computed steps that no sequence has, in [0, 1).
         lr: step size used.
+        clip_coef: clipping range used.
+        ent_coef: weight of the entropy bonus used.
         updates: gradient steps taken.
         epochs: passes over the rollout begun; fewer than asked for when target_kl stopped them.
 
@@ -50,13 +52,15 @@ class Diagnostics:
     explained_variance: float
     padding: float
     lr: float
+    clip_coef: float
+    ent_coef: float
     updates: int
     epochs: int
 
     @classmethod
-    def of_nothing(cls, lr: float) -> "Diagnostics":
+    def of_nothing(cls, now: Coefficients) -> "Diagnostics":
         """What there is to say where nothing could be trained."""
-        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, lr, updates=0, epochs=0)
+        return cls(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, math.nan, 0.0, *now, updates=0, epochs=0)
 
     def to_dict(self) -> dict[str, float]:
         """Names and values, as a logger takes them."""
@@ -69,7 +73,7 @@ def ppo_update(
     optimizer: torch.optim.Optimizer,
     buffer: SequenceRolloutBuffer,
     config: PPOConfig,
-    lr: float,
+    now: Coefficients,
     generator: torch.Generator,
 ) -> Diagnostics:
     """Train on a rollout whose returns are computed.
@@ -79,7 +83,7 @@ def ppo_update(
         optimizer: over the policy's parameters.
         buffer: left as it is, except for the stored states if they are refreshed.
         config: hyper-parameters.
-        lr: step size for this call.
+        now: what schedules make of hyper-parameters, for this call.
         generator: shuffles; on the CPU.
 
     Returns:
@@ -87,7 +91,7 @@ def ppo_update(
 
     """
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        group["lr"] = now.lr
     device = policy.device
     cuts = buffer.sequences()
     targets = buffer.targets(config.normalize_advantage)
@@ -104,7 +108,7 @@ def ppo_update(
             parts = [buffer.batch(cuts, part, targets) for part in rectangles(which, cuts.length)]
             computed += sum(part.observation.shape[:2].numel() for part in parts)
             padding += sum(part.padding for part in parts)
-            loss, record = ppo_loss(policy, parts, config, device, with_entropy=epoch == 0)
+            loss, record = ppo_loss(policy, parts, config, device, now, with_entropy=epoch == 0)
             kl = record[RECORD.index("approx_kl")]
             if config.target_kl is not None and float(kl) > config.target_kl:
                 stop = True
@@ -118,7 +122,7 @@ def ppo_update(
         **dict(zip(RECORD, mean, strict=True)),
         explained_variance=explained_variance(buffer.value[active], buffer.returns[active]),
         padding=padding / max(computed, 1),
-        lr=lr,
+        **now._asdict(),
         updates=len(records),
         epochs=epochs,
     )
@@ -133,6 +137,7 @@ def ppo_loss(
     parts: Sequence[Batch],
     config: PPOConfig,
     device: torch.device,
+    now: Coefficients | None = None,
     *,
     with_entropy: bool = True,
 ) -> tuple[Tensor, Tensor]:
@@ -145,6 +150,7 @@ def ppo_loss(
         parts: the minibatch, in sequences of like length, on any device.
         config: weights and ranges.
         device: the policy's.
+        now: what schedules make of hyper-parameters; None: as they are in config.
         with_entropy: compute it even if it is no part of the loss.
 
     Returns:
@@ -152,6 +158,7 @@ def ppo_loss(
         record: the first five of ``RECORD``, [5], detached; NaN for an entropy not computed.
 
     """
+    now = Coefficients(config.lr, config.clip_coef, config.ent_coef) if now is None else now
     unrolled = [unroll_batch(policy, part, device) for part in parts]
     dist_params, value = (_joined(x) for x in zip(*unrolled, strict=True))
     distribution = policy.action_head.distribution
@@ -161,21 +168,21 @@ def ppo_loss(
     )
     log_ratio = distribution.log_prob(dist_params, action) - log_prob
     ratio = log_ratio.exp()
-    pi_loss = policy_loss(ratio, advantage, config.clip_coef)
+    pi_loss = policy_loss(ratio, advantage, now.clip_coef)
     if (units := policy.value_head.units) is not None:
         value, returns, old_value = (x / units.deviation for x in (value, returns, old_value))
     v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
     loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
     entropy = torch.full_like(pi_loss, torch.nan)
-    if config.ent_coef > 0:
+    if now.ent_coef > 0:
         entropy = distribution.entropy(dist_params)
-        loss = torch.sub(loss, entropy, alpha=config.ent_coef)
+        loss = torch.sub(loss, entropy, alpha=now.ent_coef)
     elif with_entropy:
         with torch.no_grad():
             entropy = distribution.entropy(dist_params)
     with torch.no_grad():
         kl = approximate_kl(ratio, log_ratio)
-        clipped = ((ratio - 1).abs() > config.clip_coef).to(ratio.dtype)
+        clipped = ((ratio - 1).abs() > now.clip_coef).to(ratio.dtype)
         record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).mean(1)
     return loss.mean(), record
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
+from recurrent_rl.algorithms.schedules import told
 from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
@@ -62,7 +63,7 @@ class Trainer(HasSettings, ABC):
         """Title and size, what is seen and done, the networks, and what is not as by default."""
         lines = [self.group.describe(title)]
         if changes := self.config.changes():
-            text = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+            text = ", ".join(f"{name}={told(value)}" for name, value in changes.items())
             lines += textwrap.wrap(
                 text,
                 width=100,

@@ -10,6 +10,8 @@ import torch
 
 from recurrent_rl import checkpoint
 from recurrent_rl.algorithms.individual import Birth, Individual
+from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.algorithms.schedules import Function, check_given
 from recurrent_rl.algorithms.search_space import HyperparameterConfig
 from recurrent_rl.algorithms.team import Spaces
 from recurrent_rl.evolution.registry import ALGORITHMS
@@ -74,8 +76,8 @@ def create_population(
             upper case ("LR", "LEARN_STEP", ...); of teams also "AGENT_IDS", "AGENT_ID_INPUT",
             "GROUPS" and "TEAM_REWARD", for MAPPO "STATE_SPACE". What describes the run rather than
             an agent ("MAX_STEPS", "EVO_STEPS", ...) may stand there too, and must agree with what
-            this function and the training functions are given; "MAX_STEPS" is also the horizon of a
-            learning-rate schedule. Other keys are refused.
+            this function and the training functions are given; "MAX_STEPS" is also the horizon of
+            schedules. Other keys are refused.
         hp_config: hyper-parameters that mutations may change.
         population_size: number of agents, at least 1.
         num_envs: size of the vector environment, at least 1. Has no effect, as agents fit any
@@ -163,18 +165,17 @@ def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
     """Return keyword arguments for an agent."""
     keys = agent_keys(algo)
     options = {key.lower(): value for key, value in init_hp.items() if key in keys}
-    if options.get("lr_schedule", "constant") != "constant" and "MAX_STEPS" in init_hp:
+    schedules = [options.get(n, "constant") for n in ALGORITHMS[algo].config_type.SCHEDULES]
+    if any(schedule != "constant" for schedule in schedules) and "MAX_STEPS" in init_hp:
         options.setdefault("total_steps", init_hp["MAX_STEPS"])
     return options
 
 
 def population_from_data(
-    data: Sequence[dict[str, Any]], device: torch.device | str = "cpu", **networks: Any
+    data: Sequence[dict[str, Any]], device: torch.device | str = "cpu", **parts: Any
 ) -> list[Any]:
     """Rebuild agents from what their ``to_checkpoint`` gave."""
-    return [
-        ALGORITHMS[each["algorithm"]].from_checkpoint(each, device, **networks) for each in data
-    ]
+    return [ALGORITHMS[each["algorithm"]].from_checkpoint(each, device, **parts) for each in data]
 
 
 def load_population(
@@ -183,6 +184,7 @@ def load_population(
     *,
     actor_network: Any = None,
     critic_network: Any = None,
+    schedules: Mapping[str, Function] | None = None,
 ) -> list[Any]:
     """Load all agents of a checkpoint that a training function has written.
 
@@ -191,9 +193,12 @@ def load_population(
         device: of the policies.
         actor_network: the one that ``create_population`` was given.
         critic_network: the one that ``create_population`` was given.
+        schedules: functions like those that INIT_HP had, by name: ``{"lr_schedule": f}``; see
+            ``PPO.load``.
 
     Raises:
         FileNotFoundError: no such file.
+        TypeError, ValueError: schedules that the saved agents had no functions for.
         CheckpointError: truncated or foreign.
 
     """
@@ -203,12 +208,17 @@ def load_population(
             f"{path}: expected a saved population, got a saved {data.get('algorithm')!r}; load it "
             f"with {data.get('algorithm')}.load"
         )
+    saved = data["population"]
+    if schedules is not None and saved:
+        configs = [group["config"] for each in saved for group in upgraded(each)["groups"].values()]
+        check_given(schedules, ALGORITHMS[saved[0]["algorithm"]].config_type, configs)
     try:
         return population_from_data(
-            data["population"],
+            saved,
             device,
             actor_network=actor_network,
             critic_network=critic_network,
+            schedules=schedules,
         )
     except Exception as error:  # a file with wrong parts fails in many ways
         raise checkpoint.CheckpointError(

@@ -44,7 +44,7 @@ class Job:
         data: the agent's checkpoint data.
         device: of its policies.
         plan: how it is trained and tested.
-        networks: its custom networks, as ``Agent.from_checkpoint`` takes them.
+        parts: its custom ones, as ``Agent.from_checkpoint`` takes them.
 
     """
 
@@ -53,7 +53,7 @@ class Job:
     data: dict[str, Any]
     device: str
     plan: Plan
-    networks: dict[str, Any]
+    parts: dict[str, Any]
 
 
 class Result(NamedTuple):
@@ -113,7 +113,7 @@ class SerialPool:
             before = torch.get_num_threads()
             torch.set_num_threads(self.threads)
             try:
-                agent = job.kind.from_checkpoint(job.data, job.device, **job.networks)
+                agent = job.kind.from_checkpoint(job.data, job.device, **job.parts)
                 done = train_individual(agent, self.env, job.plan, progress, memory)
             finally:
                 torch.set_num_threads(before)
@@ -171,9 +171,9 @@ class ProcessPool:
                 if worker not in told:
                     worker.send(("memory", replay))
                     told.append(worker)
-                networks = CloudpickleWrapper(job.networks)  # type: ignore[arg-type]
+                parts = CloudpickleWrapper(job.parts)  # type: ignore[arg-type]
                 plan = CloudpickleWrapper(job.plan)  # type: ignore[arg-type]  # may hold a function
-                worker.send(("job", job.kind, packed(job.data), job.device, plan, networks))
+                worker.send(("job", job.kind, packed(job.data), job.device, plan, parts))
                 busy[worker.connection] = worker, job
             for connection in cast(list[Connection], wait(list(busy))):
                 worker, job = busy[connection]
@@ -184,7 +184,7 @@ class ProcessPool:
                 del busy[connection]
                 free.append(worker)
                 data, report, added = content
-                agent = job.kind.from_checkpoint(unpacked(data), job.device, **job.networks)
+                agent = job.kind.from_checkpoint(unpacked(data), job.device, **job.parts)
                 news = None if added is None else News.from_data(unpacked(added))
                 yield Result(job.place, agent, report, news)
 
@@ -228,8 +228,8 @@ def _work(parent: Parent, build: Callable[[], Any], num_envs: int, threads: int)
             replay = content[0]
             memory = None if replay is None else SequenceReplayBuffer.from_data(unpacked(replay))
             continue
-        kind, data, device, plan, networks = content
-        agent = kind.from_checkpoint(unpacked(data), device, **networks.fn)
+        kind, data, device, plan, parts = content
+        agent = kind.from_checkpoint(unpacked(data), device, **parts.fn)
         report, news = train_individual(
             agent, env, plan.fn, lambda *progress: parent.send(("progress", *progress)), memory
         )

@@ -202,7 +202,7 @@ class TrainingRun:
                 agent.to_checkpoint(),
                 str(agent.device),
                 plan,
-                agent.custom_networks(),
+                agent.custom_parts(),
             )
             for i, agent in enumerate(state.population)
             if state.reports[i] is None

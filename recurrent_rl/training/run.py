@@ -38,6 +38,11 @@ FilePath = str | os.PathLike[str]
 TAGS = {
     "policy_loss": "policy_gradient_loss",
     "lr": "learning_rate",
+    "lr_actor": "learning_rate_actor",
+    "lr_critic": "learning_rate_critic",
+    "lr_encoder": "learning_rate_encoder",
+    "lr_alpha": "learning_rate_alpha",
+    "clip_coef": "clip_range",
     "updates": "n_updates",
 }
 

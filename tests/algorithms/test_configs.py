@@ -11,6 +11,7 @@ from recurrent_rl.algorithms.configs import (
     PolicyOptions,
     PPOConfig,
     PPOOptions,
+    ScheduleOptions,
     SequenceConfig,
     SequenceOptions,
     sorted_options,
@@ -34,6 +35,7 @@ from recurrent_rl.algorithms.off_policy_configs import (
 )
 from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent
 from recurrent_rl.algorithms.sac import SACKeywords
+from recurrent_rl.algorithms.schedules import ScheduleConfig
 from recurrent_rl.algorithms.td3 import TD3Keywords
 from recurrent_rl.networks.configs import EncoderConfig, NetConfig, PolicyConfig
 
@@ -62,6 +64,7 @@ def test_a_burn_in_is_shorter_than_a_sequence(burn_in: int, max_seq_len: int | N
     [
         (PolicyOptions, PolicyConfig),
         (SequenceOptions, SequenceConfig),
+        (ScheduleOptions, ScheduleConfig),
         (PPOOptions, PPOConfig),
         (OffPolicyOptions, OffPolicyConfig),
         (DQNOptions, DQNConfig),

@@ -309,7 +309,14 @@ def test_an_update_is_a_step_along_the_clipped_gradient(variant: str, max_grad_n
     grad = flat_gradient(policy, loss)
     before = weights(policy).clone()
     optimizer = torch.optim.SGD([flatten_parameters(policy.trained_parameters())], lr=77.0)
-    said = ppo_update(policy, optimizer, buffer, config, 0.5, torch.Generator())
+    said = ppo_update(
+        policy,
+        optimizer,
+        buffer,
+        config,
+        config.coefficients(0)._replace(lr=0.5),
+        torch.Generator(),
+    )
     scale = min(1.0, max_grad_norm / float(grad.norm()))
     torch.testing.assert_close(weights(policy), before - 0.5 * scale * grad, rtol=1e-4, atol=1e-6)
     assert said.grad_norm == pytest.approx(float(grad.norm()), rel=1e-4)
@@ -329,7 +336,14 @@ def test_learning_works_the_same_with_separate_parameters() -> None:
             parameters = [flatten_parameters(parameters)]
         optimizer = torch.optim.SGD(parameters, lr=0.1)
         config = CONFIG.replace(batch_size=30)
-        ppo_update(policy, optimizer, buffer, config, 0.1, torch.Generator().manual_seed(0))
+        ppo_update(
+            policy,
+            optimizer,
+            buffer,
+            config,
+            config.coefficients(0)._replace(lr=0.1),
+            torch.Generator().manual_seed(0),
+        )
         results.append(weights(policy))
     torch.testing.assert_close(*results)
 
@@ -405,11 +419,25 @@ def test_a_gradient_that_is_not_finite_is_an_error_and_leaves_the_weights(bad: f
     step = tuple(buffer.active.nonzero()[3])
     good, buffer.returns[step] = buffer.returns[step].clone(), bad
     with pytest.raises(FloatingPointError, match="expected a finite gradient"):
-        ppo_update(policy, optimizer, buffer, CONFIG, 1e-2, torch.Generator().manual_seed(0))
+        ppo_update(
+            policy,
+            optimizer,
+            buffer,
+            CONFIG,
+            CONFIG.coefficients(0)._replace(lr=1e-2),
+            torch.Generator().manual_seed(0),
+        )
     assert torch.equal(weights(policy), before)
     # Nothing of it lingers: the next call is as if it had not happened.
     buffer.returns[step] = good
-    ppo_update(policy, optimizer, buffer, CONFIG, 1e-2, torch.Generator().manual_seed(0))
+    ppo_update(
+        policy,
+        optimizer,
+        buffer,
+        CONFIG,
+        CONFIG.coefficients(0)._replace(lr=1e-2),
+        torch.Generator().manual_seed(0),
+    )
     untouched = make_policy()
     learned(untouched, rollout(untouched))
     assert torch.equal(weights(policy), weights(untouched))
@@ -556,6 +584,13 @@ def test_learning_on_another_device(variant: str, device: str) -> None:
         buffer = rollout(policy, burn_in=2 if policy.memory else 0)
         policy.to(place)
         optimizer = torch.optim.SGD(policy.parameters(), lr=0.1)
-        ppo_update(policy, optimizer, buffer, config, 0.1, torch.Generator().manual_seed(0))
+        ppo_update(
+            policy,
+            optimizer,
+            buffer,
+            config,
+            config.coefficients(0)._replace(lr=0.1),
+            torch.Generator().manual_seed(0),
+        )
         results.append(weights(policy).cpu())
     torch.testing.assert_close(*results, rtol=1e-2, atol=1e-3)

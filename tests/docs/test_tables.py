@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import recurrent_rl
-from recurrent_rl.algorithms import configs, off_policy_configs
+from recurrent_rl.algorithms import configs, off_policy_configs, schedules
 from recurrent_rl.aliases import AGILERL, CLEANRL, STABLE_BASELINES3
 from recurrent_rl.networks import configs as network_configs
 from recurrent_rl.validation import Config
@@ -31,10 +31,11 @@ def hook(name: str) -> ModuleType:
     return module
 
 
+SCHEDULES = '`"constant"`, `"linear"`, `"cosine"`, number in [0, 1], or a function'
 tables = hook("tables")
 CLASSES = {
     name: cls
-    for module in (configs, off_policy_configs, network_configs)
+    for module in (configs, off_policy_configs, schedules, network_configs)
     for name, cls in vars(module).items()
     if isinstance(cls, type) and issubclass(cls, Config) and cls is not Config
 }
@@ -82,7 +83,7 @@ def test_every_field_has_a_row_with_a_meaning(name: str) -> None:
         ("PPOConfig", "lr", ["`0.0003`", "number above 0", "Adam's step size."]),
         ("PPOConfig", "gamma", ["`0.99`", "number in [0, 1]", "discount factor"]),
         ("PPOConfig", "target_kl", ["`None`", "number above 0 or None", "stop a rollout's"]),
-        ("PPOConfig", "lr_schedule", ['`"constant"`', '`"constant"`, `"linear"`', '"linear" dec']),
+        ("ScheduleConfig", "lr_schedule", ['`"constant"`', SCHEDULES, "what step sizes are"]),
         ("OffPolicyConfig", "tau", ["`0.005`", "number in (0, 1]", "share by which"]),
         ("OffPolicyConfig", "memory_size", ["`100_000`", "whole number from 1", "environment st"]),
         ("SACConfig", "target_entropy", ["`None`", "number or None", "that the temperature aims"]),

@@ -71,7 +71,7 @@ class Case:
     @property
     def step_size(self) -> str:
         """The name of one of its step sizes."""
-        return next(name for name in self.kind.config_type.names() if name.startswith("lr"))
+        return next(n for n in self.kind.config_type.names() if n in ("lr", "lr_actor"))
 
     @property
     def whole(self) -> dict[str, Any]:

@@ -40,6 +40,12 @@ WIDTHS = (
     [[], [1], (64, 64), range(1, 3), np.array([3, 4])],
 )
 
+SCHEDULE = (
+    [None, True, [1], 1j],
+    ["cosin", "", -TINY, math.nextafter(1, 2), *NOT_FINITE, lambda p: p - 0.5, lambda: 1],
+    ["constant"],  # others need a horizon
+)
+
 
 def optional(kind: tuple[list[Any], ...]) -> tuple[list[Any], ...]:
     return (*kind[:2], [*kind[2], None])
@@ -119,7 +125,9 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "batch_size": required(COUNT),
         "update_epochs": required(COUNT),
         "lr": required(POSITIVE),
-        "lr_schedule": ([], ["cosine", "", None, 1], ["constant"]),
+        "lr_schedule": SCHEDULE,
+        "clip_schedule": SCHEDULE,
+        "ent_schedule": SCHEDULE,
         "total_steps": optional(COUNT),
         "adam_eps": required(POSITIVE),
         "gamma": required(UNIT),

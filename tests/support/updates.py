@@ -87,7 +87,14 @@ def learned(
     seed: int = 0,
 ) -> Diagnostics:
     """One call of ``ppo_update`` with a fresh optimiser."""
-    return ppo_update(policy, adam(policy), buffer, config, lr, torch.Generator().manual_seed(seed))
+    return ppo_update(
+        policy,
+        adam(policy),
+        buffer,
+        config,
+        config.coefficients(0)._replace(lr=lr),
+        torch.Generator().manual_seed(seed),
+    )
 
 
 def weights(policy: ActorCritic) -> Tensor:
