@@ -475,7 +475,7 @@ def test_training_beyond_total_steps_says_so_once_and_how_to_go_on(
     other = case.kind.load(tmp_path / "agent.pt")
     for one in (agent, other):
         collect_rollouts_recurrent(one, case.vector())
-        with pytest.warns(UserWarning, match=r"total_steps = 20 are over, .* step size of 0"):
+        with pytest.warns(UserWarning, match=r"total_steps = 20 are over, .* factor of 0 \("):
             one.learn()
         train(one, case.vector(), 1)
         one.reconfigure(lr_schedule="constant")
