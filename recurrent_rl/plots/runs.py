@@ -130,7 +130,10 @@ def read_runs(where: Where) -> list[LoggedRun]:
 
 def _columns(file: Path) -> dict[str, tuple[Array, Array]]:
     """Read a table of numbers by its columns."""
-    text = file.read_text("utf-8")
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected a table as text, got other bytes: {error}") from None
     whole, _, torn = text.rpartition("\n")
     if torn:
         warnings.warn(

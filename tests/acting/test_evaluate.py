@@ -19,6 +19,9 @@ from recurrent_rl import (
     collect_rollouts_recurrent,
 )
 from recurrent_rl.acting.carry import AGAIN_AND_AGAIN
+from recurrent_rl.acting.player import Turn
+from recurrent_rl.acting.spectator import Spectator
+from recurrent_rl.envs.rows import Observed
 
 SAME = AutoresetMode.SAME_STEP
 
@@ -259,3 +262,49 @@ class FiniteLevels(Levels):
     def step(self, action: Any) -> Any:
         seen, *others = super().step(action)
         return np.zeros_like(seen), *others
+
+
+class Log(Spectator):
+    """Notes what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+
+    def begin(self) -> None:
+        self.told.append("begin")
+
+    def act(self, group: int, seen: Observed, turn: Turn) -> None:
+        self.told.append((group, seen.observation[:, 0].tolist(), turn))
+
+    def stepped(self) -> None:
+        self.told.append("stepped")
+
+
+class TestSpectators:
+    def test_see_every_step_of_every_episode(self) -> None:
+        env, log = Scripted("3t 2l"), Log()
+        agent = make_agent(scripted(["9t"]))
+        agent.evaluate(env, 2, seed=0, watch=log)
+        words = [word if isinstance(word, str) else "act" for word in log.told]
+        assert words == ["begin", *["act", "stepped"] * 3, "begin", *["act", "stepped"] * 2]
+        turns = [word for word in log.told if not isinstance(word, str)]
+        expected = [np.sin(1 + 1.3 * e + 0.5 * t) for e, n in ((0, 3), (1, 2)) for t in range(n)]
+        assert [group for group, _, _ in turns] == [0] * 5
+        assert [seen[0] for _, seen, _ in turns] == pytest.approx(expected)
+        assert not turns[3][2].before.tensors[0].any()  # a new life
+        assert turns[4][2].before.tensors[0].equal(turns[3][2].acted.state.tensors[0])
+
+    def test_change_nothing(self) -> None:
+        agent = make_agent(scripted(["9t"]))
+        plain = agent.evaluate(Scripted("3t 2l"), 2, seed=0)
+        assert agent.evaluate(Scripted("3t 2l"), 2, seed=0, watch=Log()).tolist() == plain.tolist()
+
+    def test_see_groups_by_number(self) -> None:
+        env, log = SyncMultiAgentVectorEnv([lambda: OneAgent(Scripted("2t"))]), Log()
+        ippo_for(env).evaluate(env, 1, watch=log)
+        assert [word[0] for word in log.told if not isinstance(word, str)] == [0, 0]
+
+    def test_are_of_one_kind(self) -> None:
+        agent = make_agent(scripted(["9t"]))
+        with pytest.raises(TypeError, match="watch: expected an object of a subclass of Spectator"):
+            agent.evaluate(Scripted("3t"), 1, watch=print)  # type: ignore[arg-type]

@@ -236,6 +236,20 @@ class TestObservation:
         assert array.tobytes() == before
 
 
+class TestHiddenValues:
+    def test_are_what_was_masked_last(self) -> None:
+        env = MaskVelocityWrapper(gym.make("CartPole-v1"))
+        with pytest.raises(RuntimeError, match=r"expected an observation before; call reset\(\)"):
+            _ = env.hidden_values
+        env.reset(seed=0)
+        state = np.asarray(env.unwrapped.state, np.float32)  # type: ignore[attr-defined]
+        assert env.hidden_values.tolist() == state[[1, 3]].tolist()
+        env.hidden_values[:] = 7  # a copy
+        env.step(1)
+        state = np.asarray(env.unwrapped.state, np.float32)  # type: ignore[attr-defined]
+        assert env.hidden_values.tolist() == state[[1, 3]].tolist()
+
+
 class TestSpace:
     def test_random_state_is_untouched(self) -> None:
         env = gym.make("CartPole-v1")
