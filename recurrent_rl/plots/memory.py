@@ -6,20 +6,24 @@ observation, Q hidden quantities, C channels, H height, W width.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 
-from recurrent_rl.acting.player import Turn, as_tensor
-from recurrent_rl.acting.spectator import Spectator
+from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
-from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.acting_policy import Policy
-from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.plots.hidden import Hidden, HiddenQuantities, masking, observation_names
 from recurrent_rl.plots.readout import fit_readout, r_squared
+from recurrent_rl.plots.recording import (
+    Recorder,
+    Step,
+    actor_trunk,
+    features_of,
+    numbers_of,
+    untrained_memory,
+)
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import SEED, Range, checked, shown
 
@@ -59,6 +63,7 @@ class MemoryProbe:
         memory_r2: share of each one's variance that a linear function of the memory explains on
             episodes that it was not fitted on, at most 1, [Q]; below 0 it is worse than a constant.
         observation_r2: likewise, of the last observation alone, [Q].
+        untrained_r2: likewise, of a memory with random weights that saw the same episodes, [Q].
         fitted: episodes that the functions were fitted on.
         traces: the other episodes, which they were scored on.
         agent: who it is about, and how its memory is made, in words.
@@ -70,6 +75,7 @@ class MemoryProbe:
     names: tuple[str, ...]
     memory_r2: Array
     observation_r2: Array
+    untrained_r2: Array
     fitted: int
     traces: Sequence[Trace]
     agent: str
@@ -79,9 +85,10 @@ class MemoryProbe:
     def __str__(self) -> str:
         """A line for each quantity."""
         lines = [
-            f"{name}: R^2 {memory:.3f} from the memory, {seen:.3f} from the observation alone"
-            for name, memory, seen in zip(
-                self.names, self.memory_r2, self.observation_r2, strict=True
+            f"{name}: R^2 {memory:.3f} from the memory, {untrained:.3f} from an untrained one, "
+            f"{seen:.3f} from the observation alone"
+            for name, memory, untrained, seen in zip(
+                self.names, self.memory_r2, self.untrained_r2, self.observation_r2, strict=True
             )
         ]
         scored = f"fitted on {self.fitted} episodes, scored on {len(self.traces)} others"
@@ -103,8 +110,9 @@ def probe_memory(
 
     A ridge regression from the hidden state (of an LSTM both h and c) after each observation to the
     hidden quantity at that time is fitted on every second episode and scored on the others, beside
-    one from the observation alone, as the network reads it. Episodes are those of ``evaluate`` with
-    the same seed.
+    one from the observation alone, as the network reads it, and one from a network like the agent's
+    with random weights that sees the same: a memory need not be trained to hold something of what
+    is smooth or recent. Episodes are those of ``evaluate`` with the same seed.
 
     Args:
         agent: with memory, of any algorithm; if it is of several agents, choose one.
@@ -136,10 +144,10 @@ def probe_memory(
     episodes = checked("episodes", episodes, Annotated[int, EPISODES])
     seed = checked("seed", seed, Annotated[int | None, SEED])
     number, row = _place(agent, agent_id)
-    policy = agent.groups[number].policy
-    _check_memory(agent, agent_id, policy)
+    group = agent.groups[number]
+    _check_memory(agent, agent_id, group.policy)
     quantities = HiddenQuantities(env, hidden)
-    recorder = _Recorder(policy, number, row, quantities)
+    recorder = Recorder(group.policy, number, row, quantities)
     agent.evaluate(  # type: ignore[attr-defined]
         env,
         episodes,
@@ -148,7 +156,7 @@ def probe_memory(
         seed=seed,
         watch=recorder,
     )
-    return _probe(agent, agent_id, policy, env, quantities, recorder.episodes)
+    return _probe(agent, agent_id, group, env, quantities, recorder.episodes)
 
 
 def _place(agent: Agent, agent_id: str | None) -> tuple[int, int]:
@@ -170,7 +178,7 @@ def _place(agent: Agent, agent_id: str | None) -> tuple[int, int]:
 
 
 def _check_memory(agent: Agent, agent_id: str | None, policy: Policy) -> None:
-    if not _trunk(policy).shapes:
+    if not actor_trunk(policy).shapes:
         who = type(agent).__name__ if agent_id is None else f"{type(agent).__name__}'s {agent_id}"
         raise ValueError(
             f"agent: expected one with memory, got {who}, which acts upon what it sees at the "
@@ -178,78 +186,48 @@ def _check_memory(agent: Agent, agent_id: str | None, policy: Policy) -> None:
         )
 
 
-class _Recorder(Spectator):
-    """Keeps what one agent sees and remembers, and what is hidden from it."""
-
-    def __init__(self, policy: Policy, group: int, row: int, quantities: HiddenQuantities) -> None:
-        self.group, self.row, self.quantities = group, row, quantities
-        self.place = _trunk(policy).place
-        self.episodes: list[list[tuple[int, Array, Array, Array]]] = []
-        self.step = 0
-
-    def begin(self) -> None:
-        self.episodes.append([])
-        self.step = 0
-
-    def act(self, group: int, seen: Observed, turn: Turn) -> None:
-        row = self.row
-        if group != self.group or not (seen.exists is None or seen.exists[row]):
-            return
-        after = turn.acted.state.tensors[self.place]  # [K, N, H] each
-        memory = torch.cat([x[:, row].flatten() for x in after]).numpy(force=True)
-        observation = np.array(seen.observation[row])
-        self.episodes[-1].append((self.step, observation, memory, self.quantities.read()))
-
-    def stepped(self) -> None:
-        self.step += 1
-
-
 def _probe(
     agent: Agent,
     agent_id: str | None,
-    policy: Policy,
+    group: AgentGroup,
     env: Any,
     quantities: HiddenQuantities,
-    episodes: Sequence[Sequence[tuple[int, Array, Array, Array]]],
+    episodes: Sequence[Sequence[Step]],
 ) -> MemoryProbe:
     """Fit on every second episode, and score on the others."""
-    played = [[np.stack(part) for part in zip(*each, strict=True)] for each in episodes if each]
+    policy, played = group.policy, [each for each in episodes if each]
     if len(played) < 2:
         raise ValueError(
             f"episodes: expected at least 2 in which {agent_id} sees something, got {len(played)}; "
             f"play more"
         )
-    memory, hidden = [part[2] for part in played], [part[3] for part in played]
-    features = [_features(policy, part[1]) for part in played]
+    memory = [np.stack([step.memory for step in each]) for each in played]
+    hidden = [np.stack([step.hidden for step in each]) for each in played]
+    stored = [np.stack([step.observation for step in each]) for each in played]
+    _check_changes(quantities.names, hidden)
+    features = [features_of(policy, each) for each in stored]
     seen = [np.concatenate([x.reshape(len(x), -1) for x in each], axis=1) for each in features]
-    for which, name in (0, "fitted"), (1, "scored"):
-        constant = np.ptp(np.concatenate(hidden[which::2]), axis=0) == 0
-        if constant.any():
-            what = quantities.names[int(constant.argmax())]
-            raise ValueError(
-                f"hidden: expected {what!r} to change in the episodes that are {name}, got one "
-                f"value; play more episodes, or read something else"
-            )
-    by_memory, by_sight = (fit_readout(part[::2], hidden[::2]) for part in (memory, seen))
+    by_memory, by_sight, by_chance = (
+        _read(part, hidden) for part in (memory, seen, untrained_memory(group, played))
+    )
     traces = [
         Trace(
-            steps,
-            _numbers(policy, stored),
-            tuple(images),
-            state,
-            truth,
-            by_memory(state),
-            by_sight(x),
+            np.array([step.step for step in played[i]]),
+            numbers_of(policy, stored[i]),
+            tuple(features[i][1:]),
+            memory[i],
+            hidden[i],
+            by_memory[i // 2],
+            by_sight[i // 2],
         )
-        for (steps, stored, state, truth), (_, *images), x in zip(
-            played[1::2], features[1::2], seen[1::2], strict=True
-        )
+        for i in range(1, len(played), 2)
     ]
-    truth = [trace.hidden for trace in traces]
+    truth = hidden[1::2]
     return MemoryProbe(
         quantities.names,
-        r_squared([trace.from_memory for trace in traces], truth),
-        r_squared([trace.from_observation for trace in traces], truth),
+        r_squared(by_memory, truth),
+        r_squared(by_sight, truth),
+        r_squared(by_chance, truth),
         len(played) - len(traces),
         traces,
         _described(agent, agent_id, policy),
@@ -258,24 +236,20 @@ def _probe(
     )
 
 
-def _trunk(policy: Policy) -> Trunk:
-    """Return what acts; a critic's may stand beside it."""
-    return cast(Trunk, policy.trunks[0])
+def _check_changes(names: Sequence[str], hidden: Sequence[Array]) -> None:
+    for which, name in (0, "fitted"), (1, "scored"):
+        constant = np.ptp(np.concatenate(hidden[which::2]), axis=0) == 0
+        if constant.any():
+            raise ValueError(
+                f"hidden: expected {names[int(constant.argmax())]!r} to change in the episodes "
+                f"that are {name}, got one value; play more episodes, or read something else"
+            )
 
 
-@torch.no_grad()
-def _features(policy: Policy, observation: Array) -> list[Array]:
-    """Return stored observations [T, *shape] as the network reads them, images apart."""
-    x = policy.codec(as_tensor(policy, observation))
-    return [part.numpy(force=True) for part in (x.vector, *x.images)]
-
-
-def _numbers(policy: Policy, observation: Array) -> Array:
-    """Return the numbers of stored observations [T, *shape] as they came, [T, D]."""
-    layout = policy.codec.layout
-    parts = zip(layout.leaves, layout.parts(observation), strict=True)
-    numbers = [x.reshape(len(x), -1) for leaf, x in parts if not leaf.kind.is_image]
-    return np.concatenate([np.zeros((len(observation), 0)), *numbers], axis=1)
+def _read(features: Sequence[Array], hidden: Sequence[Array]) -> list[Array]:
+    """Return what is read out of the scored episodes, every second one, [T, Q] each."""
+    readout = fit_readout(features[::2], hidden[::2])
+    return [readout(x) for x in features[1::2]]
 
 
 def _number_names(policy: Policy, env: Any) -> list[str]:
@@ -294,13 +268,13 @@ def _number_names(policy: Policy, env: Any) -> list[str]:
 
 def _shown_units(policy: Policy) -> int:
     """Return how many units others read: h of a built-in cell, all of a network of one's own."""
-    trunk = _trunk(policy)
+    trunk = actor_trunk(policy)
     shapes = trunk.shapes if trunk.is_custom else trunk.shapes[:1]
     return sum(k * h for k, h in shapes)
 
 
 def _described(agent: Agent, agent_id: str | None, policy: Policy) -> str:
-    trunk = _trunk(policy)
+    trunk = actor_trunk(policy)
     core = getattr(trunk.encoder, "core", None)  # a network of one's own has none
     kind = "" if core is None else f", {type(core.rnn).__name__}"
     return f"{type(agent).__name__}{'' if agent_id is None else ' ' + agent_id}{kind}"

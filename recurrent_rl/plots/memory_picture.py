@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = 6  # numbers of an observation that are drawn as lines; more become a heat map
+NAMED = 12  # rows of that heat map that are named; of more there is no room
 FILM = 8  # images of an observation that are shown
 
 
@@ -75,10 +76,11 @@ def plot_memory(
     # Where the agent looked at each step, time is the environment's; else it counts its looks.
     whole = len(trace.steps) == trace.steps[-1] - trace.steps[0] + 1
     time = trace.steps if whole else np.arange(len(trace.steps))
-    heights = [2.0] * bool(trace.images)
+    heights = [1.5] * bool(trace.images)
     heights += [2.0] * bool(trace.observation.shape[1])
     heights += [2.0] * len(probe.names) + [3.0]
-    figure = new_figure(7.2, 1.0 + 0.85 * sum(heights))
+    named = LINES < trace.observation.shape[1] <= NAMED
+    figure = new_figure(8.6 if named else 7.4, 1.0 + 0.85 * sum(heights))
     panels = list(figure.subplots(len(heights), 1, sharex=True, height_ratios=heights))
     if trace.images:
         _draw_images(panels.pop(0), time, trace.images[0])
@@ -93,8 +95,8 @@ def plot_memory(
     figure.suptitle(probe.agent if title is None else title, fontsize=11)
     caption(
         figure,
-        f"read out: ridge regression, fitted on {probe.fitted} episodes, R\N{SUPERSCRIPT TWO} of "
-        f"{len(probe.traces)} others, of which this is one",
+        f"ridge regression, fitted on {probe.fitted} episodes, R\N{SUPERSCRIPT TWO} of "
+        f"{len(probe.traces)} others; untrained: random weights that saw the same",
     )
     save(figure, place)
     return figure
@@ -119,7 +121,11 @@ def _draw_observation(axes: "Axes", time: Array, trace: Trace, probe: MemoryProb
         spread = np.ptp(seen, axis=0)
         scaled = (seen - seen.min(0)) / np.where(spread > 0, spread, 1)
         _heat(axes, time, scaled, "cividis", (0.0, 1.0))
-        axes.set_ylabel(f"{seen.shape[1]} numbers,\neach scaled", fontsize=8)
+        axes.set_ylabel(f"{len(names)} numbers, from\nleast to greatest", fontsize=8)
+        if len(names) <= NAMED:
+            axes.set_yticks(range(len(names)), names, fontsize=6)
+        else:
+            axes.set_yticks([])
         return
     plain_axes(axes)
     for i, name in enumerate(names):
@@ -133,14 +139,17 @@ def _draw_quantity(axes: "Axes", time: Array, trace: Trace, probe: MemoryProbe, 
     """Draw hidden quantity number q, and what is known of it."""
     plain_axes(axes)
     axes.set_title("hidden", fontsize=9, loc="left")
-    for read, name, r2, i in (
-        (trace.from_observation, "from the observation alone", probe.observation_r2, 1),
-        (trace.from_memory, "from the memory", probe.memory_r2, 0),
+    by_sight, by_memory, untrained = (
+        f"{r2[q]:z.2f}".replace("-", "\N{MINUS SIGN}")
+        for r2 in (probe.observation_r2, probe.memory_r2, probe.untrained_r2)
+    )
+    for read, label, i in (
+        (trace.from_observation, f"observation alone: R\N{SUPERSCRIPT TWO} = {by_sight}", 1),
+        (trace.from_memory, f"memory: {by_memory} (untrained: {untrained})", 0),
     ):
-        label = f"{name}: R\N{SUPERSCRIPT TWO} = {r2[q]:z.2f}"
         axes.plot(time, read[:, q], color=colour(i), linewidth=1.5, label=label)
     truth = trace.hidden[:, q]
-    axes.plot(time, truth, "--", color="black", linewidth=1.2, label="as it was")
+    axes.plot(time, truth, "--", color="black", linewidth=1.2, label="true")
     axes.set_ylabel(probe.names[q].replace(" [", "\n["), fontsize=8)
     _legend(axes)
 
@@ -189,11 +198,15 @@ def _draw_images(axes: "Axes", time: Array, images: Array) -> None:
         image = (images[at] - low) / ((high - low) or 1)
         # Colours where there are three channels; else the last, of a stack the latest.
         picture = np.moveaxis(image, 0, -1) if len(image) == 3 else image[-1]
-        extent = (left + (i + 0.04) * width, left + (i + 0.96) * width, 0.0, 1.0)
-        axes.imshow(picture, extent=extent, aspect="auto", cmap="gray", vmin=0, vmax=1)
+        place = (left + (i + 0.03) * width, 0.0, 0.94 * width, 1.0)
+        part = axes.inset_axes(place, transform=axes.transData)
+        part.imshow(picture, cmap="gray", vmin=0, vmax=1)
+        part.set_xticks([])
+        part.set_yticks([])
+        part.set_title(f"{time[at]}", fontsize=7, pad=2)
     axes.set_ylim(0, 1)
-    axes.set_yticks([])
-    axes.set_title(f"seen: {count} of {len(images)} images", fontsize=9, loc="left")
+    axes.set_axis_off()
+    axes.set_title(f"seen, at some of {len(images)} steps", fontsize=9, loc="left")
 
 
 def _heat(

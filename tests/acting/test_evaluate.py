@@ -284,7 +284,7 @@ class TestSpectators:
     def test_see_every_step_of_every_episode(self) -> None:
         env, log = Scripted("3t 2l"), Log()
         agent = make_agent(scripted(["9t"]))
-        agent.evaluate(env, 2, seed=0, watch=log)
+        agent.evaluate(env, 2, watch=log)
         words = [word if isinstance(word, str) else "act" for word in log.told]
         assert words == ["begin", *["act", "stepped"] * 3, "begin", *["act", "stepped"] * 2]
         turns = [word for word in log.told if not isinstance(word, str)]

@@ -17,9 +17,11 @@ from recurrent_rl import (
     SAC,
     MaskVelocityWrapper,
     MemoryProbe,
+    make_vect_envs,
     plot_memory,
     probe_memory,
 )
+from recurrent_rl.plots import recording
 from recurrent_rl.plots.readout import fit_readout, r_squared
 
 SMALL: dict[str, Any] = {"encoder_config": {"hidden_state_size": 8}}
@@ -56,6 +58,7 @@ class TestProbe:
         assert (probe.observation_r2 < 0.1).all()
         assert (probe.fitted, len(probe.traces)) == (4, 4)
         assert "first before: R^2 1.000 from the memory" in str(probe)
+        assert probe.untrained_r2 == pytest.approx([1, 1], abs=1e-6)  # the module as it was given
         assert probe.agent == "PPO"
 
     @pytest.mark.parametrize("cell", ["lstm", "gru"])
@@ -84,6 +87,21 @@ class TestProbe:
         assert trace.hidden[1:] == pytest.approx(trace.observation[:-1])
         assert trace.hidden[0].tolist() == [0, 0]
         assert trace.steps.tolist() == list(range(12))
+
+    @pytest.mark.parametrize("name", ["lstm", "gru"])
+    def test_an_untrained_memory_sees_the_same(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An agent that has not learned is what it is compared with, given its seed."""
+        env = Remembering()
+        agent = ppo(env, name, previous_action=True, previous_reward=True, normalize_obs=True)
+        vector = make_vect_envs(make_env=Remembering, should_async_vector=False)
+        agent.group.policy.preprocessor.norm.update(torch.randn(50, 2))  # type: ignore
+        found = probe_memory(agent, vector.envs[0], BEFORE, episodes=4)
+        assert found.untrained_r2 != pytest.approx(found.memory_r2)
+        monkeypatch.setattr(recording, "SEED", 0)
+        again = probe_memory(agent, vector.envs[0], BEFORE, episodes=4)
+        assert again.untrained_r2 == pytest.approx(again.memory_r2, abs=1e-5)
 
     def test_masked_velocities_are_found(self) -> None:
         env = MaskVelocityWrapper(gym.make("CartPole-v1"))
@@ -127,7 +145,7 @@ class TestProbe:
         assert trace.images[0].shape == (12, 3, 10, 10)
         figure = plot_memory(probe, path=tmp_path / "memory.png")
         titles = [axes.get_title(loc="left") for axes in figure.axes]
-        assert titles[:5] == ["seen: 8 of 12 images", "seen", "hidden", "hidden", "remembered"]
+        assert titles[:5] == ["seen, at some of 12 steps", "seen", "hidden", "hidden", "remembered"]
 
 
 class TestRefusals:
@@ -221,7 +239,9 @@ class TestPicture:
         for axes, q in ((first, 0), (second, 1)):
             assert np.asarray(axes.lines[-1].get_ydata()).tolist() == truth[:, q].tolist()
             texts = [text.get_text() for text in axes.get_legend().get_texts()]  # type: ignore
-            assert texts[1] == f"from the memory: R² = {probe.memory_r2[q]:.2f}"
+            numbers = probe.memory_r2[q], probe.untrained_r2[q]
+            expected = "memory: {:.2f} (untrained: {:.2f})".format(*numbers)
+            assert texts[1] == expected.replace("-", "\N{MINUS SIGN}")
         (heat,) = units.images
         shown = np.asarray(heat.get_array())  # [U, T]
         assert shown.shape == (8, 6)
