@@ -28,6 +28,7 @@ class TunedSettings:
         reads_state: a MAPPO's critics read the environment's state; give it
             ``state_space=env.state_space``.
         opponents: arguments of ``OpponentPool``; None: there is none.
+        env_kwargs: arguments of what builds the environment.
 
     """
 
@@ -39,6 +40,7 @@ class TunedSettings:
     algo: str = "PPO"
     reads_state: bool = False
     opponents: dict[str, Any] | None = None
+    env_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def agent_options(self, total_steps: int | None = None) -> dict[str, Any]:
         """Keyword arguments for an agent, with its schedules ending at ``total_steps``."""
@@ -355,6 +357,7 @@ TUNED = {
                     "team_reward": "mean",
                 },
                 algo=algo,
+                env_kwargs={"continuous_actions": True},
             )
             for env_id in ("simple_speaker_listener_v4", "simple_spread_v3")
             for algo in ("MADDPG", "MATD3")
@@ -385,6 +388,7 @@ TUNED = {
                 "team_reward": "mean",
             },
             algo="MATD3",
+            env_kwargs={"continuous_actions": True},
         ),
     )
 }

@@ -7,22 +7,18 @@ A page has a comment where a table is to stand:
     <!-- tuned -->                                   the settings of ``load_tuned``
 """
 
-import dataclasses
-import inspect
 import re
-import types
-import typing
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 from recurrent_rl import aliases
 from recurrent_rl.algorithms import configs, off_policy_configs, schedules
+from recurrent_rl.cli.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.networks import configs as network_configs
 from recurrent_rl.tuned import TUNED
-from recurrent_rl.validation import Config, Range, Rule
+from recurrent_rl.validation import Config
 
 MARK = re.compile(r"^<!-- (options|aliases|tuned)(?:: (.*?))? -->$", re.M)
-HUGE = 10**15  # bounds from here on are against slips only
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -55,8 +51,8 @@ def options(names: str) -> str:
     """Return a table of the fields that some classes, named with commas between, declare."""
     rows = []
     for cls in map(config_class, names.split(", ")):
-        hints = typing.get_type_hints(cls, include_extras=True)
-        for name in cls.names():
+        hints = hints_of(cls)
+        for name in hints:
             if name in cls.__annotations__:
                 cells = (default(cls, name), allowed(hints[name]), meaning(cls, name))
                 rows.append((f"`{name}`", *cells))
@@ -65,10 +61,7 @@ def options(names: str) -> str:
 
 def default(cls: type[Config], name: str) -> str:
     """Return a field's default, as one writes it."""
-    field = next(field for field in dataclasses.fields(cls) if field.name == name)  # type: ignore[arg-type]
-    value = field.default
-    if value is dataclasses.MISSING:
-        value = getattr(cls(), name)
+    value = default_of(cls, name)
     if isinstance(value, Config):
         return f"`{type(value).__name__}()`"
     if isinstance(value, tuple):
@@ -76,63 +69,6 @@ def default(cls: type[Config], name: str) -> str:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 10_000:
         return f"`{value:_}`"
     return f"`{value!r}`".replace("'", '"')
-
-
-def allowed(hint: Any) -> str:
-    """Return in words what values a field's annotation allows."""
-    origin, parts = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Annotated:
-        base, bounds = parts[0], parts[1]
-        if isinstance(bounds, Rule):
-            return str(bounds)
-        none = " or None" if type(None) in typing.get_args(base) else ""
-        whole = int in (base, *typing.get_args(base))
-        return f"{'whole number' if whole else 'number'}{interval(bounds)}{none}"
-    if origin in (typing.Union, types.UnionType):
-        inner = next(part for part in parts if part is not type(None))
-        return f"{allowed(inner)}, or None"
-    if origin is Literal:
-        return ", ".join(f"`{part!r}`" for part in parts).replace("'", '"')
-    if origin is tuple:
-        return f"list: {allowed(parts[0])}, each"
-    if isinstance(hint, type) and issubclass(hint, Config):
-        return f"dictionary, see `{hint.__name__}` below"
-    names = {bool: "True, False", int: "whole number", float: "number", str: "text"}
-    return names[hint]
-
-
-def interval(bounds: Range) -> str:
-    """Return an interval as a table says it."""
-    low, high = f"{bounds.low:,.10g}", f"{bounds.high:,.10g}"
-    if bounds.low == -bounds.high:
-        return "" if bounds.high > HUGE else f" in [{low}, {high}]"
-    if bounds.high < HUGE:
-        return f" in {'(' if bounds.open_low else '['}{low}, {high}]"
-    return f" {'above' if bounds.open_low else 'from'} {low}"
-
-
-def meaning(cls: type[Config], name: str) -> str:
-    """Return what the docstring of a class, or of one that it inherits from, says of a field."""
-    for owner in cls.__mro__:
-        text = attributes(inspect.cleandoc(owner.__doc__ or "")).get(name)
-        if text:
-            return re.sub(r"``(.+?)``", r"`\1`", text)
-    raise ValueError(f"{cls.__name__}.{name}: expected a docstring to say what it means; add it")
-
-
-def attributes(docstring: str) -> dict[str, str]:
-    """Return names and texts of a docstring's section of attributes."""
-    found: dict[str, str] = {}
-    inside, name = False, ""
-    for line in docstring.splitlines():
-        if re.match(r"\S", line):
-            inside = line.startswith("Attributes")
-        elif inside and (start := re.match(r"    (\w+): (.*)", line)):
-            name = start[1]
-            found[name] = start[2]
-        elif inside and line.strip():
-            found[name] += " " + line.strip()
-    return found
 
 
 def alias_table(library: str) -> str:

@@ -1,0 +1,212 @@
+"""The commands ``train`` and ``resume``."""
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from recurrent_rl.cli.descriptions import default_of
+from recurrent_rl.cli.environments import Environment
+from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
+from recurrent_rl.cli.options import Group, Options, parse
+from recurrent_rl.cli.pictures import draw_curve
+from recurrent_rl.cli.run_folder import new_folder, run_and_seeds, seed_folder
+from recurrent_rl.cli.seeds import Results, train_seeds
+from recurrent_rl.cli.settings import (
+    TEAM_ALGORITHMS,
+    Run,
+    Start,
+    TrainOptions,
+    start_of,
+    team_options,
+)
+from recurrent_rl.evolution.registry import ALGORITHMS
+from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
+from recurrent_rl.validation import Config
+
+TRAIN = "Train an agent in an environment: recurrent_rl train Pendulum-v1 --mask-velocity"
+RESUME = "Go on with a run from its checkpoints, exactly where it stopped."
+# Asked for by options of their own.
+_HYPER_HIDDEN, _ENCODER_HIDDEN = ("total_steps",), ("max_seq_len",)
+_COPIED = (
+    "num_envs",
+    "async_envs",
+    "total_steps",
+    "eval_every",
+    "eval_episodes",
+    "stop_at",
+    "checkpoint_every",
+    "device",
+    "threads",
+)
+
+
+@dataclass(frozen=True)
+class ResumeOptions(Options):
+    """Which run.
+
+    Attributes:
+        run: a run's folder, or that of one of its seeds.
+
+    """
+
+    POSITIONAL = ("run",)
+
+    run: str | None = None
+
+
+def train(words: Sequence[str]) -> None:
+    """Do what ``recurrent_rl train`` says."""
+    start, options, agent = _read(words)
+    run = Run(
+        environment=start.environment,
+        algo=start.algo,
+        team=start.team,
+        agent=agent,
+        seeds=tuple(dict.fromkeys(options["seeds"])),
+        **{name: options[name] for name in _COPIED},
+    )
+    _check(run)
+    folder = new_folder(run, options["folder"], options["name"], ["train", *words])
+    print(f"{run.algo} on {run.environment}: {_plan(run, run.seeds)}")
+    print(f"settings: {start.note}")
+    print(f"folder: {folder}", flush=True)
+    _report(folder, run, train_seeds(run, folder, run.seeds))
+
+
+def resume(words: Sequence[str]) -> None:
+    """Do what ``recurrent_rl resume`` says."""
+    (options,) = parse("resume", RESUME, words, [Group(ResumeOptions)])
+    if options["run"] is None:
+        raise UsageError(f"RUN: expected a run's folder, got none: {command('resume')} runs/...")
+    folder, run, seeds = run_and_seeds(Path(options["run"]))
+    print(f"{run.algo} on {run.environment}: {_plan(run, seeds)}", flush=True)
+    _report(folder, run, train_seeds(run, folder, seeds, resume=True))
+
+
+def _read(words: Sequence[str]) -> tuple[Start, dict[str, Any], dict[str, Any]]:
+    """Return what a command begins with, its options' values, and the agent's arguments.
+
+    The words are read twice: once for the environment and the algorithm, and then with the
+    defaults that these have, which the help shows, too.
+    """
+    named = _algo_in(words)
+    without_help = [word for word in words if word not in ("-h", "--help")]
+    asks_for_help = len(without_help) < len(words)
+    groups = _groups(named, None)
+    options = parse("train", TRAIN, without_help, groups, _others())[0]
+    if options["env_id"] is None and asks_for_help:
+        parse("train", TRAIN, words, groups)
+    start = start_of(Environment.from_options(options), options["algo"], tuned=options["tuned"])
+    if asks_for_help:  # with what is known of the environment in it
+        without_help = ["--help"]
+    groups = _groups(start.algo, start)
+    options, hyper, encoder, head, *team = parse("train", TRAIN, without_help, groups)
+    config = ALGORITHMS[start.algo].config_type
+    agent = {**_changed(config, hyper), **(team[0] if team else {})}
+    if "total_steps" in config.names():
+        agent["total_steps"] = options["total_steps"]  # the schedules' horizon
+    agent["net_config"] = {"encoder_config": encoder, "head_config": head}
+    return start, options, agent
+
+
+def _changed(cls: type[Config], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what differs from the defaults: agents may know better what to leave out."""
+    return {name: value for name, value in values.items() if value != default_of(cls, name)}
+
+
+def _others() -> dict[str, str]:
+    """Say of each hyper-parameter whose it is."""
+    owners: dict[str, list[str]] = {}
+    for algo, kind in ALGORITHMS.items():
+        for name in kind.config_type.names():
+            owners.setdefault(name, []).append(algo)
+    return {
+        name: f"it is one of --algo {', '.join(algos)}"
+        for name, algos in owners.items()
+        if name not in _HYPER_HIDDEN
+    }
+
+
+def _algo_in(words: Sequence[str]) -> str | None:
+    """Return the algorithm that words name, if they do."""
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--algo":
+            named = value if equals else next(iter(words[i + 1 :]), None)
+            return named if named in ALGORITHMS else None
+    return None
+
+
+def _groups(algo: str | None, start: Start | None) -> list[Group]:
+    """Return the options of ``train`` for an algorithm, with their defaults, if they are known."""
+    config = ALGORITHMS[algo or "PPO"].config_type
+    hyper = {} if start is None else start.hyperparameters()
+    training, encoder, head = (
+        ({}, {}, {})
+        if start is None
+        else (
+            start.training(),
+            start.networks("encoder_config"),
+            start.networks("head_config"),
+        )
+    )
+    groups = [
+        Group(TrainOptions, "run", defaults=training),
+        Group(config, algo or "PPO", defaults=hyper, hidden=_HYPER_HIDDEN),
+        Group(EncoderConfig, "encoder", True, encoder, _ENCODER_HIDDEN),
+        Group(HeadConfig, "head", True, head),
+    ]
+    if start.team if start is not None else algo is None or algo in TEAM_ALGORITHMS:
+        groups.append(Group(team_options(algo or "IPPO"), "team", defaults=hyper))
+    return groups
+
+
+def _check(run: Run) -> None:
+    """Build everything once, so that what does not fit is said before anything is written."""
+    if not run.seeds:
+        raise UsageError("--seeds: expected at least one, got none; leave it out for seed 0")
+    with told_in_one_line(str(run.environment)):
+        env = run.environment.vector(1, team=run.team)
+    try:
+        run.new_agent(env, run.seeds[0])
+    finally:
+        env.close()
+
+
+def _plan(run: Run, seeds: Sequence[int]) -> str:
+    """Say in words what is done."""
+    who = f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {', '.join(map(str, seeds))}"
+    return f"{run.total_steps:,} steps in {run.num_envs} environments, {who}"
+
+
+def _report(folder: Path, run: Run, results: Results) -> None:
+    """Say how training went, draw its curve, and say what may be done next."""
+    ends: Mapping[str, str] = {
+        "stop_at": f"stopped, as --stop-at {run.stop_at} is reached",
+        "interrupt": "interrupted",
+        "on_rollout": "interrupted",
+    }
+    for seed, result in results.items():
+        best = result.best
+        tested = (
+            f"best test {best.mean:.1f} +- {best.std:.1f} at {best.env_steps:,} steps"
+            if best is not None and not math.isnan(best.mean)
+            else "no test has ended"
+        )
+        end = ends.get(result.stopped_by, "")
+        print(
+            f"seed {seed}: {tested}; {result.env_steps:,} steps in {result.seconds:.0f} s"
+            f"{'; ' * bool(end)}{end}"
+        )
+    draw_curve(folder, [seed_folder(folder, seed) for seed in run.seeds])
+    print("next:")
+    if any(result.stopped_by in ("interrupt", "on_rollout") for result in results.values()) or len(
+        results
+    ) < len(run.seeds):
+        print(f"  {command('resume', folder)}")
+    for name in ("evaluate", "enjoy", "plot"):
+        print(f"  {command(name, folder)}")
+    sys.stdout.flush()
