@@ -4,7 +4,6 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import gymnasium as gym
 
@@ -15,7 +14,8 @@ class UsageError(Exception):
 
 def program() -> str:
     """Return how this program was called, for commands that are shown."""
-    as_module = Path(sys.argv[0]).name == "__main__.py"
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    as_module = spec is not None and spec.name == "recurrent_rl.__main__"
     return "python -m recurrent_rl" if as_module else "recurrent_rl"
 
 

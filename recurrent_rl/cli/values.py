@@ -67,9 +67,8 @@ def named_arguments(where: str, text: str) -> dict[str, Any]:
     """
     try:
         call = ast.parse(f"f({text})", mode="eval").body
-        assert isinstance(call, ast.Call)
-        if call.args:
-            raise ValueError("an argument without its name")
+        if not isinstance(call, ast.Call) or call.args or None in {k.arg for k in call.keywords}:
+            raise ValueError("something else than names and values")
         return {str(each.arg): ast.literal_eval(each.value) for each in call.keywords}
     except (SyntaxError, ValueError) as error:
         raise UsageError(
