@@ -17,6 +17,7 @@ from recurrent_rl.cli.options import Group, parse
 from recurrent_rl.cli.run_folder import Saved, saved_agents
 from recurrent_rl.cli.settings import TEST_ENVS
 from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
+from recurrent_rl.plots.film import film
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import COUNT, SEED
 
@@ -33,7 +34,7 @@ class PlayOptions(EnvironmentOptions):
             run's, unless env_id names another.
         latest: the latest agents rather than the best ones.
         deterministic: take the most likely actions rather than drawn ones.
-        seed: of the first episode.
+        seed: of the first episode; tests in training are others.
         device: "cpu", "cuda", or "auto".
 
     """
@@ -43,7 +44,7 @@ class PlayOptions(EnvironmentOptions):
     agent: str | None = None
     latest: bool = False
     deterministic: bool = True
-    seed: Annotated[int, SEED] = 0
+    seed: Annotated[int, SEED] = 1_000_000
     device: str = "cpu"
 
 
@@ -65,7 +66,8 @@ class EnjoyOptions(PlayOptions):
 
     Attributes, beside those of ``PlayOptions``:
         episodes: to watch.
-        film: write a film of each episode into this folder, instead of opening a window.
+        film: write a film of each episode into this folder instead of opening a window; of a single
+            episode it may be a file.mp4.
 
     """
 
@@ -96,6 +98,9 @@ def enjoy(words: Sequence[str]) -> None:
     saved, *others = _agents(options, "enjoy")
     agent, environment = saved.load(options["device"]), _environment(saved, options)
     print(f"{saved.path}{', the first of several' if others else ''}, in {environment}", flush=True)
+    if options["film"] is not None:
+        _film(agent, environment, options)
+        return
     _check_display()
     with told_in_one_line(str(environment)):
         env = environment.build(render_mode="human")
@@ -106,6 +111,26 @@ def enjoy(words: Sequence[str]) -> None:
             print(f"episode {i + 1}: return {sum(float(r[0]) for r in returns.values()):.1f}")
     finally:
         env.close()
+
+
+def _film(agent: Agent, environment: Environment, options: Mapping[str, Any]) -> None:
+    """Write films of episodes, and say where."""
+    with told_in_one_line(str(environment)):
+        env = environment.build(render_mode="rgb_array")
+    try:
+        with told_in_one_line("--film"):
+            paths = film(
+                agent,
+                env,
+                options["film"],
+                options["episodes"],
+                deterministic=options["deterministic"],
+                seed=options["seed"],
+            )
+    finally:
+        env.close()
+    for path in paths:
+        print(f"film: {path}")
 
 
 def _agents(options: Mapping[str, Any], name: str) -> list[Saved]:

@@ -201,7 +201,11 @@ def _report(folder: Path, run: Run, results: Results) -> None:
             f"seed {seed}: {tested}; {result.env_steps:,} steps in {result.seconds:.0f} s"
             f"{'; ' * bool(end)}{end}"
         )
-    draw_curve(folder, [seed_folder(folder, seed) for seed in run.seeds])
+    draw_curve(
+        folder,
+        [seed_folder(folder, seed) for seed in run.seeds],
+        f"{run.algo} on {run.environment}",
+    )
     print("next:")
     if any(result.stopped_by in ("interrupt", "on_rollout") for result in results.values()) or len(
         results

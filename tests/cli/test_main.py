@@ -8,14 +8,18 @@ import tomllib
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import pytest
 
 from recurrent_rl import PPO, checkpoint
 from recurrent_rl.cli import seeds
+from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.main import COMMANDS, main
 from recurrent_rl.cli.options import known_options
+from recurrent_rl.cli.pictures import grouped
 from recurrent_rl.cli.training import _groups
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.training.report import Rollout
@@ -78,6 +82,8 @@ class TestTrain:
         )
         assert agent.net_config.encoder_config.hidden_state_size == 4
         assert f"evaluate {folder}" in said
+        assert f"picture: {folder / 'curve.png'}" in said
+        assert (folder / "curve.png").exists()
         assert "settings: PPO's defaults, as --no-tuned asks" in said
         assert "seed 3: best test" in said
 
@@ -116,11 +122,16 @@ class TestTrain:
         assert rows_of(folder / "seed_1") == rows_of(folder.parent / "b/seed_1")
         assert "2 agents: " in say(f"evaluate {folder} --episodes 2")
 
-    def test_a_mistake_in_a_seeds_process_is_told(self, capsys: pytest.CaptureFixture[str]) -> None:
-        Path("runs/CartPole-v1/PPO/a/seed_1/metrics.csv").mkdir(parents=True)
+    def test_what_goes_wrong_in_a_seeds_process_is_told(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run: Any = SimpleNamespace(threads=1, total_steps=10)
+        both = seeds._SideBySide(run, tmp_path, (0, 1), resume=False)
+        with pytest.raises(UsageError, match="no such thing"):
+            both._take(seeds._Message(1, error="no such thing", is_mistake=True))
         with pytest.raises(RuntimeError, match="seed 1: its training failed"):
-            main(f"train CartPole-v1 --name a --seeds 0 1 {PPO_SHORT}".split())
-        assert "metrics.csv" in capsys.readouterr().err
+            both._take(seeds._Message(1, error="Traceback ..."))
+        assert "Traceback ..." in capsys.readouterr().err
 
 
 def test_resumes_exactly(say: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,6 +160,60 @@ def test_resumes_exactly(say: Callable[..., str], monkeypatch: pytest.MonkeyPatc
         for name in ("whole", "cut")
     )
     assert all((one[name] == other[name]).all() for name in one)
+
+
+class TestPictures:
+    def test_a_line_for_each_run(
+        self, say: Callable[..., str], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name in ("a", "b"):
+            folder = Path("runs/CartPole-v1/PPO") / name
+            for seed in (0, 1):
+                (folder / f"seed_{seed}").mkdir(parents=True)
+                log = "step,eval/mean_reward\n10,1\n20,2\n"
+                (folder / f"seed_{seed}/metrics.csv").write_text(log)
+            (folder / "run.json").write_text("{}")
+        (folder / "seed_1/metrics.csv").write_text("step,eval/mean_reward\n10,5\n20,2\n")
+        groups = grouped([Path("runs"), folder / "seed_0"])
+        assert {name: [seed.name for seed in seeds] for name, seeds in groups.items()} == {
+            "a": ["seed_0", "seed_1"],
+            "b": ["seed_0", "seed_1"],
+        }
+        assert say("plot runs") == "picture: curves.png\n"
+        assert say(f"plot {folder}") == f"picture: {folder / 'curve.png'}\n"
+        assert (folder / "curve.png").read_bytes()[:4] == b"\x89PNG"
+        assert main(["plot", "runs", "--tag", "eval/mean_rewart"]) == 2
+        assert "did you mean 'eval/mean_reward'?" in capsys.readouterr().err
+
+    def test_a_run_without_the_extra_says_so(
+        self, say: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+        said = say(f"train CartPole-v1 --name a {PPO_SHORT}")
+        assert "picture: none, as of pictures: expected the package matplotlib" in said
+        assert "pip install 'recurrent_rl[plots]'" in said
+
+    def test_without_a_display(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(sys, "platform", "linux")
+        env = gym.make("CartPole-v1")
+        agent = PPO(env.observation_space, env.action_space, seed=0)
+        agent.save_checkpoint("agent.pt")
+        assert main(["enjoy", "agent.pt", "--env-id", "CartPole-v1"]) == 2
+        assert "write a film instead: --film FOLDER" in capsys.readouterr().err
+
+    def test_in_a_window(self, say: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+        pytest.importorskip("pygame")
+        monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+        env = gym.make("CartPole-v1")
+        agent = PPO(env.observation_space, env.action_space, seed=0)
+        agent.save_checkpoint("agent.pt")
+        where = "--env-id CartPole-v1 --env-args max_episode_steps=2"
+        said = say(f"enjoy agent.pt {where} --episodes 2")
+        assert "episode 1: return 2.0\nepisode 2: return 2.0\n" in said
 
 
 def test_agents_are_tested_where_one_says(say: Callable[..., str]) -> None:
@@ -225,6 +290,8 @@ MISTAKES = [
     ("evaluate runs/nothing", "runs/nothing: expected a run's folder or an agent's file"),
     ("evaluate .", "expected the folder of a run, with run.json in it"),
     ("evaluate notes.txt --env-id CartPole-v1", "notes.txt: expected a whole"),
+    ("plot", "RUNS: expected folders of runs"),
+    ("plot nothing", "nothing: expected a run's folder, or one above some, got nothing there"),
     ("resume", "RUN: expected a run's folder"),
     ("resume nothing", "nothing: expected the folder of a run"),
     ("list things", 'WHAT: expected "environments"'),
@@ -267,11 +334,8 @@ def test_console_script() -> None:
 
 
 def test_as_a_module() -> None:
-    command = [sys.executable, "-m", "recurrent_rl", "list", "algorithms"]
+    command = [sys.executable, "-m", "recurrent_rl", "tran"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "PPO" in done.stdout
-    wrong = subprocess.run([*command[:3], "tran"], capture_output=True, text=True, cwd=ROOT)
-    assert wrong.returncode == 2
-    assert "did you mean 'train'?" in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert "did you mean 'train'?" in done.stderr

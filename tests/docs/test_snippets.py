@@ -8,6 +8,7 @@ becomes 1,000, so that all of training happens, but not for long; tests of 20 or
 
 import gc
 import re
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 import torch
 
 from recurrent_rl import MultiAgentVectorEnv, probe_memory
+from recurrent_rl.cli.main import main
 from recurrent_rl.training import train as training
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +79,32 @@ def test_snippets_run_as_printed(
     for value in namespace.values():
         if isinstance(value, gym.vector.VectorEnv | MultiAgentVectorEnv):
             value.close()
+
+
+# What makes a command shorter, unless it says itself how long it is.
+SHORT = {
+    "train": {"--total-steps": "1000", "--num-envs": "2", "--eval-episodes": "2"},
+    "evaluate": {"--episodes": "4"},
+}
+
+
+def commands(page: str) -> list[list[str]]:
+    """The words of a page's commands of this package, behind the program's name."""
+    lines = [line for _, code in blocks(page, "sh") for line in code.splitlines()]
+    words = [shlex.split(shorter(line).removeprefix("python -m ")) for line in lines]
+    return [line[1:] for line in words if line[:1] == ["recurrent_rl"]]
+
+
+@pytest.mark.parametrize("page", [name for name in NAMES if commands(name)])
+def test_commands_run_as_printed(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in commands(page):
+        for option, value in SHORT.get(words[0], {}).items():
+            if option not in words:
+                words += [option, value]
+        assert main(words) == 0, (words, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("page", NAMES)
