@@ -18,7 +18,7 @@ from recurrent_rl.aliases import ALIASES
 from recurrent_rl.cli.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.cli.errors import UsageError, program
 from recurrent_rl.cli.values import value_of
-from recurrent_rl.validation import Config
+from recurrent_rl.validation import Config, Rule
 
 # What has no option of its own name here.
 _ELSEWHERE = {
@@ -184,6 +184,8 @@ def _spec(tyro: Any, where: str, hint: Any, kind: str) -> Any:
 def _kind(hint: Any) -> str:
     """Return what stands for a value in the help."""
     bare = _without_none(hint)
+    if _is_rule(hint):
+        return "TEXT"
     if typing.get_origin(bare) is typing.Literal:
         return "{" + ",".join(typing.get_args(bare)) + "}"
     scalars = _scalars(bare)
@@ -195,6 +197,11 @@ def _kind(hint: Any) -> str:
         ),
         "TEXT",
     )
+
+
+def _is_rule(hint: Any) -> bool:
+    """Whether an annotation says by a rule rather than by a type what it takes."""
+    return typing.get_origin(hint) is Annotated and isinstance(typing.get_args(hint)[1], Rule)
 
 
 def _without_none(hint: Any) -> Any:
