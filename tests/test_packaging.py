@@ -74,7 +74,8 @@ class TestWheel:
     def test_nothing_else_is_there(self, installed: Path) -> None:
         info, *packages = sorted(installed.iterdir(), key=lambda path: path.suffix != ".dist-info")
         assert info.suffix == ".dist-info"
-        assert {path.name for path in packages} == set(PACKAGES)
+        assert {path.name for path in packages} == {"bin", *PACKAGES}
+        assert [path.name for path in (installed / "bin").iterdir()] == ["recurrent_rl"]
         for name in PACKAGES:
             theirs, ours = (
                 {p.relative_to(place) for p in (place / name).rglob("*.*") if p.suffix != ".pyc"}
