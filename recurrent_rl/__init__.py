@@ -38,6 +38,10 @@ from recurrent_rl.evolution.training import (
     train_off_policy,
     train_on_policy,
 )
+from recurrent_rl.imitation.cloning import clone_behaviour
+from recurrent_rl.imitation.demonstrations import Demonstrations, Episode
+from recurrent_rl.imitation.recording import record_demonstrations, record_team_demonstrations
+from recurrent_rl.imitation.report import CloningEpoch, CloningResult
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.networks.configs import (
     CnnConfig,
@@ -87,12 +91,16 @@ __all__ = [
     "AsyncMultiAgentVectorEnv",
     "Birth",
     "CheckpointError",
+    "CloningEpoch",
+    "CloningResult",
     "CnnConfig",
     "DDPGConfig",
     "DQNConfig",
+    "Demonstrations",
     "Diagnostics",
     "EarlyMessageWrapper",
     "EncoderConfig",
+    "Episode",
     "Evaluation",
     "HeadConfig",
     "HiddenState",
@@ -126,6 +134,7 @@ __all__ = [
     "TunedSettings",
     "TupleToParallelWrapper",
     "Windows",
+    "clone_behaviour",
     "collect_rollouts",
     "collect_rollouts_recurrent",
     "create_population",
@@ -147,6 +156,8 @@ __all__ = [
     "read_run",
     "read_runs",
     "stratified_bootstrap",
+    "record_demonstrations",
+    "record_team_demonstrations",
     "train",
     "train_multi_agent_off_policy",
     "train_multi_agent_on_policy",

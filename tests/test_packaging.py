@@ -117,7 +117,7 @@ class TestWheel:
 LAYERS = (
     {"__main__"},
     {"cli", "compat"},
-    {"evolution", "plots", "training"},
+    {"evolution", "imitation", "plots", "training"},
     {"algorithms"},
     {"acting"},
     {"buffers", "envs", "networks"},

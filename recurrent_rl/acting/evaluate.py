@@ -63,7 +63,7 @@ def play_episodes(
     entries: list[Entry] = []
     with rows.waiting():
         for i in range(-(-episodes // rows.num_envs)):
-            observed = rows.reset(_seed_of_round(seed, i))
+            observed = rows.reset(seed_of_round(seed, i))
             parts = [
                 _Part(group, seen, deterministic)
                 for group, seen in zip(agent.groups, observed, strict=True)
@@ -179,7 +179,7 @@ def _name(rows: RowSource, group: int, step: int, row: int) -> str:
     return f"{rows.name(group, row)} at step {step} of the episode"
 
 
-def _seed_of_round(seed: int | None, number: int) -> int | None:
+def seed_of_round(seed: int | None, number: int) -> int | None:
     """Each round has its own: how often environments reset in the last depends on the policy."""
     if seed is None:
         return None

@@ -152,7 +152,7 @@ class OffPolicyAgent(Agent):
         if preprocessor.norm is None and not preprocessor.image_norms:
             return
         obs, exists = self.memory.latest(name)
-        preprocessor.update(obs, exists)
+        trainer.policy.update_statistics(obs, exists)
 
     # --- learning ---------------------------------------------------------------------------
 

@@ -205,7 +205,7 @@ class OnPolicyTrainer(Trainer):
     def learn(self) -> Diagnostics:
         """Train on the rollout that ``collect_rollouts_recurrent`` has filled the buffer with.
 
-        A policy that is frozen as a whole stays as it is, its statistics included.
+        A policy, or a trunk, that is frozen as a whole stays as it is, its statistics included.
 
         Returns:
             losses and what else there is to know.
@@ -241,11 +241,11 @@ class OnPolicyTrainer(Trainer):
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
         new = self.buffer.behind_lead()
-        self.policy.preprocessor.update(new.obs, new.exists)
+        self.policy.update_statistics(new.obs, new.exists)
         if new.views is not None:
-            own = self.policy.preprocessors[-1]
             somebody = new.exists.unflatten(1, (-1, new.agents)).any(-1)
-            own.update(new.views.unflatten(0, somebody.shape), somebody)
+            views = new.views.unflatten(0, somebody.shape)
+            self.policy.update_statistics(views, somebody, views=True)
         return result
 
     def _warn_once(self, message: str) -> None:

@@ -219,6 +219,11 @@ class Policy(nn.Module):
         return [trunk.encoder for trunk in self._ends[: len(self.trunks)]]
 
     @property
+    def actor_trunk(self) -> Trunk:
+        """What the head reads that acts."""
+        return self._ends[0]
+
+    @property
     def preprocessor(self) -> Preprocessor:
         """What all trunks have in front, but for a central critic's."""
         return self._ends[0].preprocessor
@@ -228,6 +233,23 @@ class Policy(nn.Module):
         """What the trunks have in front: one, and a central critic's."""
         first, last = (trunk.preprocessor for trunk in self._ends)
         return [first] if first is last else [first, last]
+
+    def update_statistics(self, seen: Tensor, exists: Tensor, *, views: bool = False) -> None:
+        """Take what was seen into the running statistics, if there are any and none is frozen.
+
+        They are a part of the trunks that read them: a trunk that is frozen as a whole would give
+        something else if they moved.
+
+        Args:
+            seen: observations in stored form, [T, N, *shape], on any device.
+            exists: those that are real, bool [T, N].
+            views: these are what a central critic reads.
+
+        """
+        preprocessor = self.preprocessors[-1 if views else 0]
+        readers = [trunk for trunk in self._ends if trunk.preprocessor is preprocessor]
+        if not any(trunk.is_frozen for trunk in readers):
+            preprocessor.update(seen, exists)
 
     @property
     def device(self) -> torch.device:

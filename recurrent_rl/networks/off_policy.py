@@ -172,11 +172,6 @@ class OffPolicyActor(Policy):
         return self.action_head.distribution
 
     @property
-    def actor_trunk(self) -> Trunk:
-        """What the actor's head reads."""
-        return self._ends[0]
-
-    @property
     def critic_trunk(self) -> Trunk:
         """What critics' heads read; the actor's where they share one."""
         return self._ends[1]

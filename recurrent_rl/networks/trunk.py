@@ -150,6 +150,12 @@ class Trunk(nn.Module):
         self.place = slice(place, place + len(self.shapes))
         self.is_custom = isinstance(encoder, CustomEncoder)
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it has parameters, and none of them is trained."""
+        parameters = list(self.parameters())
+        return bool(parameters) and not any(p.requires_grad for p in parameters)
+
     def inputs(self, observation: Tensor) -> Any:
         """Return stored observations [..., *shape] in the form that the encoder reads."""
         if self.is_custom:

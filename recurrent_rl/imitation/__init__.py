@@ -1,0 +1,1 @@
+"""Learning from demonstrations: what somebody did who knows what to do, and imitating it."""
