@@ -140,7 +140,10 @@ class Lessons:
 
     @torch.no_grad()
     def refresh(self, policy: Policy) -> None:
-        """Recompute the states that sequences begin with, by the policy's present weights."""
+        """Recompute the states that sequences begin with, by the policy's present weights.
+
+        Those of episodes' first parts are zeros and stay so.
+        """
         if not self._states:
             return
         trunk, length = policy.actor_trunk, self._length
@@ -152,8 +155,6 @@ class Lessons:
                 index = self._begin[which] + chunk * length + time  # [L, S]
                 at = self._first_chunk[which] + chunk
                 before = [x[at].transpose(0, 1).to(self._device) for x in self._states]
-                if chunk == 0:
-                    before = [torch.zeros_like(x) for x in before]
                 observation = self.observation[index].to(self._device)
                 extra = None if self._extra is None else self._extra[index].to(self._device)
                 _, after = trunk(trunk.inputs(observation), extra, before)

@@ -1,11 +1,13 @@
 """What is recorded is what was seen and done, by agents and by functions."""
 
+from dataclasses import replace
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary
+from support.any_envs import AnyTeam
 from support.contract import Case
 from support.demonstrated import ACTORS, recorded
 from support.envs import Recall, scripted
@@ -14,6 +16,7 @@ from support.multi_envs import RecallTeam
 from recurrent_rl import (
     IPPO,
     PPO,
+    SyncMultiAgentVectorEnv,
     clone_behaviour,
     record_demonstrations,
     record_team_demonstrations,
@@ -24,11 +27,22 @@ from recurrent_rl.imitation.lessons import Lessons
 
 NO_DENSITY = ("ddpg", "td3", "maddpg", "matd3")  # of their Box actions, or those of one group
 OF_DENSITIES = {name: case for name, case in ACTORS.items() if name not in NO_DENSITY}
+# Agents that see nothing at times, die, or are told what to do, and see what they earned meanwhile.
+BLIND = replace(
+    ACTORS["ippo"],
+    make_env=lambda: SyncMultiAgentVectorEnv([lambda: AnyTeam(Box(-1, 1, (2,)), Discrete(3))]),
+    env={},
+    options={"previous_action": True, "previous_reward": True},
+)
 
 
-@pytest.mark.parametrize("case", OF_DENSITIES.values(), ids=OF_DENSITIES.keys())
+@pytest.mark.parametrize(
+    ("case", "episodes"),
+    [(case, 6) for case in OF_DENSITIES.values()] + [(BLIND, 30)],
+    ids=[*OF_DENSITIES, "blind at times"],
+)
 def test_sequences_give_the_probabilities_with_which_was_acted(
-    case: Case, monkeypatch: pytest.MonkeyPatch
+    case: Case, episodes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The invariant of learning, "ratio one", for what was recorded and then cut up."""
     acted: dict[AgentGroup, list[float]] = {}
@@ -42,7 +56,7 @@ def test_sequences_give_the_probabilities_with_which_was_acted(
     monkeypatch.setattr(AgentGroup, "choose", noting)
     # Clipped actions are not those that were sampled; squashed ones are.
     agent = case.agent(squash_output=True)
-    shown = recorded(agent, case)
+    shown = recorded(agent, case, episodes)
     for name, trainer in agent.trainers.items():
         policy = trainer.policy
         length = 3 if agent.config.recurrent else 1
