@@ -90,6 +90,7 @@ def test_what_acts_learns_and_nothing_else_changes(case: Case) -> None:
         assert all(same(critic, weights))
     assert_equal(optimisers(agent), before)
     assert agent.env_steps == steps
+    assert agent.collection.of(agent.groups) is None  # begins afresh, with the new memory
     if isinstance(agent, OffPolicyAgent):
         for _, target in agent.learner.targets():
             assert all(torch.equal(new, old) for new, old in target.pairs)
