@@ -49,8 +49,6 @@ class PolicyExperts(Experts):
         self._reward = torch.zeros(rows, dtype=torch.float64)
 
     def act(self, seen: Observed, asked: Array) -> Array:
-        if seen.start is not None:
-            self._reward = self._reward.masked_fill(torch.from_numpy(seen.start), 0)
         # Who is not asked may have a mask that allows nothing.
         out, _ = self.group.choose(
             seen._replace(active=asked),

@@ -204,6 +204,15 @@ def test_a_team_of_functions_is_imitated() -> None:
     assert [len(each) for each in apart.values()] == [1, 2]
 
 
+def test_what_the_environment_chose_is_kept_but_not_imitated() -> None:
+    experts = {agent: lambda _: 0 for agent in ("it_0", "it_1")}
+    shown = record_team_demonstrations(AnyTeam(Box(-1, 1, (2,)), Discrete(3)), experts, 20)
+    chosen = [(e.action[e.weight > 0], e.action[e.weight == 0]) for e in shown["it"].episodes]
+    own, forced = (np.concatenate(parts) for parts in zip(*chosen, strict=True))
+    assert not own.any()
+    assert set(forced) == {0, 1, 2}
+
+
 def test_what_is_wrong_is_named() -> None:
     expert = Counting()
     with pytest.raises(ValueError, match=r"^env: expected one environment for functions"):
