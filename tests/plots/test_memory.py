@@ -21,8 +21,9 @@ from recurrent_rl import (
     plot_memory,
     probe_memory,
 )
-from recurrent_rl.plots import recording
+from recurrent_rl.plots import memory, recording
 from recurrent_rl.plots.readout import fit_readout, r_squared
+from recurrent_rl.plots.recording import Step, untrained_memory
 
 SMALL: dict[str, Any] = {"encoder_config": {"hidden_state_size": 8}}
 BEFORE = {"first before": lambda env: env.before[0], "second before": lambda env: env.before[1]}
@@ -102,6 +103,31 @@ class TestProbe:
         monkeypatch.setattr(recording, "SEED", 0)
         again = probe_memory(agent, vector.envs[0], BEFORE, episodes=4)
         assert again.untrained_r2 == pytest.approx(again.memory_r2, abs=1e-5)
+
+    def test_an_untrained_memory_forgets_where_a_life_begins(self) -> None:
+        agent, seen = ppo(Remembering()), np.array([0.5, -0.5], "f4")
+        nothing = np.zeros(0)
+        lives = [(True, seen), (False, -seen), (True, seen), (False, seen)]
+        steps = [Step(t, *life, None, nothing, nothing) for t, life in enumerate(lives)]
+        first, _, again, later = untrained_memory(agent.group, [steps])[0]
+        assert again.tolist() == first.tolist() != later.tolist()
+
+    def test_no_readout_is_scored_where_it_was_fitted(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        fitted: list[Any] = []
+
+        def fit(features: Any, quantities: Any) -> Any:
+            fitted.append(quantities)
+            return fit_readout(features, quantities)
+
+        monkeypatch.setattr(memory, "fit_readout", fit)
+        env = Remembering()
+        traces = probe_memory(ppo(env), env, BEFORE, episodes=4).traces
+        assert [len(each) for each in fitted] == [2, 2, 2]  # memory, observation, untrained
+        for quantities in fitted:
+            for each in quantities:
+                assert not any(np.array_equal(each, trace.hidden) for trace in traces)
 
     def test_masked_velocities_are_found(self) -> None:
         env = MaskVelocityWrapper(gym.make("CartPole-v1"))
