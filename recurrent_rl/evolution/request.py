@@ -132,7 +132,13 @@ class Request:
             len(run.state.population) * schedule.max_steps,
             verbose=self.verbose,
             directory=log_dir,
-            config={"settings": settings, "INIT_HP": self.INIT_HP, "MUT_P": self.MUT_P},
+            config={
+                "algorithm": self.algo,
+                "environment": self.env_name,
+                "settings": settings,
+                "INIT_HP": self.INIT_HP,
+                "MUT_P": self.MUT_P,
+            },
             wandb_kwargs={"name": self.env_name, **(self.wandb_kwargs or {})} if self.wb else None,
             resume_at=run.state.logged if resumed else None,
         )

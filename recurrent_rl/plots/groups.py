@@ -184,9 +184,10 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
 
     Environments are no part of it: a method's scores on several belong together.
     """
-    every = [{k: v for k, v in one.items() if k != "environment"} for one in settings]
-    names = [name for name in ("algorithm", "algo") if any(name in one for one in every)]
-    names += [name for name in dict.fromkeys(n for one in every for n in one) if name not in names]
+    places = ("environment", "settings.env_name")
+    every = [{k: v for k, v in one.items() if k not in places} for one in settings]
+    names = list(dict.fromkeys(name for one in every for name in one))
+    names.sort(key=lambda name: name != "algorithm")  # first, and always said
     wanted = len({tuple(sorted(one.items())) for one in every})
     chosen: list[str] = []
 
@@ -194,7 +195,7 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
         return len({tuple(one.get(key) for key in keys) for one in every})
 
     for name in names:
-        if name in ("algorithm", "algo") or told([*chosen, name]) > told(chosen):
+        if name == "algorithm" or told([*chosen, name]) > told(chosen):
             chosen.append(name)
         if told(chosen) == wanted:
             break
@@ -202,4 +203,4 @@ def _labels(settings: list[dict[str, str]]) -> list[str]:
 
 
 def _part(name: str, value: str) -> str:
-    return value if name in ("algorithm", "algo") else f"{name.rpartition('.')[2]}={value}"
+    return value if name == "algorithm" else f"{name.rpartition('.')[2]}={value}"

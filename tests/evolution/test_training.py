@@ -977,4 +977,6 @@ def test_full_disk_for_logs(tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.warns(RuntimeWarning, match=r"^log_dir: generation \d could not be logged in"):
         trained, _ = train(recall_env(), population(env), log_dir=tmp_path)
     assert_same_agents(trained, expected)
-    assert json.loads((tmp_path / "config.json").read_text())["settings"]["algo"] == "PPO"
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["settings"]["algo"] == config["algorithm"] == "PPO"
+    assert config["settings"]["env_name"] == config["environment"]
