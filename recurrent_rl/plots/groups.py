@@ -6,12 +6,13 @@ Letters: R runs, T steps of a common axis.
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from recurrent_rl.plots.runs import LoggedRun, Where, read_runs
 from recurrent_rl.spaces.array import Array
+from recurrent_rl.validation import COUNT, checked
 
 # Which number is drawn where nobody says: the first of these that all runs have.
 USUAL_TAGS = ("eval/mean_reward", "rollout/ep_rew_mean", "fitness/best", "train/return")
@@ -53,6 +54,9 @@ def group_runs(where: Where | Mapping[str, Where]) -> dict[str, list[LoggedRun]]
 def as_groups(runs: Groups) -> dict[str, list[LoggedRun]]:
     """Return runs by group, read where they are given as folders.
 
+    Args:
+        runs: as ``group_runs`` takes them, or what it has returned.
+
     Raises:
         FileNotFoundError: there are none.
         ValueError: as ``group_runs``.
@@ -62,9 +66,10 @@ def as_groups(runs: Groups) -> dict[str, list[LoggedRun]]:
         return group_runs(runs)
     groups: dict[str, list[LoggedRun]] = {}
     for name, each in runs.items():
-        read = [] if isinstance(each, str | os.PathLike) else list(each)
-        known = [run for run in read if isinstance(run, LoggedRun)]
-        groups[str(name)] = known if known else read_runs(each)  # type: ignore[arg-type]
+        given: list[Any] = [each] if isinstance(each, str | os.PathLike) else list(each)
+        known = [run for run in given if isinstance(run, LoggedRun)]
+        folders = [run for run in given if not isinstance(run, LoggedRun)]
+        groups[str(name)] = known + (read_runs(folders) if folders or not known else [])
     return groups or group_runs({})
 
 
@@ -105,6 +110,7 @@ def aligned(runs: Iterable[LoggedRun], tag: str, points: int = 200) -> tuple[Arr
         ValueError: a run without the tag, or runs that have no steps in common.
 
     """
+    points = checked("points", points, Annotated[int, COUNT])
     every = list(runs)
     curves = [run.curve(tag) for run in every]
     first = curves[0][0]
@@ -140,8 +146,7 @@ def final_scores(
         ValueError: a run without the tag, or with fewer numbers.
 
     """
-    if last < 1:
-        raise ValueError(f"last: expected at least 1 number, got {last}")
+    last = checked("last", last, Annotated[int, COUNT])
     by_name = {name: list(runs) for name, runs in groups.items()}
     tag = usual_tag(run for runs in by_name.values() for run in runs) if tag is None else tag
     scores: dict[str, dict[str, list[float]]] = {}

@@ -47,6 +47,8 @@ class TestCurves:
         assert legend(figure.axes[1]) == ["PPO (3 runs)"]
         groups = group_runs(tmp_path)
         assert len(plot_runs(groups, **FAST).axes) == 2  # what was read before
+        mixed = {"PPO": [*groups["PPO"][:3], tmp_path / "b"]}
+        assert len(plot_runs(mixed, **FAST).axes) == 2
 
     def test_a_run_of_one_test_is_a_point(self, tmp_path: Path) -> None:
         write_run(tmp_path / "a", [3.0])
