@@ -75,7 +75,8 @@ class Lessons:
     def __init__(self, episodes: Sequence[Episode], group: AgentGroup, max_seq_len: int) -> None:
         """Args: E >= 1 episodes of the group's spaces, whose policy they are for, and L."""
         policy = group.policy
-        self._device, self._length = policy.device, max_seq_len
+        self._device = policy.device
+        self._length = min(max_seq_len, max(len(episode) for episode in episodes))
         actions = np.concatenate([episode.action for episode in episodes])
         self.observation = torch.cat([episode.observation for episode in episodes])
         self._action = policy.actions.from_env(actions)
@@ -182,9 +183,8 @@ class Lessons:
         if imitated is not None:
             step = step[imitated]
         fresh = cuts.fresh[which]
-        state = [
-            x[cuts.chunk[which]].transpose(0, 1) for x in self._states
-        ]  # [S, K, H] -> [K, S, H]
+        # [S, K, H] -> [K, S, H]
+        state = [x[cuts.chunk[which]].transpose(0, 1) for x in self._states]
         return Lesson(
             observation=self.observation[index].to(device),
             extra=None if self._extra is None else self._extra[index].to(device),

@@ -3,8 +3,8 @@
 The blocks of a page run one after another in one namespace, as a reader would paste them, in an
 empty directory. Only lengths are cut: each number of 10,000 or more is a number of steps, and
 becomes 1,000, so that all of training happens, but not for long; tests of 20 or 100 episodes play
-4; and of three seeds there are two. Nothing else of the text is changed.
-4, and demonstrations are gone through twice. Nothing else of the text is changed.
+4; of three seeds there are two; and demonstrations are gone through twice. Nothing else of the text
+is changed.
 """
 
 import gc
