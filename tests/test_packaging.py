@@ -119,6 +119,7 @@ LAYERS = (
     {"cli", "compat"},
     {"evolution", "imitation", "plots", "training"},
     {"algorithms"},
+    {"export"},
     {"acting"},
     {"buffers", "envs", "networks"},
     {

@@ -186,7 +186,7 @@ class Player:
             self.state = acted.state.where(torch.from_numpy(seen.exists).to(self.device), before)
         return Turn(acted, before, extra)
 
-    def hear(self, reward: Array, exists: Array | None) -> None:
+    def hear(self, reward: Array | Tensor, exists: Array | None) -> None:
         """Take in what the last step brought.
 
         Args:

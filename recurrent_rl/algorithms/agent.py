@@ -141,6 +141,10 @@ class Agent(HasSettings, InPopulation, ActingAgent):
 
     # --- saving -----------------------------------------------------------------------------
 
+    def _about(self) -> dict[str, Any]:
+        """Return what an exported policy says of the agent that it is of."""
+        return {"algorithm": type(self).__name__, "env_steps": self.env_steps}
+
     @abstractmethod
     def custom_networks(self) -> dict[str, Any]:
         """Return the user's own modules that this agent was built with, as ``load`` takes them."""

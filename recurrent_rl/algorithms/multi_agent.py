@@ -1,6 +1,8 @@
 """Agents for PettingZoo environments: a group for each kind of alike agents."""
 
+import os
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import gymnasium as gym
@@ -18,6 +20,7 @@ from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.final_infos import by_players
 from recurrent_rl.envs.group_rows import GroupRows
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.export.export import export_all
 from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.recurrent.state import HiddenState
@@ -376,6 +379,38 @@ class MultiAgent(Agent):
         return self.fitness[-1] if sum_scores else means
 
     # --- saving -----------------------------------------------------------------------------
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Literal["onnx", "pt2"] | None = None,
+        action_mask: bool = True,
+    ) -> dict[str, Path]:
+        """Write each group's policy into a file that is run without this package.
+
+        See ``PPO.export`` for what is in it. The agents of a group are rows of its policy, each
+        with a hidden state of its own; a policy that is shown which of them it acts for takes their
+        indices, as ``agent``, in the order that the file has them in.
+
+        Args:
+            path: of a folder for the files, which is created; its directory must exist.
+            format: "pt2" for torch alone; None, like "onnx", for any ONNX runtime.
+            action_mask: what is run takes a mask, of Discrete and MultiDiscrete actions; False
+                leaves it out, for environments in which everything is always allowed.
+
+        Returns:
+            paths of the files by group.
+
+        Raises:
+            ExportError: a policy cannot be exported; the message says why. Nothing is written.
+            ImportError: ONNX needs packages that are missing (the extra ``export``).
+            FileNotFoundError: the directory does not exist.
+            ValueError: no such format, or the path of a file.
+
+        """
+        groups = {name: trainer.group for name, trainer in self.trainers.items()}
+        return export_all(groups, self._about(), path, format, action_mask)
 
     def to_checkpoint(self) -> dict[str, Any]:
         return {

@@ -1,7 +1,9 @@
 """Agents for Gymnasium environments: one group of one agent, without a name."""
 
+import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import gymnasium as gym
 import numpy as np
@@ -18,6 +20,7 @@ from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.envs.gymnasium_vector import GymRows
 from recurrent_rl.envs.rows import Observed
+from recurrent_rl.export.export import export_one
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.recurrent.state import HiddenState
@@ -261,6 +264,39 @@ class SingleAgent(Agent):
         return self.fitness[-1]
 
     # --- saving -----------------------------------------------------------------------------
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        format: Literal["onnx", "pt2"] | None = None,
+        action_mask: bool = True,
+    ) -> Path:
+        """Write the policy into a file that is run without this package.
+
+        A step of it, deterministic, as it is now: observations and hidden state in, the action as
+        the environment takes it and the next hidden state out, for any number of rows. Statistics
+        of observations, masks, squashing and bounds are within; critics are not. The file says what
+        its tensors are called and what shapes they have; it is tried out before it is written.
+
+        Args:
+            path: of the file, whose directory must exist. One that ends in .onnx is run by any ONNX
+                runtime; one in .pt2 by torch (``torch.export``).
+            format: of a file whose name ends otherwise.
+            action_mask: what is run takes a mask, of Discrete and MultiDiscrete actions; False
+                leaves it out, for environments in which everything is always allowed.
+
+        Returns:
+            the path.
+
+        Raises:
+            ExportError: the policy cannot be exported; the message says why.
+            ImportError: ONNX needs packages that are missing (the extra ``export``).
+            FileNotFoundError: the directory does not exist.
+            ValueError: no such format.
+
+        """
+        return export_one(self.group, self._about(), path, format, action_mask)
 
     def custom_networks(self) -> dict[str, Any]:
         networks = self.group.custom_networks._asdict()

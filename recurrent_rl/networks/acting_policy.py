@@ -4,8 +4,10 @@ Letters: N rows, S sequences, L longest sequence, K layers, H width of the featu
 extra inputs (previous action, previous reward, identity).
 """
 
+import copy
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, Self
 
 import gymnasium as gym
 import torch
@@ -313,6 +315,24 @@ class Policy(nn.Module):
             return extra
         shown = extra[..., : -self._hidden_from_actor]
         return shown if shown.shape[-1] else None
+
+    def actor_alone(self) -> Self:
+        """Return a copy that acts as this policy does, without what only judges.
+
+        Its hidden state is the actor's: the tensors of the first trunk, and the last action.
+        """
+        alone = copy.deepcopy(self)
+        first, judges = alone._ends[0], [head for *_, head in alone.heads()[1:]]
+        for name, part in list(alone.named_children()):
+            if part in judges or part is alone.view_codec:
+                delattr(alone, name)
+        alone.trunks, alone.view_codec = nn.ModuleList([first]), None
+        alone._ends = alone._carried = (first, first)
+        alone.extra = replace(alone.extra, identities=self.extra.identities * self.tells_apart)
+        alone._hidden_from_actor = 0
+        alone.memory = len(first.shapes)
+        alone.state_shapes = [*first.shapes, *self.state_shapes[self.memory :]]
+        return alone
 
     # --- acting -----------------------------------------------------------------------------
 

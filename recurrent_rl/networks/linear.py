@@ -35,10 +35,10 @@ class Linear(nn.Linear):
         return (
             FASTER
             and min(self.in_features, self.out_features) >= LEAST_WIDTH
+            and not torch.compiler.is_compiling()  # which is not to ask how many rows there are
             and x.numel() >= LEAST_ROWS * self.in_features
             and x.device.type == "cpu"
             and x.dtype is self.weight.dtype is torch.float32
-            and not torch.compiler.is_compiling()
         )
 
 

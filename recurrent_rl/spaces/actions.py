@@ -72,9 +72,23 @@ class ActionCodec(nn.Module):
         """Width of an action mask; 0 where masks make no sense."""
         return sum(self.choices)
 
+    def for_env(self, action: Tensor) -> Tensor:
+        """Return stored actions [..., *shape] in the environment's form, [..., *env_shape].
+
+        Whole numbers may be of another dtype than the environment's; unsigned ones of 64 bits are
+        signed ones of the same bits, which turn into them when they are cast.
+        """
+        raise NotImplementedError
+
     def to_env(self, action: Tensor) -> Array:
         """Return stored actions [..., *shape] as the environment takes them, [..., *env_shape]."""
-        raise NotImplementedError
+        return self.for_env(action).numpy(force=True).astype(self.env_dtype)
+
+    def _in_shape(self, flat: Tensor) -> Tensor:
+        """[..., A] -> [..., *env_shape]."""
+        if len(self.env_shape) == 1:  # the usual case, without the microseconds of a reshape
+            return flat
+        return flat.reshape((*flat.shape[:-1], *self.env_shape))  # there may be no axis at all
 
     def from_env(self, action: Array) -> Tensor:
         """Return the stored form of actions that somebody else chose, on the CPU."""
@@ -126,8 +140,8 @@ class DiscreteCodec(ActionCodec):
         """Return an outside action as an array; it may also come as an array of one value."""
         return super().check(action[0] if np.shape(action) == (1,) else action)
 
-    def to_env(self, action: Tensor) -> Array:
-        return np.asarray(action.numpy(force=True) + self.start).astype(self.env_dtype, copy=False)
+    def for_env(self, action: Tensor) -> Tensor:
+        return action + self.start if self.start else action
 
     def from_env(self, action: Array) -> Tensor:
         return torch.from_numpy(action.astype(np.int64) - self.start)
@@ -143,11 +157,13 @@ class MultiDiscreteCodec(ActionCodec):
     Attributes:
         component: which component's each flat choice is, [sum(nvec)].
         choice: which of its choices, [sum(nvec)].
+        begin: each component's first choice, [*env_shape].
 
     """
 
     component: Tensor
     choice: Tensor
+    begin: Tensor
 
     def __init__(self, space: spaces.MultiDiscrete) -> None:
         """One feature for each choice of each component."""
@@ -156,16 +172,16 @@ class MultiDiscreteCodec(ActionCodec):
             space, (len(counts),), torch.int64, int(counts.sum()), space.dtype, space.start
         )
         self.start = space.start.astype(np.int64)
+        self.register_buffer("begin", torch.from_numpy(self.start), persistent=False)
         exists = torch.arange(int(counts.max())) < counts[:, None]  # [K, n_max]
         component, choice = exists.nonzero().unbind(-1)
         # Made from the space alone, so no part of a checkpoint.
-        self.register_buffer("component", component.contiguous(), persistent=False)
-        self.register_buffer("choice", choice.contiguous(), persistent=False)
+        for name, tensor in (("component", component), ("choice", choice)):
+            own = tensor.clone(memory_format=torch.contiguous_format)  # not a view of both
+            self.register_buffer(name, own, persistent=False)
 
-    def to_env(self, action: Tensor) -> Array:
-        array = action.numpy(force=True)
-        array = array.reshape((*array.shape[:-1], *self.env_shape))
-        return np.asarray(array + self.start).astype(self.env_dtype)
+    def for_env(self, action: Tensor) -> Tensor:
+        return self._in_shape(action) + self.begin
 
     def from_env(self, action: Array) -> Tensor:
         leading = action.shape[: action.ndim - len(self.env_shape)]
@@ -186,9 +202,8 @@ class MultiBinaryCodec(ActionCodec):
         size = math.prod(space.shape)
         super().__init__(space, (size,), torch.int8, size, np.int8)
 
-    def to_env(self, action: Tensor) -> Array:
-        array = action.numpy(force=True).astype(self.env_dtype)
-        return array.reshape((*array.shape[:-1], *self.env_shape))
+    def for_env(self, action: Tensor) -> Tensor:
+        return self._in_shape(action)
 
     def from_env(self, action: Array) -> Tensor:
         leading = action.shape[: action.ndim - len(self.env_shape)]
@@ -212,6 +227,8 @@ class BoxCodec(ActionCodec):
         half_range: half of what lies between, [A].
         fixed: the bounds leave one value, or float32 cannot tell them apart; bool [A].
         unit: of what networks are shown, [A].
+        env_low: least values in the environment's dtype, [*env_shape]; None if that is float32.
+        env_high: greatest values, likewise.
 
     """
 
@@ -220,6 +237,8 @@ class BoxCodec(ActionCodec):
     half_range: Tensor
     fixed: Tensor
     unit: Tensor
+    env_low: Tensor | None
+    env_high: Tensor | None
 
     def __init__(self, space: spaces.Box, squash: bool | None = None) -> None:
         """Raise ValueError when asked to squash into bounds that do not exist; None: if they do."""
@@ -242,9 +261,12 @@ class BoxCodec(ActionCodec):
         unit = torch.where(torch.from_numpy(bounded) & (half_range > READABLE), half_range, 1.0)
         self._has_unit = bool((unit != 1).any())
         self._register(low=low, high=high, half_range=half_range, unit=unit)
-        self._register(fixed=half_range == 0)
+        self._register(fixed=half_range == 0, env_low=None, env_high=None)
+        if space.dtype.kind == "f" and space.dtype != np.float32:
+            bounds = (torch.from_numpy(bound.copy()) for bound in (space.low, space.high))
+            self._register(**dict(zip(("env_low", "env_high"), bounds, strict=True)))
 
-    def _register(self, **tensors: Tensor) -> None:
+    def _register(self, **tensors: Tensor | None) -> None:
         """Keep what follows from the space, and is no part of a checkpoint."""
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor, persistent=False)
@@ -255,14 +277,12 @@ class BoxCodec(ActionCodec):
             action = self.low + self.half_range * (1 + action.tanh())
         return torch.clamp(action, self.low, self.high)
 
-    def to_env(self, action: Tensor) -> Array:
-        array = self.bounded(action).numpy(force=True)
-        array = array.reshape((*array.shape[:-1], *self.env_shape))
-        if array.dtype != self.env_dtype:
-            # Bounds again: float32(0.1), say, lies above a float64 bound of 0.1.
-            assert isinstance(self.space, spaces.Box)
-            array = array.astype(self.env_dtype).clip(self.space.low, self.space.high)
-        return array
+    def for_env(self, action: Tensor) -> Tensor:
+        bounded = self._in_shape(self.bounded(action))
+        if self.env_low is None:
+            return bounded
+        # Bounds again: float32(0.1), say, lies above a float64 bound of 0.1.
+        return torch.clamp(bounded.to(self.env_low.dtype), self.env_low, self.env_high)
 
     def from_env(self, action: Array) -> Tensor:
         array = action.reshape(*action.shape[: action.ndim - len(self.env_shape)], self.features)
@@ -293,11 +313,21 @@ class IntegerBoxCodec(BoxCodec):
         half_range: half of the number of values, [A]: what squashed log-probabilities refer to.
         even: which dimensions have bounds, bool [A].
         count: values of each, [A].
+        first: least value, by its 64 bits, int [A].
+        span: steps from there to the greatest value, by their 64 bits, int [A].
+        steps: the same, rounded to float64, [A].
+        least: least number of dimensions without bounds, [A].
+        most: their greatest number, [A].
 
     """
 
     even: Tensor
     count: Tensor
+    first: Tensor
+    span: Tensor
+    steps: Tensor
+    least: Tensor
+    most: Tensor
 
     def __init__(self, space: spaces.Box, squash: bool | None = None) -> None:
         """See ``BoxCodec``."""
@@ -307,9 +337,14 @@ class IntegerBoxCodec(BoxCodec):
         self._first, last = (x.flatten().astype(np.uint64) for x in (space.low, space.high))
         self._span = last - self._first
         low, high = (x.flatten().astype(np.float64) for x in (space.low, space.high))
-        # The outmost float64 numbers that an int64 can hold.
-        self._limits = low.clip(-(2.0**63)), high.clip(max=2.0**63 - 1024)
         count = torch.from_numpy(self._span.astype(np.float64) + 1).to(torch.float32)
+        # torch cannot count with unsigned numbers; signed ones wrap around in the same way.
+        signed = (torch.from_numpy(x.view(np.int64)) for x in (self._first, self._span))
+        self._register(**dict(zip(("first", "span"), signed, strict=True)))
+        self._register(steps=torch.from_numpy(self._span.astype(np.float64)))
+        # The outmost float64 numbers that an int64 can hold.
+        least, most = low.clip(-(2.0**63)), high.clip(max=2.0**63 - 1024)
+        self._register(least=torch.from_numpy(least), most=torch.from_numpy(most))
         self._register(
             low=torch.from_numpy(low).to(torch.float32),
             high=torch.from_numpy(high).to(torch.float32),
@@ -329,16 +364,18 @@ class IntegerBoxCodec(BoxCodec):
         level = self._level(action)
         return torch.clamp(torch.where(self.even, self.low + level, level), self.low, self.high)
 
-    def to_env(self, action: Tensor) -> Array:
-        level = self._level(action).numpy(force=True).astype(np.float64)
+    def for_env(self, action: Tensor) -> Tensor:
+        level = self._level(action).to(torch.float64)
         # A float of 2^64 is no integer of 64 bits, so the last step is not made from one.
-        last = level >= self._span.astype(np.float64)
-        steps = np.where(self._even & ~last, level, 0).astype(np.uint64)
-        array = self._first + np.where(last, self._span, steps)
+        last = level >= self.steps
+        steps = torch.where(self.even & ~last, level, 0)
+        # From 2^63 on they have the bits of negative numbers.
+        steps = torch.where(steps >= 2.0**63, steps - 2.0**64, steps).to(torch.int64)
+        whole = self.first + torch.where(last, self.span, steps)
         if not self._even.all():
-            number = level.clip(*self._limits).astype(np.int64).astype(np.uint64)
-            array = np.where(self._even, array, number)
-        return array.reshape((*array.shape[:-1], *self.env_shape)).astype(self.env_dtype)
+            number = torch.clamp(level, self.least, self.most).to(torch.int64)
+            whole = torch.where(self.even, whole, number)
+        return self._in_shape(whole)
 
     def from_env(self, action: Array) -> Tensor:
         array = action.reshape(*action.shape[: action.ndim - len(self.env_shape)], self.features)

@@ -9,7 +9,8 @@ with those of the numbers.
 Letters: ... any leading axes, N rows, B bytes or numbers of a record.
 """
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -93,6 +94,7 @@ class ObservationLayout:
             self.places.append((leaf.kind.in_bytes, begin, ends[leaf.kind.in_bytes]))
         if self.nested:
             self._check_exact()
+        self._casts = True  # see ``of_numbers``
         self.blank = self._blank()
 
     def _check_exact(self) -> None:
@@ -119,12 +121,39 @@ class ObservationLayout:
         """Split a flat record [..., B], NumPy's or torch's, into its numbers and its bytes."""
         if not (self.numbers and self.bytes):
             return flat, flat
+        if not self._casts:
+            return flat[..., : self.numbers], flat[..., self.numbers :]
         kind = np.dtype(np.float32) if isinstance(flat, np.ndarray) else torch.float32
         middle = self.numbers * NUMBER
         numbers = flat[..., :middle]
         if isinstance(flat, torch.Tensor) and not flat.numel():
             numbers = numbers.new_empty(numbers.shape)  # of no rows, which may lack strides
         return numbers.view(kind), flat[..., middle:]
+
+    def of_numbers(self) -> "ObservationLayout":
+        """Return a layout whose records hold bytes as numbers, which ``record`` makes.
+
+        Networks see the same. Bytes are seen as numbers by a cast of their bits, for which exported
+        graphs have no operator.
+        """
+        twin = copy.copy(self)
+        twin._casts = False
+        return twin
+
+    def record(self, parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Lay parts of observations, [N, *leaf.shape] each, into one tensor, by ``of_numbers``.
+
+        Returns:
+            a record [N, D] of float32; of a simple space the part itself, in the store's dtype.
+
+        """
+        if not self.nested:
+            return parts[0].to(self.dtype)
+        flat = [
+            part.to(torch.float32).reshape(part.shape[0], leaf.size)  # [N, *leaf.shape] -> [N, size]
+            for leaf, part in zip(self.leaves, parts, strict=True)
+        ]
+        return torch.cat(flat, -1)
 
     def parts(self, stored: Array) -> list[Array]:
         """Each leaf's part of stored observations [..., *shape], as views: [..., *leaf.shape]."""
