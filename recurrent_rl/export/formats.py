@@ -78,7 +78,7 @@ def to_pt2(step: PolicyStep, description: Mapping[str, Any]) -> bytes:
 def to_onnx(step: PolicyStep, description: Mapping[str, Any]) -> bytes:
     """Return what an .onnx file has; see ``to_bytes``."""
     runtime = _needed()
-    program = traced(step)
+    program, others = traced(step), step.inputs[1:]
     try:
         with _quiet():
             model: Any = torch.onnx.export(
@@ -86,7 +86,8 @@ def to_onnx(step: PolicyStep, description: Mapping[str, Any]) -> bytes:
                 dynamo=True,
                 input_names=[spec.name for spec in step.inputs],
                 output_names=[spec.name for spec in step.outputs],
-                dynamic_shapes=(tuple({spec.rows_axis: ROWS} for spec in step.inputs),),
+                # Said of one, whose size all others share.
+                dynamic_shapes=(({step.inputs[0].rows_axis: ROWS}, *(None for _ in others)),),
                 verbose=False,
             )
     except Exception as error:  # of the exporter: an operator that ONNX does not have, for example

@@ -322,9 +322,10 @@ class Policy(nn.Module):
         Its hidden state is the actor's: the tensors of the first trunk, and the last action.
         """
         alone = copy.deepcopy(self)
-        first, judges = alone._ends[0], [head for *_, head in alone.heads()[1:]]
+        first = alone._ends[0]
+        judges = [alone.view_codec, *(head for *_, head in alone.heads()[1:])]
         for name, part in list(alone.named_children()):
-            if part in judges or part is alone.view_codec:
+            if part in judges:
                 delattr(alone, name)
         alone.trunks, alone.view_codec = nn.ModuleList([first]), None
         alone._ends = alone._carried = (first, first)

@@ -150,7 +150,8 @@ class ObservationLayout:
         if not self.nested:
             return parts[0].to(self.dtype)
         flat = [
-            part.to(torch.float32).reshape(part.shape[0], leaf.size)  # [N, *leaf.shape] -> [N, size]
+            # [N, *leaf.shape] -> [N, size]
+            part.to(torch.float32).reshape(part.shape[0], leaf.size)
             for leaf, part in zip(self.leaves, parts, strict=True)
         ]
         return torch.cat(flat, -1)
