@@ -7,6 +7,8 @@ import importlib
 import io
 import json
 import logging
+import os
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,7 @@ from typing import Any
 import torch
 from torch.export import Dim, ExportedProgram
 
+from recurrent_rl.export import step as step_module
 from recurrent_rl.export.check import check_same, example
 from recurrent_rl.export.step import ExportError, PolicyStep
 from recurrent_rl.spaces.array import Array
@@ -22,6 +25,11 @@ from recurrent_rl.spaces.array import Array
 # Under which both kinds of file have the description: a file in the archive, an entry of the model.
 DESCRIPTION = "recurrent_rl.json"
 ROWS = "N"
+# Folders of Python, torch and this package: a fault's line elsewhere is the user's own.
+NOT_THEIRS = tuple(
+    os.path.join(os.path.dirname(file), "")
+    for file in (os.__file__, str(torch.__file__), os.path.dirname(step_module.__file__))
+)
 TRACED = 5  # rows, of which the graph is made for any number; not 1, which would stay 1
 
 
@@ -51,8 +59,17 @@ def traced(step: PolicyStep) -> ExportedProgram:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__} ({' '.join(lines)[:300]})"
+    """Say what an error of torch's is, and which line of somebody's own network led to it."""
+    said = (str(error).strip().splitlines() or [""])[0][:200]
+    frames = traceback.extract_tb(error.__traceback__)
+    steps = [i for i, frame in enumerate(frames) if frame.filename == step_module.__file__]
+    theirs = [
+        frame
+        for frame in frames[steps[-1] if steps else len(frames) :]
+        if not frame.filename.startswith((*NOT_THEIRS, "<"))
+    ]
+    where = f" at {theirs[-1].filename}:{theirs[-1].lineno}, {theirs[-1].line}" if theirs else ""
+    return f"{type(error).__name__} ({said}){where}"
 
 
 # --- torch.export --------------------------------------------------------------------------------
