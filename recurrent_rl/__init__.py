@@ -38,11 +38,11 @@ from recurrent_rl.evolution.training import (
     train_off_policy,
     train_on_policy,
 )
+from recurrent_rl.export.step import ExportError
 from recurrent_rl.imitation.cloning import clone_behaviour
 from recurrent_rl.imitation.demonstrations import Demonstrations, Episode
 from recurrent_rl.imitation.recording import record_demonstrations, record_team_demonstrations
 from recurrent_rl.imitation.report import CloningEpoch, CloningResult
-from recurrent_rl.export.step import ExportError
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.networks.configs import (
     CnnConfig,

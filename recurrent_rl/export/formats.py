@@ -3,7 +3,6 @@
 Sources: PyTorch's documentation of ``torch.export`` and ``torch.onnx``; https://onnx.ai.
 """
 
-import importlib
 import io
 import json
 import logging
@@ -20,6 +19,7 @@ from torch.export import Dim, ExportedProgram
 from recurrent_rl.export import step as step_module
 from recurrent_rl.export.check import check_same, example
 from recurrent_rl.export.step import ExportError, PolicyStep
+from recurrent_rl.extras import extra_package
 from recurrent_rl.spaces.array import Array
 
 # Under which both kinds of file have the description: a file in the archive, an entry of the model.
@@ -122,16 +122,10 @@ def to_onnx(step: PolicyStep, description: Mapping[str, Any]) -> bytes:
 
 def _needed() -> Any:
     """Return onnxruntime, if it and what torch.onnx needs are installed."""
-    try:
-        for name in ("onnx", "onnxscript"):
-            importlib.import_module(name)
-        return importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise ImportError(
-            f"export: expected the packages onnx, onnxscript and onnxruntime, which are an extra: "
-            f"pip install 'recurrent_rl[export]' ({error}); to a path that ends in .pt2 an agent "
-            f"is exported without them"
-        ) from error
+    what = "export to ONNX (a path that ends in .pt2 needs none)"
+    for module in ("onnx", "onnxscript"):
+        extra_package(module, "export", what)
+    return extra_package("onnxruntime", "export", what)
 
 
 @contextmanager
