@@ -107,7 +107,7 @@ class Environment:
     def __str__(self) -> str:
         """The id, and what is around it."""
         around = ["MaskVelocityWrapper"] * self.mask_velocity
-        around += [text.rpartition(":")[2] for text in self.wrappers]
+        around += [re.sub(r"^[\w.]+:", "", text) for text in self.wrappers]
         given = "".join(f", {name}={value!r}" for name, value in self.arguments.items())
         return self.env_id + given + (f" in {', '.join(around)}" if around else "")
 
@@ -119,8 +119,9 @@ class Environment:
     @property
     def folder(self) -> str:
         """A name for its folder, that tells it from the same one in other wrappers."""
-        around = [re.match(r"\w*", text.rpartition(":")[2]) for text in self.wrappers]
-        parts = [self.env_id, *["masked"] * self.mask_velocity, *(a[0] for a in around if a)]
+        wrappers = () if self.is_wrapped_by_itself else self.wrappers
+        around = [re.sub(r"^[\w.]+:|\(.*", "", text, flags=re.S) for text in wrappers]
+        parts = [self.env_id, *["masked"] * self.mask_velocity, *around]
         parts += [f"{name}={value}" for name, value in self.arguments.items()]
         return re.sub(r"[^\w.=+-]", "_", "-".join(parts))
 

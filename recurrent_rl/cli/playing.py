@@ -16,6 +16,7 @@ from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
 from recurrent_rl.cli.options import Group, parse
 from recurrent_rl.cli.run_folder import Saved, saved_agents
 from recurrent_rl.cli.settings import TEST_ENVS
+from recurrent_rl.cli.values import rounded, spread
 from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
 from recurrent_rl.plots.film import film
 from recurrent_rl.spaces.array import Array
@@ -89,7 +90,8 @@ def evaluate(words: Sequence[str]) -> None:
             print(f"  {name}: {_in_words(own)}")
         sys.stdout.flush()
     if len(means) > 1:
-        print(f"{len(means)} agents: {np.mean(means):.1f} +- {np.std(means):.1f} between them")
+        between = spread(float(np.mean(means)), float(np.std(means)))
+        print(f"{len(means)} agents: {between} between them")
 
 
 def enjoy(words: Sequence[str]) -> None:
@@ -102,21 +104,26 @@ def enjoy(words: Sequence[str]) -> None:
         _film(agent, environment, options)
         return
     _check_display()
-    with told_in_one_line(str(environment)):
-        env = environment.build(render_mode="human")
+    env = _drawing(environment, "human")
     try:
         for i in range(options["episodes"]):
-            own = {"deterministic": options["deterministic"], "seed": options["seed"] + i}
-            returns = _by_agent(_evaluate(agent, env, 1, **own))
-            print(f"episode {i + 1}: return {sum(float(r[0]) for r in returns.values()):.1f}")
+            how = {"deterministic": options["deterministic"], "seed": options["seed"] + i}
+            returns = _by_agent(_evaluate(agent, env, 1, **how))
+            total = sum(float(own[0]) for own in returns.values())
+            print(f"episode {i + 1}: return {rounded(total)}", flush=True)
     finally:
         env.close()
 
 
+def _drawing(environment: Environment, mode: str) -> Any:
+    """Build an environment that draws itself."""
+    with told_in_one_line(f"{environment}: expected one that takes render_mode={mode!r}"):
+        return environment.build(render_mode=mode)
+
+
 def _film(agent: Agent, environment: Environment, options: Mapping[str, Any]) -> None:
     """Write films of episodes, and say where."""
-    with told_in_one_line(str(environment)):
-        env = environment.build(render_mode="rgb_array")
+    env = _drawing(environment, "rgb_array")
     try:
         with told_in_one_line("--film"):
             paths = film(
@@ -187,8 +194,8 @@ def _by_agent(returns: Any) -> dict[str, Array]:
 def _in_words(returns: Array) -> str:
     """Say in words what returns, [episodes], are."""
     return (
-        f"{returns.mean():.1f} +- {returns.std():.1f} over {len(returns)} episodes "
-        f"({returns.min():.1f} to {returns.max():.1f})"
+        f"{spread(returns.mean(), returns.std())} over {len(returns)} episodes "
+        f"({rounded(returns.min())} to {rounded(returns.max())})"
     )
 
 

@@ -22,6 +22,7 @@ from recurrent_rl.cli.settings import (
     start_of,
     team_options,
 )
+from recurrent_rl.cli.values import spread
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.validation import Config
@@ -192,7 +193,7 @@ def _report(folder: Path, run: Run, results: Results) -> None:
     for seed, result in results.items():
         best = result.best
         tested = (
-            f"best test {best.mean:.1f} +- {best.std:.1f} at {best.env_steps:,} steps"
+            f"best test {spread(best.mean, best.std)} at {best.env_steps:,} steps"
             if best is not None and not math.isnan(best.mean)
             else "no test has ended"
         )

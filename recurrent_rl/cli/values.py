@@ -55,6 +55,17 @@ def _meanings(word: str) -> Iterator[Any]:
     yield word
 
 
+def rounded(number: float) -> str:
+    """Return a number as people read returns: with a decimal, and with two where it is small."""
+    return f"{number:.2f}" if abs(number) < 10 else f"{number:.1f}"
+
+
+def spread(mean: float, deviation: float) -> str:
+    """Return a mean and a deviation, rounded alike."""
+    digits = 2 if abs(mean) < 10 else 1
+    return f"{mean:.{digits}f} +- {deviation:.{digits}f}"
+
+
 def named_arguments(where: str, text: str) -> dict[str, Any]:
     """Return names and values of what stands between the parentheses of a call.
 

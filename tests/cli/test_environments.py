@@ -54,7 +54,14 @@ def test_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert env.env.factor == 2.5
     assert env.spec.max_episode_steps == 3
     assert found.folder == "own_envs_make-Short-FrameStackObservation-limit=3"
-    assert Environment(**{**vars(found)}) == found
+
+
+def test_folders() -> None:
+    grid = environment("MiniGrid-MemoryS7-v0")
+    assert grid.wrappers
+    assert grid.folder == "MiniGrid-MemoryS7-v0"  # it gets its wrappers by itself
+    odd = environment("A/b-v1", wrapper=("a.b:C(x='d:e(f)')",))
+    assert (odd.folder, str(odd)) == ("A_b-v1-C", "A/b-v1 in C(x='d:e(f)')")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from recurrent_rl.cli import seeds
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.main import COMMANDS, main
 from recurrent_rl.cli.options import known_options
-from recurrent_rl.cli.pictures import grouped
+from recurrent_rl.cli.pictures import draw_curve, grouped
 from recurrent_rl.cli.training import _groups
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.training.report import Rollout
@@ -105,7 +105,7 @@ class TestTrain:
         assert said.count("agent_") == 3
 
     def test_from_a_replay(self, say: Callable[..., str]) -> None:
-        replay = "--learning-starts 40 --batch-size 32 --no-recurrent --lr-actor 1e-3"
+        replay = "--learning-starts 40 --batch-size 32 --no-recurrent --learn-step 16"
         say(f"train Pendulum-v1 --algo SAC --name a {SHORT} {replay}")
         data = checkpoint.load("runs/Pendulum-v1/SAC/a/seed_0/latest.pt")
         assert data["algorithm"] == "SAC"
@@ -186,11 +186,14 @@ class TestPictures:
         assert "did you mean 'eval/mean_reward'?" in capsys.readouterr().err
 
     def test_a_run_without_the_extra_says_so(
-        self, say: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
+        Path("seed_0").mkdir()
+        Path("seed_0/metrics.csv").write_text("step,eval/mean_reward\n10,1\n")
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-        said = say(f"train CartPole-v1 --name a {PPO_SHORT}")
-        assert "picture: none, as of pictures: expected the package matplotlib" in said
+        draw_curve(Path(), [Path("seed_0")], "title")
+        said = capsys.readouterr().out
+        assert said.startswith("picture: none, as of pictures: expected the package matplotlib")
         assert "pip install 'recurrent_rl[plots]'" in said
 
     def test_without_a_display(
@@ -213,7 +216,7 @@ class TestPictures:
         agent.save_checkpoint("agent.pt")
         where = "--env-id CartPole-v1 --env-args max_episode_steps=2"
         said = say(f"enjoy agent.pt {where} --episodes 2")
-        assert "episode 1: return 2.0\nepisode 2: return 2.0\n" in said
+        assert "episode 1: return 2.00\nepisode 2: return 2.00\n" in said
 
 
 def test_agents_are_tested_where_one_says(say: Callable[..., str]) -> None:
@@ -223,7 +226,7 @@ def test_agents_are_tested_where_one_says(say: Callable[..., str]) -> None:
     Path("alone.pt").write_bytes(Path(file).read_bytes())
     assert main(["evaluate", "alone.pt"]) == 2
     said = say("evaluate alone.pt --episodes 3 --env-id CartPole-v1 --env-args max_episode_steps=4")
-    assert "4.0 +- 0.0 over 3 episodes (4.0 to 4.0)" in said
+    assert "4.00 +- 0.00 over 3 episodes (4.00 to 4.00)" in said
 
 
 class TestList:
@@ -313,8 +316,9 @@ def test_mistakes_are_told_in_one_line(
     assert not Path("runs").exists()
 
 
-def test_a_name_is_given_once(say: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
-    say(f"train CartPole-v1 --name a {PPO_SHORT}")
+def test_a_name_is_given_once(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/CartPole-v1/PPO/a").mkdir(parents=True)
+    Path("runs/CartPole-v1/PPO/a/run.json").write_text("{}")
     assert main(["train", "CartPole-v1", "--name", "a"]) == 2
     assert "go on with it (recurrent_rl resume runs/CartPole-v1/PPO/a)" in capsys.readouterr().err
 
