@@ -14,6 +14,7 @@ from recurrent_rl.plots.style import (
     caption,
     colour,
     count_steps,
+    legend,
     line,
     new_figure,
     picture_path,
@@ -94,7 +95,7 @@ def plot_runs(
                 _draw_curve(axes, i, name, of_task, tag, points, options)
         axes.set_xlabel("environment steps")
         count_steps(axes.xaxis)
-        axes.legend(frameon=False, fontsize=8)
+        legend(axes)
         if task and (len(tasks) > 1 or title is None):
             axes.set_title(task, fontsize=10)
     panels[0].set_ylabel(y_label or TAG_NAMES.get(tag, tag))

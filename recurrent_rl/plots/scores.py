@@ -21,6 +21,7 @@ from recurrent_rl.plots.statistics import (
 from recurrent_rl.plots.style import (
     caption,
     colour,
+    legend,
     line,
     new_figure,
     picture_path,
@@ -90,6 +91,7 @@ def plot_scores(
     for metric, axes in zip(metrics, panels, strict=True):
         plain_axes(axes)
         axes.grid(visible=False, axis="y")
+        axes.use_sticky_edges = False  # bars do not begin at the frame
         name, statistic = METRICS[metric]
         for i, array in enumerate(arrays.values()):
             known = stratified_bootstrap(
@@ -171,7 +173,7 @@ def plot_profiles(
         else f"{x_label} \N{GREEK SMALL LETTER TAU}"
     )
     axes.set_ylabel("share of runs that score more")
-    axes.legend(frameon=False, fontsize=8)
+    legend(axes)
     if title is not None:
         axes.set_title(title, fontsize=11)
     caption(figure, f"bands: {confidence:.0%} stratified bootstrap intervals")

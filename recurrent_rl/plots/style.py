@@ -49,6 +49,11 @@ def plain_axes(axes: "Axes") -> None:
     axes.set_axisbelow(True)
 
 
+def legend(axes: "Axes") -> None:
+    """Name what is drawn, legibly also where lines run below."""
+    axes.legend(fontsize=8, framealpha=0.8, edgecolor="none")
+
+
 def count_steps(axis: Any) -> None:
     """Write numbers of steps as 50k and 1M."""
     ticker = extra_package("matplotlib.ticker", "plots", "pictures")
