@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": ("playing", "evaluate", "test saved agents: mean and spread of many episodes"),
     "enjoy": ("playing", "enjoy", "watch an agent in a window or in a film"),
     "plot": ("pictures", "plot", "draw learning curves of runs"),
+    "export": ("exporting", "export", "write an agent for use without this package"),
     "list": ("listing", "show", "list environments, algorithms, wrappers and options"),
 }
 USAGE = 2  # the exit code of mistakes

@@ -10,6 +10,7 @@ from typing import Any
 from recurrent_rl.cli.descriptions import default_of
 from recurrent_rl.cli.environments import Environment
 from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
+from recurrent_rl.cli.exporting import export_name
 from recurrent_rl.cli.options import Group, Options, parse
 from recurrent_rl.cli.pictures import draw_curve
 from recurrent_rl.cli.run_folder import new_folder, run_and_seeds, seed_folder
@@ -212,6 +213,6 @@ def _report(folder: Path, run: Run, results: Results) -> None:
         results
     ) < len(run.seeds):
         print(f"  {command('resume', folder)}")
-    for name in ("evaluate", "enjoy", "plot"):
-        print(f"  {command(name, folder)}")
+    for name, *more in (["evaluate"], ["enjoy"], ["plot"], ["export", export_name(run.team)]):
+        print(f"  {command(name, folder, *more)}")
     sys.stdout.flush()

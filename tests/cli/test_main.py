@@ -229,6 +229,22 @@ def test_agents_are_tested_where_one_says(say: Callable[..., str]) -> None:
     assert "4.00 +- 0.00 over 3 episodes (4.00 to 4.00)" in said
 
 
+def test_agents_are_exported(
+    say: Callable[..., str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    env = gym.make("CartPole-v1")
+    agent = PPO(env.observation_space, env.action_space, recurrent=False, seed=0)
+    agent.save_checkpoint("agent.pt")
+    assert main(["export", "agent.pt", "policy.zip"]) == 2
+    assert "expected a file that ends in .onnx or .pt2" in capsys.readouterr().err
+    # What is written is tested where it is, and by the documentation's commands.
+    given: list[Any] = []
+    monkeypatch.setattr(PPO, "export", lambda _, path, **more: given.append((path, more)) or path)
+    said = say("export agent.pt policy --format pt2 --no-action-mask")
+    assert said == "agent.pt:\nexported: policy\n"
+    assert given == [("policy", {"format": "pt2", "action_mask": False})]
+
+
 class TestList:
     def test_lists(self, say: Callable[..., str]) -> None:
         said = say("list")
@@ -295,6 +311,8 @@ MISTAKES = [
     ("evaluate notes.txt --env-id CartPole-v1", "notes.txt: expected a whole"),
     ("plot", "RUNS: expected folders of runs"),
     ("plot nothing", "nothing: expected a run's folder, or one above some, got nothing there"),
+    ("export", "AGENT: expected an agent and a file"),
+    ("export runs", "TO: expected an agent and a file"),
     ("resume", "RUN: expected a run's folder"),
     ("resume nothing", "nothing: expected the folder of a run"),
     ("list things", 'WHAT: expected "environments"'),

@@ -85,7 +85,7 @@ def test_snippets_run_as_printed(
 
 # What makes a command shorter, unless it says itself how long it is.
 SHORT = {
-    "train": {"--total-steps": "1000", "--num-envs": "2", "--eval-episodes": "2"},
+    "train": {"--total-steps": "500", "--num-envs": "2", "--eval-episodes": "2"},
     "evaluate": {"--episodes": "4"},
 }
 
