@@ -109,6 +109,19 @@ AGILERL = {
 
 ALIASES: dict[str, Alias] = {**AGILERL, **CLEANRL, **STABLE_BASELINES3}
 
+# What algorithms with one step size call otherwise than those with several.
+OWN = {"lr": Alias(("lr_actor", "lr_critic"), "each network has its own")}
+
+# Methods of other libraries' agents.
+METHODS = {
+    "predict": "get_action",
+    "save": "save_checkpoint",
+    "set_env": "collect_rollouts_recurrent(agent, env)",
+    "get_parameters": "policy.state_dict()",
+    "set_parameters": "policy.load_state_dict(...)",
+    "save_replay_buffer": "save_checkpoint(path, save_replay=True)",
+}
+
 _ENCODER = "net_config={{'encoder_config': {{'{}': ...}}}}"
 
 # What has its place elsewhere than among the hyper-parameters.

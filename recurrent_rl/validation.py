@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, Protocol, Self, runtime_checkable
 
 import torch
 
-from recurrent_rl.aliases import ALIASES, PLACES
+from recurrent_rl.aliases import ALIASES, OWN, PLACES
 
 
 @dataclass(frozen=True)
@@ -140,23 +140,39 @@ def unknown_name(
         places: of names that exist elsewhere, where.
 
     """
+    hint = meant(name, known, places) or "."
+    return f"{owner} has no option {shown(name)}{hint} Known options: {', '.join(sorted(known))}"
+
+
+def meant(name: object, known: Sequence[str], places: Mapping[str, str] | None = None) -> str:
+    """Return the end of a sentence that says what was meant by a name that does not exist.
+
+    Args:
+        name: it; see ``unknown_name``.
+        known: likewise.
+        places: likewise.
+
+    Returns:
+        "; ..." up to a mark at its end; "" if nobody knows.
+
+    """
     text = name.strip() if isinstance(name, str) else ""
     # Where only the case is wrong, no letter need agree.
     same = [option for option in known if option.lower() == text.lower()][:1]
     hint = "" if same else _other_name(text, known, places or {})
     if not hint:
         near = same or difflib.get_close_matches(text, known, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{owner} has no option {shown(name)}{hint} Known options: {', '.join(sorted(known))}"
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+    return hint
 
 
-def _other_name(text: str, known: list[str], places: Mapping[str, str]) -> str:
+def _other_name(text: str, known: Sequence[str], places: Mapping[str, str]) -> str:
     """Return the end of a sentence that says what another library's name is here; or nothing."""
     lower = text.lower()
-    note = ALIASES[lower].note.replace("`", "") if lower in ALIASES else ""
-    note = note and f" ({note})"
+    alias = ALIASES.get(lower) or OWN.get(lower)
+    note = f" ({alias.note.replace('`', '')})" if alias and alias.note else ""
     by_lower = {option.lower(): option for option in known}
-    names = ALIASES[lower].names if lower in ALIASES else (lower,)
+    names = alias.names if alias else (lower,)
     here = [by_lower[each] for each in names if each in by_lower and each != lower]
     if here:
         return f"; {text} is called {' or '.join(here)} here{note}."

@@ -121,7 +121,7 @@ LAYERS = (
     {"algorithms"},
     {"export"},
     {"acting"},
-    {"buffers", "envs", "networks"},
+    {"buffers", "descriptions", "envs", "networks"},
     {
         "checkpoint",
         "functional",

@@ -13,7 +13,7 @@ from typing import Any
 
 from recurrent_rl import aliases
 from recurrent_rl.algorithms import configs, off_policy_configs, schedules
-from recurrent_rl.cli.descriptions import allowed, default_of, hints_of, meaning
+from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.networks import configs as network_configs
 from recurrent_rl.tuned import TUNED
 from recurrent_rl.validation import Config

@@ -118,7 +118,10 @@ class AgentGroup:
             ("action_space", action_space),
         ):
             if not isinstance(space, gym.Space):
-                raise TypeError(f"{name}: expected a gymnasium space, got {shown(space)}")
+                raise TypeError(
+                    f"{name}: expected a gymnasium space, got {shown(space)}; agents are built "
+                    f"from spaces: PPO(env.single_observation_space, env.single_action_space)"
+                )
         self.kind, self.config, self.net_config = kind, config, net_config
         self.view_space = view_space
         self.observation_space, _ = without_mask(observation_space, action_space)

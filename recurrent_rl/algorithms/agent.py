@@ -1,6 +1,7 @@
 """What every agent that users hold can do, whatever its algorithm: be saved, loaded and cloned."""
 
 import copy
+import inspect
 import os
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,8 @@ from recurrent_rl.algorithms.schedules import Function, check_given, with_functi
 from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.checkpoint import CheckpointError
+from recurrent_rl.descriptions import as_text
+from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.plain import plain
 from recurrent_rl.validation import checked_device
 
@@ -44,6 +47,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     device: torch.device
     seed: int | None
     trainers: Mapping[str, Trainer]  # a dictionary, of an algorithm's own trainers
+    collection: Collection
     steps: list[int]
     fitness: list[float]
     scores: list[float]
@@ -51,6 +55,12 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     training: bool = True
     # What a checkpoint and the agent that loads it must agree in.
     _fixed: ClassVar[tuple[str, ...]]
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Let ``help`` list hyper-parameters behind what a class says of itself."""
+        super().__init_subclass__(**options)
+        if cls.__doc__ and hasattr(cls, "config_type"):
+            cls.__doc__ = f"{inspect.cleandoc(cls.__doc__)}\n\n{_options_of(cls.config_type)}"
 
     def _set_up(
         self,
@@ -283,14 +293,25 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         parts: Mapping[str, Any],
     ) -> Self:
         """Build an agent from what a file has."""
-        if data.get("algorithm") != cls.__name__:
-            raise CheckpointError(
-                f"{path}: expected a saved {cls.__name__}, got {data.get('algorithm')!r}"
-            )
+        if (kind := data.get("algorithm")) != cls.__name__:
+            hint = f"; load it by {kind}.load" if kind else ""
+            if "population" in data:
+                hint = ", but a population; load it by load_population"
+            raise CheckpointError(f"{path}: expected a saved {cls.__name__}, got {kind!r}{hint}")
         try:
             return cls.from_checkpoint(data, device, **parts)
         except Exception as error:  # whatever the wrong part does to the code that reads it
             raise CheckpointError(f"{path}: the parts do not fit together: {error}") from error
+
+
+def _options_of(config_type: type[AlgorithmConfig]) -> str:
+    """Return all that may be given to an agent beside spaces, in words."""
+    parts = (
+        ("Hyper-parameters, with their defaults", config_type),
+        ('Network shapes, in net_config["encoder_config"]', EncoderConfig),
+        ('and in net_config["head_config"]', HeadConfig),
+    )
+    return "\n\n".join(f"{title}:\n\n{as_text(kind)}" for title, kind in parts)
 
 
 def _history(value: Any) -> Any:

@@ -25,6 +25,7 @@ from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.recurrent.state import HiddenState
 from recurrent_rl.spaces.array import Array
+from recurrent_rl.spaces.layout import refuse_pair
 from recurrent_rl.validation import SEED, checked
 
 
@@ -207,6 +208,12 @@ class MultiAgent(Agent):
                 state or reward; the message names the agents.
 
         """
+        refuse_pair("obs", obs)
+        if not isinstance(obs, Mapping):
+            raise TypeError(
+                f"obs: expected observations by agent, as in {{{self.agent_ids[0]!r}: ...}}, got "
+                f"{type(obs).__name__}; the environment's observations are such a dictionary"
+            )
         for name, given in (
             ("obs", obs),
             ("hidden_state", hidden_state),

@@ -77,15 +77,17 @@ class OffPolicyTrainer(Trainer):
     config_type: ClassVar[type[OffPolicyConfig]]
     config: OffPolicyConfig
     learner: Learner
+    explorer: OffPolicyExplorer | None
+    drifting: OrnsteinUhlenbeck | None
     name: str = ""
 
     def __init__(self, group: AgentGroup, config: OffPolicyConfig) -> None:
         """Train ``group``, whose policy was built with the same ``config``."""
         super().__init__(group, config)
         group.reward_scale = config.reward_scale
-        self.explorer: OffPolicyExplorer | None = None
+        self.explorer = None
         self._explorer_state: Mapping[str, Any] | None = None
-        self.drifting: OrnsteinUhlenbeck | None = None
+        self.drifting = None
         group.drift = self._drift_of if self._drifts() else None
         self._set_noise()
 

@@ -1,5 +1,6 @@
 """Agents that learn from the rollout that they have just collected, and from no other."""
 
+import warnings
 from collections.abc import Sequence
 
 from recurrent_rl.acting.player import Player
@@ -21,6 +22,7 @@ class OnPolicyAgent(Agent):
     config_type = PPOConfig
     trainer_type = OnPolicyTrainer
     trainers: dict[str, OnPolicyTrainer]
+    _wasted = False  # it has been said that a rollout was thrown away
 
     @property
     def config(self) -> PPOConfig:
@@ -35,6 +37,14 @@ class OnPolicyAgent(Agent):
         rows: RowSource,
         continued: bool,
     ) -> list[OnPolicyRecorder]:
+        if not self._wasted and any(trainer.collected for trainer in self.trainers.values()):
+            self._wasted = True
+            warnings.warn(
+                "collect_rollouts_recurrent: the last rollout is thrown away, as nothing was "
+                "learned from it; call agent.learn() after each collection, or collect more at "
+                "once by n_steps= or learn_step=",
+                stacklevel=3,
+            )
         for trainer, observed in zip(self.trainers.values(), seen, strict=True):
             codec = trainer.policy.view_codec
             if codec is not None and observed.view is None:

@@ -1,8 +1,13 @@
 """Objects with hyper-parameters: what is changed by ``reconfigure`` alone."""
 
-from typing import Any, ClassVar
+import weakref
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_rl.algorithms.configs import AlgorithmConfig
+from recurrent_rl.aliases import METHODS
+from recurrent_rl.validation import meant, shown
+
+PACKAGE = __name__.partition(".")[0] + "."
 
 
 class HasSettings:
@@ -18,21 +23,88 @@ class HasSettings:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute that is neither a hyper-parameter nor a part of the agent.
 
+        Attributes that nobody has heard of are refused too, as they are slips or what other
+        libraries call hyper-parameters. Subclasses, which have attributes of their own, may set
+        any, and names with an underscore in front are everybody's.
+
         Raises:
             AttributeError: it is one; the message says how to change it.
 
         """
+        kind = type(self)
         if name in self.config_type.names():
             raise AttributeError(
-                f"{type(self).__name__}.{name}: expected hyper-parameters to be changed by "
+                f"{kind.__name__}.{name}: expected hyper-parameters to be changed by "
                 f"reconfigure, got an attribute, which would do nothing; call "
-                f"agent.reconfigure({name}={value!r}), or build another agent with it"
+                f"agent.reconfigure({name}={shown(value)}), or build another agent with it"
             )
-        part = getattr(type(self), name, None)
+        part = getattr(kind, name, None)
         if isinstance(part, property) and part.fset is None:
             raise AttributeError(
-                f"{type(self).__name__}.{name}: expected the agent's own, got another "
+                f"{kind.__name__}.{name}: expected the agent's own, got another "
                 f"({type(value).__name__}); change it in place (agent.policy.load_state_dict, "
                 f"agent.reconfigure(lr=...)), or build another agent"
             )
+        if not name.startswith("_") and name not in _attributes(kind) and _is_ours(kind):
+            hint, option = self._meant(name)
+            remedy = "Attributes of your own belong in a subclass."
+            if option:
+                remedy = f"Hyper-parameters are changed by agent.reconfigure({option}=...)."
+            raise AttributeError(
+                f"{kind.__name__} has no attribute {name!r}, which nothing would read"
+                f"{hint or '.'} {remedy}"
+            )
         super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:  # type checkers are to find unknown names by themselves
+
+        def __getattr__(self, name: str) -> Any:
+            """Say where to look for what is no attribute.
+
+            Raises:
+                AttributeError: always.
+
+            """
+            kind = type(self)
+            if name in _attributes(kind) and hasattr(kind, name):
+                return object.__getattribute__(self, name)  # its own error says more
+            message = f"{kind.__name__!r} object has no attribute {name!r}"
+            if not name.startswith("_") and hasattr(kind, "config_type"):
+                message += self._elsewhere(name)
+            raise AttributeError(message, name=name, obj=self)
+
+    @classmethod
+    def _elsewhere(cls, name: str) -> str:
+        """Return where there is what somebody looks for under a name; or nothing."""
+        if name in cls.config_type.names():
+            return f"; hyper-parameters are in config: agent.config.{name}"
+        if name in METHODS:
+            return f"; it is called {METHODS[name]} here"
+        hint, option = cls._meant(name)
+        return hint + (" Hyper-parameters are in agent.config." if option else "")
+
+    @classmethod
+    def _meant(cls, name: str) -> tuple[str, str]:
+        """Return how a sentence ends that says what was meant, and the hyper-parameter in it."""
+        options = cls.config_type.names()
+        hint = meant(name, [*options, *_attributes(cls)])
+        words = hint.replace("'", " ").replace("?", " ").split()
+        return hint, next((word for word in words if word in options), "")
+
+
+def _attributes(kind: type) -> frozenset[str]:
+    """Return the public names that a class and those above it define or declare."""
+    if kind not in _KNOWN:
+        declared = [
+            {**vars(each), **vars(each).get("__annotations__", {})} for each in kind.__mro__
+        ]
+        _KNOWN[kind] = frozenset(n for names in declared for n in names if not n.startswith("_"))
+    return _KNOWN[kind]
+
+
+_KNOWN: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
+
+
+def _is_ours(kind: type) -> bool:
+    """Whether a class is one of this package's, rather than somebody's own."""
+    return kind.__module__.startswith(PACKAGE)

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import recurrent_rl.wrappers as wrappers
-from recurrent_rl.cli.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.cli.environments import WRAPPED
 from recurrent_rl.cli.errors import UsageError, command
 from recurrent_rl.cli.options import Group, Options, parse, written
 from recurrent_rl.cli.settings import OBSERVED, TEAM_ALGORITHMS
+from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.tuned import TUNED

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from recurrent_rl.aliases import ALIASES
-from recurrent_rl.cli.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.cli.errors import UsageError, program
 from recurrent_rl.cli.values import value_of
+from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning
 from recurrent_rl.validation import Config, Rule
 
 # What has no option of its own name here.

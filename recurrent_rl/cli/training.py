@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from recurrent_rl.cli.descriptions import default_of
 from recurrent_rl.cli.environments import Environment
 from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
 from recurrent_rl.cli.exporting import export_name
@@ -24,6 +23,7 @@ from recurrent_rl.cli.settings import (
     team_options,
 )
 from recurrent_rl.cli.values import spread
+from recurrent_rl.descriptions import default_of
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.validation import Config

@@ -4,8 +4,8 @@ import ast
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from recurrent_rl.cli.descriptions import allowed
 from recurrent_rl.cli.errors import UsageError
+from recurrent_rl.descriptions import allowed
 from recurrent_rl.validation import checked
 
 _WORDS = {"none": None, "true": True, "false": False}

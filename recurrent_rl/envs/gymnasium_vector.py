@@ -17,12 +17,13 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from recurrent_rl.envs import parking, vector_outputs
 from recurrent_rl.envs.final_infos import numbers_of_rows
 from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
+from recurrent_rl.envs.makers import check_maker, check_options, described, is_maker, remedy
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
-from recurrent_rl.validation import Range, checked
+from recurrent_rl.validation import Range, checked, meant
 
 if TYPE_CHECKING:
 
@@ -127,6 +128,8 @@ class GymRows(RowSource):
             returned = self.env.step(action)
         except Exception as error:
             self._say_where(error, "step")
+            if (said := vector_outputs.of_old_interface("step", error)) is not None:
+                raise said from error
             raise
         observation, reward, terminated, truncated, info = vector_outputs.parts(
             "step", returned, ("observations", "rewards", "terminated", "truncated", "info")
@@ -179,6 +182,8 @@ class GymRows(RowSource):
             returned = self.env.reset(**options)
         except Exception as error:
             self._say_where(error, "reset")
+            if (said := vector_outputs.of_old_interface("reset", error)) is not None:
+                raise said from error
             raise
         return vector_outputs.parts("reset", returned, ("observations", "info"))
 
@@ -392,18 +397,21 @@ def make_vect_envs(
         the vector environment; the caller closes it.
 
     Raises:
+        TypeError: no id, or no function; or another library's name for one of these arguments.
         ValueError: neither or both of env_name and make_env, options without env_name, or
             num_envs < 1.
 
     """
+    check_options("make_vect_envs", env_kwargs, ("num_envs",))
     if (env_name is None) == (make_env is None):
         raise ValueError(
             f"make_vect_envs: expected one of env_name and make_env, got {env_name=}, {make_env=}"
         )
     if make_env is not None and env_kwargs:
+        hints = [meant(name, ("num_envs", "should_async_vector", "timeout")) for name in env_kwargs]
         raise ValueError(
             f"make_vect_envs: expected options for gymnasium.make with env_name only, got "
-            f"{env_kwargs} beside make_env"
+            f"{env_kwargs} beside make_env{''.join(hints)}"
         )
     num_envs = checked("num_envs", num_envs, Annotated[int, Range(1, 10**6)])
     should_async_vector = checked("should_async_vector", should_async_vector, bool)
@@ -420,7 +428,7 @@ def make_vect_envs(
         if not isinstance(made, gym.Env):
             raise TypeError(
                 f"make_env: expected a function that returns a Gymnasium environment, got "
-                f"{type(made).__name__} ; for PettingZoo's there is make_multi_agent_vect_envs"
+                f"{type(made).__name__}; for PettingZoo's there is make_multi_agent_vect_envs"
             )
         own = getattr(made.unwrapped, "__dict__", {})
         if token in own and num_envs > 1:
@@ -437,18 +445,12 @@ def make_vect_envs(
 
 def _check_maker(env_name: Any, make_env: Any) -> None:
     """Raise TypeError if something else stands where a name or a function should."""
-    if env_name is not None and not isinstance(env_name, str | EnvSpec):
-        hint = "pass it as make_env=" if callable(env_name) else "write make_env=lambda: ..."
-        raise TypeError(
-            f"env_name: expected a registered Gymnasium id, got {type(env_name).__name__}; for a "
-            f"function that builds an environment {hint}"
-        )
-    if make_env is not None and (not callable(make_env) or isinstance(make_env, gym.Env)):
-        hint = "pass it as env_name" if isinstance(make_env, str) else "write make_env=lambda: ..."
-        raise TypeError(
-            f"make_env: expected a function that builds one environment each time, got "
-            f"{type(make_env).__name__} {make_env!r}; {hint}"
-        )
+    if make_env is not None:
+        check_maker("make_env", make_env, "make_env=")
+    elif not isinstance(env_name, str | EnvSpec):
+        what = described(env_name)
+        hint = "pass it as make_env=" if is_maker(env_name) else remedy(env_name, "make_env=")
+        raise TypeError(f"env_name: expected a registered Gymnasium id, got {what}; {hint}")
 
 
 def check_distinct(envs: Sequence[Any]) -> None:

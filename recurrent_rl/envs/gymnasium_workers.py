@@ -22,7 +22,7 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from recurrent_rl.envs.names import env_name
 from recurrent_rl.envs.parking import Waiting
-from recurrent_rl.envs.vector_outputs import parts
+from recurrent_rl.envs.vector_outputs import PARTS, info, of_old_interface, parts
 from recurrent_rl.envs.watchdog import die_with
 from recurrent_rl.envs.worker_process import format_traceback
 from recurrent_rl.randomness import base_seed, derived_seed, seed_this_process, seeded_globals
@@ -43,6 +43,7 @@ class InProcessVectorEnv(SyncVectorEnv):
             return super().reset(seed=seed, options=options)
 
     def _add_info(self, vector_infos: Any, env_info: dict[str, Any], env_num: int) -> Any:
+        env_info = info(env_info)
         if "final_obs" in env_info:  # the reset that follows may write over it
             env_info = {**env_info, "final_obs": copy.deepcopy(env_info["final_obs"])}
             _make_room(vector_infos, env_info)
@@ -247,14 +248,15 @@ class _Member(Waiting):
         if seed is not None:
             seed_this_process(int(seed))
         try:
-            return super().reset(**options)
+            observation, about = parts("reset", super().reset(**options), PARTS["reset"])
+            return observation, info(about)
         except Exception as error:
-            raise _portable(error) from None
+            said = of_old_interface("reset", error)
+            raise _portable(error if said is None else said) from None
 
     def step(self, action: Any) -> tuple[Any, ...]:
-        names = ("observation", "reward", "terminated", "truncated", "info")
         try:
-            returned = parts("step", super().step(action), names)
+            returned = parts("step", super().step(action), PARTS["step"])
         except Exception as error:
             raise _portable(error) from None
         if returned[2] or returned[3]:  # the reset that follows may write over it

@@ -9,7 +9,6 @@ import itertools
 import multiprocessing as mp
 import os
 import time
-import types
 import warnings
 import weakref
 from abc import ABC, abstractmethod
@@ -19,7 +18,6 @@ from typing import Annotated, Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector.utils import CloudpickleWrapper
-from pettingzoo import AECEnv, ParallelEnv
 
 from recurrent_rl.envs.agent_table import (
     AgentBlock,
@@ -32,6 +30,7 @@ from recurrent_rl.envs.agent_table import (
 from recurrent_rl.envs.distinct import check_distinct, is_marked, mark_example
 from recurrent_rl.envs.env_rows import EnvRows, environment_rows
 from recurrent_rl.envs.final_infos import Numbers
+from recurrent_rl.envs.makers import check_maker, check_options
 from recurrent_rl.envs.names import env_name
 from recurrent_rl.envs.worker_process import (
     Parent,
@@ -722,28 +721,8 @@ def _check_makers(env_fns: Iterable[MakeEnv]) -> list[MakeEnv]:
     if not makers:
         raise ValueError("env_fns: expected at least one function that builds one, got none")
     for e, make in enumerate(makers):
-        _check_maker(f"env_fns[{e}]", make)
+        check_maker(f"env_fns[{e}]", make)
     return makers
-
-
-def _check_maker(name: str, make: Any) -> None:
-    """Raise TypeError if something else stands where a function should that builds one."""
-    if isinstance(make, types.ModuleType):
-        kinds = [kind for kind in ("parallel_env", "env") if callable(getattr(make, kind, None))]
-        hint = f"pass its function {make.__name__}.{(*kinds, 'parallel_env')[0]}"
-    elif isinstance(make, ParallelEnv | AECEnv | gym.Env) or not callable(make):
-        hint = "write lambda: MyEnv(), which builds a new one each time"
-    else:
-        return
-    raise TypeError(
-        f"{name}: expected a function that builds an environment, got {type(make).__name__} "
-        f"{_short(make)}; {hint}"
-    )
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def make_multi_agent_vect_envs(
@@ -788,7 +767,7 @@ def make_multi_agent_vect_envs(
 
     Raises:
         TypeError: ``env`` is no function that builds one, or the id of an environment without
-            Tuples of agents.
+            Tuples of agents; or another library's name for one of these arguments.
         ImportError: the package that has the id is not installed.
         ValueError: num_envs < 1, one object for several environments, or a limit to what nobody
             can interrupt.
@@ -801,8 +780,9 @@ def make_multi_agent_vect_envs(
             f"timeout: expected None with should_async_vector=False, as nothing can interrupt the "
             f"environments of this process, got {timeout!r}; leave one of them out"
         )
+    check_options("make_multi_agent_vect_envs", env_kwargs, ("num_envs",))
     make = functools.partial(make_tuple_env, env) if isinstance(env, str) else env
-    _check_maker("env", make)
+    check_maker("env", make)
 
     def build() -> Any:
         return make(**env_kwargs)

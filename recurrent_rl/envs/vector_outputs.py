@@ -21,8 +21,70 @@ def parts(name: str, returned: Any, expected: tuple[str, ...]) -> tuple[Any, ...
         return returned
     got = f"{len(returned)} values" if isinstance(returned, tuple | list) else repr(type(returned))
     raise ValueError(
-        f"env.{name}: expected a tuple of {len(expected)}, {', '.join(expected)}, got {got}; is it "
-        f"the interface from before Gymnasium 0.26? Convert it with the package shimmy"
+        f"env.{name}: expected a tuple of {len(expected)}, {', '.join(expected)}, got {got}; {_OLD}"
+    )
+
+
+_OLD = (
+    "is it the interface from before Gymnasium 0.26? Return those from it, or convert it with the "
+    "package shimmy"
+)
+PARTS = {
+    "reset": ("observation", "info"),
+    "step": ("observation", "reward", "terminated", "truncated", "info"),
+}
+
+
+def of_old_interface(command: str, error: Exception) -> Exception | None:
+    """Return what to raise instead where an environment was not what Gymnasium calls; or None.
+
+    Args:
+        command: "reset" or "step".
+        error: what was raised. If whoever called the environment has raised it, rather than the
+            environment's own code, it is about how it is called, or what it has returned.
+
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    if not module.startswith(("gymnasium.", "recurrent_rl.envs.")):
+        return None
+    text = str(error)
+    if isinstance(error, AttributeError) and text.endswith("no attribute 'items'"):
+        return _no_info(text)
+    if isinstance(error, ValueError) and "values to unpack" in text:
+        expected = PARTS[command]
+        return ValueError(
+            f"env.{command}: expected a tuple of {len(expected)}, {', '.join(expected)}, got "
+            f"something else ({text}); {_OLD}"
+        )
+    if isinstance(error, TypeError) and "reset() got an unexpected keyword" in text:
+        return TypeError(
+            f"env.reset: expected the arguments of reset(self, *, seed=None, options=None), got an "
+            f"environment without some ({text}); {_OLD}"
+        )
+    return None
+
+
+def info(value: Any) -> dict[str, Any]:
+    """Return what an environment gave as info, if it is one.
+
+    An observation of two numbers, alone, can be taken for an observation and its info.
+
+    Raises:
+        ValueError: something else.
+
+    """
+    if isinstance(value, dict):
+        return value
+    raise _no_info(repr(value))
+
+
+def _no_info(got: str) -> ValueError:
+    return ValueError(
+        f"env: expected reset to return (observation, info), and info to be a dictionary there and "
+        f"in step, got something else ({got}); {_OLD}"
     )
 
 

@@ -251,7 +251,12 @@ class ObservationLayout:
         Returns:
             observations of N rows; N; whether it was a single one.
 
+        Raises:
+            TypeError: it comes together with its info.
+
         """
+        if not isinstance(self.space, spaces.Tuple):
+            refuse_pair("observation", observation)
         leaf = min(self.leaves, key=lambda leaf: len(leaf.path))
         value = observation
         try:
@@ -280,6 +285,15 @@ class ObservationLayout:
                 shown = part.tolist() if part.size <= 20 else np.array2string(part, threshold=20)
                 return leaf.name.removeprefix("observation"), expected, str(shown)
         return None
+
+
+def refuse_pair(name: str, value: Any) -> None:
+    """Raise TypeError if a value is the pair that ``env.reset()`` returns."""
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[1], Mapping):
+        raise TypeError(
+            f"{name}: expected an observation alone, got it in a tuple with its info, as "
+            f"env.reset() returns them; write obs, info = env.reset()"
+        )
 
 
 def _with_axis(space: gym.Space[Any], observation: Any) -> Any:

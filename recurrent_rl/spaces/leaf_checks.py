@@ -70,9 +70,12 @@ def check_leaf(leaf: Leaf, array: Array, rows: int, name: RowName = "row {}".for
             f"{leaf.name}: expected numbers of shape {list(expected)}, got dtype {array.dtype}"
         )
     if array.shape != expected:
+        hint = "is it of another environment, or not wrapped as in training?"
+        if array.shape == leaf.shape:
+            hint = "one observation needs a leading axis: obs[None]"
         raise ValueError(
-            f"{leaf.name}: expected shape [N, ...] = {list(expected)}, got "
-            f"{list(array.shape)}; one observation needs a leading axis: obs[None]"
+            f"{leaf.name}: expected shape [N, ...] = {list(expected)}, got {list(array.shape)}; "
+            f"{hint}"
         )
     if leaf.kind is Kind.INDEX:
         low, high = (bound.reshape(leaf.shape) for bound in leaf.bounds)

@@ -708,8 +708,11 @@ class TestBuilding:
 
     def test_no_function(self) -> None:
         for given, hint in (
-            (ScriptedParallel([SHORT]), r"ScriptedParallel .*; write lambda: MyEnv\(\)"),
-            (simple_spread_v3, r"module .*; pass its function mpe2.simple_spread_v3.parallel_env"),
+            (ScriptedParallel([SHORT]), r"ScriptedParallel .*; write lambda: ScriptedParallel\("),
+            (
+                simple_spread_v3,
+                r"module .*; pass its function: make_multi_agent_vect_envs\(mpe2\.s",
+            ),
             (["simple_spread_v3"], r"list \['simple_spread_v3'\]; write lambda"),
         ):
             with pytest.raises(TypeError, match="^env: expected a function .* got " + hint):

@@ -1,12 +1,14 @@
-"""What configurations' fields are, in words: for the command line's help and the site's tables.
+"""What configurations' fields are, in words: for ``help``, the command line, and the site's tables.
 
 All of it is read from the classes: a field's annotation has its range, and the docstring of the
 class that declares it has its meaning.
 """
 
 import dataclasses
+import functools
 import inspect
 import re
+import textwrap
 import types
 import typing
 from typing import Annotated, Any, Literal
@@ -88,3 +90,14 @@ def attributes(docstring: str) -> dict[str, str]:
         elif inside and line.strip():
             found[name] += " " + line.strip()
     return found
+
+
+@functools.cache
+def as_text(cls: type[Config]) -> str:
+    """Return all fields with defaults, values and meanings, as ``help`` shows them."""
+    lines = []
+    for name, hint in hints_of(cls).items():
+        values, meant = (text.replace("`", "") for text in (allowed(hint), meaning(cls, name)))
+        lines.append(f"    {name} = {default_of(cls, name)!r}  ({values})")
+        lines += textwrap.wrap(meant, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
+    return "\n".join(lines)
