@@ -779,7 +779,7 @@ def test_any_network_goes_on_learning_and_is_saved(name: str, tmp_path: Path) ->
 @pytest.mark.parametrize("trained", [False, True])
 def test_gradients_reach_what_is_new(variant: dict[str, Any], trained: bool) -> None:
     vector = env()
-    agent = make_agent(vector, hidden_size=(), batch_size=100, update_epochs=1, **variant)
+    agent = make_agent(vector, hidden_size=(), batch_size=256, update_epochs=1, **variant)
     if trained:
         train(agent, vector)
     old = named_weights(agent.policy)
