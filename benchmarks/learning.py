@@ -65,7 +65,6 @@ ROWS, COLUMNS = 6, 7  # of connect four
 # Moves upon planes [6, 7, 2] of its own and the other's pieces, the top row first, and columns that
 # are not full, as PettingZoo shows them.
 Opponent = Callable[[np.ndarray, np.ndarray, np.random.Generator], int]
-CONTINUOUS = ("MADDPG", "MATD3")  # mpe2's environments with forces rather than choices for these
 HEARD_STEPS = 3  # of "-early": the speaker is heard in so many steps of an episode
 # There, until so much of training is over, it is heard all the time in this share of environments:
 # words must have a meaning before they are worth remembering.
@@ -233,7 +232,8 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
 
 def train(settings: TunedSettings, seed: int, every: int, episodes: int) -> list[dict[str, float]]:
     """Train once; evaluate after about each ``every`` steps, on other seeds than training's."""
-    make = functools.partial(vector, settings.env_id, continuous=settings.algo in CONTINUOUS)
+    continuous = settings.env_kwargs.get("continuous_actions", False)
+    make = functools.partial(vector, settings.env_id, continuous=continuous)
     shares = HEARD_SHARES if settings.env_id.endswith("-early") else ((1.0, 0.0),)
     stages = [(until, make(settings.num_envs, share)) for until, share in shares]
     env = stages[0][1]

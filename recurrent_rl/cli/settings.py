@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.configs import sorted_options
 from recurrent_rl.algorithms.multi_agent import MultiAgent
-from recurrent_rl.cli.environments import Environment, EnvironmentOptions
+from recurrent_rl.cli.environments import EARLY, Environment, EnvironmentOptions
 from recurrent_rl.cli.errors import UsageError, told_in_one_line
 from recurrent_rl.cli.options import Options
 from recurrent_rl.evolution.registry import ALGORITHMS
@@ -257,4 +257,10 @@ def _tuned(environment: Environment, algo: str, team: bool) -> tuple[TunedSettin
             f"tuned for {env_id} with --mask-velocity, which is harder, as there are none for "
             f"{algo} without it (--no-tuned: {algo}'s defaults)"
         )
-    return found, f"tuned for {env_id}{' with --mask-velocity' if masked else ''} with {algo}"
+    note = f"tuned for {env_id}{' with --mask-velocity' if masked else ''} with {algo}"
+    if env_id.endswith(EARLY):
+        note += (
+            ", in trainings that began with speakers who are heard all the time, as this one does "
+            "not (tutorials/speaker_listener.py does)"
+        )
+    return found, note

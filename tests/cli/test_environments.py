@@ -142,6 +142,8 @@ class TestTuned:
         start = start_of(spread, "MADDPG", tuned=True)
         # They were found with forces rather than choices.
         assert start.environment.arguments == {"continuous_actions": True}
+        early = start_of(environment("simple_speaker_listener_v4-early"), "MAPPO", tuned=True)
+        assert "began with speakers who are heard all the time" in early.note
         with pytest.raises(UsageError, match="several agents, as simple_spread_v3 has, got SAC"):
             start_of(spread, "SAC", tuned=True)
         with pytest.raises(UsageError, match="one agent, as CartPole-v1 has, got IPPO"):
