@@ -21,7 +21,10 @@ CONFIGS = list(FIELDS)
 
 def cases(column: int) -> list[Any]:
     return [
-        pytest.param(cls, name, value, id=f"{cls.__name__}.{name}={value!r}")
+        # A function's repr has its address, which differs between processes.
+        pytest.param(
+            cls, name, value, id=f"{cls.__name__}.{name}={getattr(value, '__name__', repr(value))}"
+        )
         for cls, fields in FIELDS.items()
         for name, kind in fields.items()
         for value in kind[column]

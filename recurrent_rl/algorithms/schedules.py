@@ -23,6 +23,7 @@ SHAPES: Mapping[str, Function] = {
     "cosine": lambda progress: 0.5 * (1 + math.cos(math.pi * progress)),
 }
 POINTS = tuple(i / 10 for i in range(11))  # of progress, where functions are tried out
+SAVED = {"function", "told", "values"}  # what files have of a function
 _SAID = 'expected "constant", "linear", "cosine", a number in [0, 1], or a function of progress'
 
 
@@ -70,7 +71,7 @@ class ScheduleRule:
 
     def checked(self, where: str, value: Any) -> Schedule:
         """Return a schedule; functions are tried out, and looked up if they were saved."""
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value.keys() == SAVED:
             value = _known_function(where, value)
         if callable(value):
             for progress in POINTS:
@@ -81,7 +82,7 @@ class ScheduleRule:
                 if value == name:
                     return name  # type: ignore[no-any-return]
             raise ValueError(f"{where}: {_SAID}, got {shown(value)}")
-        if value is None or isinstance(value, bool):
+        if value is None or isinstance(value, bool | Mapping):
             raise TypeError(f"{where}: {_SAID}, got {shown(value)}")
         number: float = checked(where, value, Annotated[float, UNIT])
         return number

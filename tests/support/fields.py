@@ -40,9 +40,20 @@ WIDTHS = (
     [[], [1], (64, 64), range(1, 3), np.array([3, 4])],
 )
 
+
+def below_zero(progress: float) -> float:
+    """A schedule that gives what no factor may be."""
+    return progress - 0.5
+
+
+def of_nothing() -> float:
+    """A function that takes no progress."""
+    return 1.0
+
+
 SCHEDULE = (
     [None, True, [1], 1j],
-    ["cosin", "", -TINY, math.nextafter(1, 2), *NOT_FINITE, lambda p: p - 0.5, lambda: 1],
+    ["cosin", "", -TINY, math.nextafter(1, 2), *NOT_FINITE, below_zero, of_nothing],
     ["constant"],  # others need a horizon
 )
 
