@@ -265,12 +265,6 @@ MISTAKES: dict[str, list[Mistake]] = {
     ],
     "hyper-parameters that do nothing": [
         Mistake(
-            lambda _: collected(batch_size=100).learn(),
-            UserWarning,
-            "expected batch_size of at most the 8 steps of a rollout",
-            "choose a smaller batch_size or longer rollouts",
-        ),
-        Mistake(
             lambda _: setattr(agent(), "lr", 1e-4),
             AttributeError,
             "PPO.lr: expected hyper-parameters to be changed by reconfigure",

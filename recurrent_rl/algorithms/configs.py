@@ -89,7 +89,8 @@ class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
     """Everything about a PPO agent that is not a space or a network shape.
 
     Attributes, beside those of ``AlgorithmConfig`` and ``ValuePolicyConfig``:
-        batch_size: transitions (active steps) in a minibatch, about: sequences stay whole.
+        batch_size: transitions (active steps) in a minibatch, about: sequences stay whole. With
+            more than a rollout has, each epoch is one minibatch.
         update_epochs: passes over each rollout.
         lr: Adam's step size.
         adam_eps: Adam's epsilon.

@@ -221,7 +221,6 @@ class OnPolicyTrainer(Trainer):
         assert self.buffer is not None
         now = self.coefficients()
         self._say_what_is_over()
-        self._say_what_is_too_large()
         self.collected = False
         self._prepare()
         if not trained:
@@ -296,18 +295,6 @@ class OnPolicyTrainer(Trainer):
         message = self.config.end(self._learned_steps())
         if message is not None:
             self._warn_once(message)
-
-    def _say_what_is_too_large(self) -> None:
-        """Warn if a batch size that somebody has chosen is beyond what a rollout has."""
-        size, buffer = self.config.batch_size, self.buffer
-        assert buffer is not None
-        steps = buffer.steps * buffer.rows
-        if size > steps and size != type(self.config).batch_size:
-            self._warn_once(
-                f"learn: expected batch_size of at most the {steps} steps of a rollout, "
-                f"learn_step={buffer.steps} of {buffer.rows} environments and agents, got {size}: "
-                f"each epoch is one minibatch; choose a smaller batch_size or longer rollouts"
-            )
 
     # --- saving -----------------------------------------------------------------------------
 

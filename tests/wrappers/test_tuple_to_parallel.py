@@ -297,7 +297,7 @@ class TestErrors:
             make_multi_agent_vect_envs("CartPole-v1", should_async_vector=False)
         with pytest.raises(TypeError, match=r"PettingZoo.*several agents have Tuple spaces"):
             SyncMultiAgentVectorEnv([lambda: gym.make("CartPole-v1")])
-        with pytest.raises(TypeError, match=r"got TimeLimit.*lambda: MyEnv\(\)"):
+        with pytest.raises(TypeError, match=r"got TimeLimit.*lambda: Sums\("):
             make_multi_agent_vect_envs(gym.wrappers.TimeLimit(Sums(), 3))
 
 
