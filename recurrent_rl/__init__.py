@@ -23,12 +23,10 @@ from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.envs.gymnasium_vector import make_vect_envs
-from recurrent_rl.envs.multi_agent_vector import (
-    AsyncMultiAgentVectorEnv,
-    MultiAgentVectorEnv,
-    SyncMultiAgentVectorEnv,
-    make_multi_agent_vect_envs,
-)
+from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
+from recurrent_rl.envs.multi_agent_async import AsyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.evolution.mutation import Mutations
 from recurrent_rl.evolution.population import create_population, load_population
 from recurrent_rl.evolution.tournament import TournamentSelection

@@ -19,7 +19,8 @@ from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.algorithms.team import Team, TeamReward, custom_by_group
 from recurrent_rl.envs.final_infos import by_players
 from recurrent_rl.envs.group_rows import GroupRows
-from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.export.export import export_all
 from recurrent_rl.networks.acting_policy import CustomNetworks
 from recurrent_rl.networks.configs import NetConfig

@@ -18,7 +18,7 @@ from recurrent_rl.cli.errors import UsageError, told_in_one_line
 from recurrent_rl.cli.options import Options
 from recurrent_rl.cli.values import named_arguments
 from recurrent_rl.envs.gymnasium_vector import make_vect_envs
-from recurrent_rl.envs.multi_agent_vector import make_multi_agent_vect_envs
+from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
 from recurrent_rl.wrappers import EarlyMessageWrapper, MaskVelocityWrapper
 from recurrent_rl.wrappers.tuple_to_parallel import PACKAGES, has_agent_tuples, make_tuple_env
 

@@ -22,7 +22,8 @@ from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.buffers.sharing import News
 from recurrent_rl.envs.gymnasium_vector import autoreset_mode
 from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
-from recurrent_rl.envs.multi_agent_vector import AsyncMultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_async import AsyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
 from recurrent_rl.envs.worker_process import (
     Parent,
     Worker,

@@ -16,7 +16,8 @@ from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.single_agent import SingleAgent, one_environment
 from recurrent_rl.algorithms.team import Team
 from recurrent_rl.envs.gymnasium_vector import GymRows
-from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv, SyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
+from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.envs.usage import mark, note_seeded
 from recurrent_rl.imitation.demonstrations import Demonstrations

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.envs.multi_agent_vector`: PettingZoo environments, here and in workers."""
+"""Tests of `recurrent_rl.envs.multi_agent_*`: PettingZoo environments, here and in workers."""
 
 import contextlib
 import functools
