@@ -8,15 +8,16 @@ and the next writer of the same file removes it.
 
 import contextlib
 import datetime
+import json
 import os
 import re
 import secrets
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 if sys.platform != "win32":
     import fcntl
@@ -64,10 +65,7 @@ class Draft:
         """
         self.target = Path(os.path.realpath(path))
         before = _regular(self.target)
-        if not self.target.parent.is_dir():
-            raise FileNotFoundError(
-                f"expected the directory {self.target.parent} to exist; create it first"
-            )
+        check_directory(self.target.parent)
         prefix = f".{self.target.name[:_STEM]}."
         _remove_abandoned(self.target.parent, prefix)
         while True:
@@ -154,6 +152,45 @@ def replacing(path: str | os.PathLike[str], what: str) -> Iterator[BinaryIO]:
             yield draft.file
             draft.put_in_place()
         draft.file.close()
+
+
+def write_json(
+    path: Path, data: Mapping[str, Any], what: str, default: Callable[[Any], Any] | None = None
+) -> None:
+    """Write names and values as JSON that people read; see ``replacing``.
+
+    Args:
+        path: of the file.
+        data: names and values.
+        what: is written, in words, for errors.
+        default: turns what JSON has no form for into something that it has; None refuses that.
+
+    Raises:
+        TypeError: JSON has no form for a value.
+        OSError: it could not be written; what was there before is untouched.
+
+    """
+    text = json.dumps(data, indent=2, default=default)
+    with replacing(path, what) as file:
+        file.write(f"{text}\n".encode())
+
+
+def check_directory(folder: Path, where: str = "") -> None:
+    """Check that a directory is there, before work is done whose result goes into it.
+
+    Args:
+        folder: the directory.
+        where: what messages begin with, the option that has its path for example.
+
+    Raises:
+        FileNotFoundError: it is not.
+
+    """
+    if not folder.is_dir():
+        option = f"{where}: " if where else ""
+        raise FileNotFoundError(
+            f"{option}expected the directory {folder} to exist; create it first"
+        )
 
 
 @contextlib.contextmanager

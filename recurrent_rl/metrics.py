@@ -3,7 +3,6 @@
 import csv
 import io
 import itertools
-import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any, BinaryIO, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
-from recurrent_rl.files import Draft, explained, open_locked, replacing, unlock
+from recurrent_rl.files import Draft, explained, open_locked, unlock, write_json
+
+METRICS, CONFIG = "metrics.csv", "config.json"  # names of files in a run's folder
 
 
 class CsvTable:
@@ -157,7 +158,7 @@ class MetricsLogger:
         """
         self.directory = Path(directory)
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.path = self.directory / "metrics.csv"
+        self.path = self.directory / METRICS
         self._table = CsvTable(self.path, "step", resume_at)
         self._writer: SummaryWriter | None = None
         if tensorboard:
@@ -195,9 +196,7 @@ class MetricsLogger:
             OSError: it could not be written.
 
         """
-        text = json.dumps(config, indent=2, default=str)
-        with replacing(self.directory / "config.json", "the configuration") as file:
-            file.write(f"{text}\n".encode())
+        write_json(self.directory / CONFIG, config, "the configuration", str)
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""

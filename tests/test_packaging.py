@@ -133,7 +133,7 @@ LAYERS = (
         "validation",
         "wrappers",
     },
-    {"aliases", "archive", "extras", "files", "plain"},
+    {"aliases", "archive", "extras", "files", "plain", "versions"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}
 

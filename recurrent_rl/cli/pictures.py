@@ -8,8 +8,8 @@ from pathlib import Path
 from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
 from recurrent_rl.cli.options import Group, Options, parse
 from recurrent_rl.cli.run_folder import CURVE, RUN
+from recurrent_rl.metrics import METRICS
 from recurrent_rl.plots.curves import plot_runs
-from recurrent_rl.plots.runs import METRICS
 
 PLOT = "Draw learning curves: a line and its band for each run, of all its seeds."
 

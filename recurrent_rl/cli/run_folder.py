@@ -9,13 +9,11 @@ It is ``runs/Pendulum-v1-masked/PPO/2026-01-31_12-00-00``, for example, and has
 """
 
 import json
-import platform
 import re
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +22,10 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
 from recurrent_rl.cli.settings import Run
 from recurrent_rl.evolution.registry import ALGORITHMS
-from recurrent_rl.files import replacing
+from recurrent_rl.files import write_json
+from recurrent_rl.versions import versions
 
 RUN, BEST, LATEST, CURVE = "run.json", "best.pt", "latest.pt", "curve.png"
-_PACKAGES = ("recurrent_rl", "torch", "numpy", "gymnasium", "pettingzoo")
 
 
 def new_folder(run: Run, root: str, name: str | None, words: Sequence[str]) -> Path:
@@ -63,23 +61,11 @@ def new_folder(run: Run, root: str, name: str | None, words: Sequence[str]) -> P
         "command": command(*words),
         "began": time.strftime("%Y-%m-%d %H:%M:%S %z"),
         "git": _git_commit(),
-        "versions": {"python": platform.python_version(), **_versions()},
+        "versions": versions(),
         "run": run.to_data(),
     }
-    text = json.dumps(described, indent=2)
-    with replacing(folder / RUN, "the run's description") as file:
-        file.write(f"{text}\n".encode())
+    write_json(folder / RUN, described, "the run's description")
     return folder
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # its source is on the path, and it is not installed
-            found[name] = "not installed"
-    return found
 
 
 def _git_commit() -> dict[str, Any] | None:

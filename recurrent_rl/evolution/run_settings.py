@@ -15,6 +15,7 @@ from recurrent_rl.algorithms.swapping import warn_of_swap_channels
 from recurrent_rl.evolution.mutation import Mutations, check_hyperparameters, idle_kinds
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
+from recurrent_rl.files import check_directory
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.validation import COUNT, WHOLE, checked, shown
 
@@ -100,10 +101,7 @@ def replace_checked(settings: object, name: str, hint: Any) -> None:
 
 def _check_writable(name: str, path: Path) -> None:
     """Check that a file can be written, now rather than after an hour of training."""
-    if not path.parent.is_dir():
-        raise FileNotFoundError(
-            f"{name}: expected the directory {path.parent} to exist; create it first"
-        )
+    check_directory(path.parent, name)
     if path.is_dir():
         raise IsADirectoryError(
             f"{name}: expected the path of a file, got the directory {path}; add a file name"

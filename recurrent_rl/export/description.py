@@ -3,7 +3,6 @@
 Letters: N rows.
 """
 
-import importlib.metadata
 import math
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.export.step import PolicyStep, TensorSpec
 from recurrent_rl.spaces.serialization import space_to_dict
+from recurrent_rl.versions import versions
 
 VERSION = 1  # of the description
 
@@ -36,7 +36,7 @@ def described(group: AgentGroup, step: PolicyStep, about: dict[str, Any]) -> dic
         "action_space": described_space(step.policy.actions.space),
         "inputs": [_described_tensor(spec) for spec in step.inputs],
         "outputs": [_described_tensor(spec) for spec in step.outputs],
-        "versions": {"recurrent_rl": _own_version(), "torch": str(torch.__version__)},
+        "versions": versions(),
     }
 
 
@@ -68,10 +68,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and math.isinf(value) else value
-
-
-def _own_version() -> str:
-    try:
-        return importlib.metadata.version("recurrent_rl")
-    except importlib.metadata.PackageNotFoundError:  # run from its source
-        return "unknown"

@@ -10,7 +10,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.export.description import described
 from recurrent_rl.export.formats import FORMATS
 from recurrent_rl.export.step import PolicyStep
-from recurrent_rl.files import explained, replacing
+from recurrent_rl.files import check_directory, explained, replacing
 
 About = dict[str, Any]
 
@@ -33,7 +33,7 @@ def export_one(
         )
     if given is not None and suffix in FORMATS and suffix != given:
         raise ValueError(f"format: expected {suffix!r}, as path ends in it, got {given!r}")
-    _check_folder(path.parent)
+    check_directory(path.parent)
     _write(path, _content(group, about, given or suffix, action_mask))
     return path
 
@@ -53,7 +53,7 @@ def export_all(
             f"path: expected a folder, in which each group's policy gets a file of its own, got "
             f"{str(path)!r}; give format={path.suffix[1:]!r}"
         )
-    _check_folder(path.parent)
+    check_directory(path.parent)
     contents = {
         name: _content(group, about | {"group": name}, given, action_mask)
         for name, group in groups.items()
@@ -71,12 +71,6 @@ def _format(form: str | None) -> str | None:
     if form is not None and form not in FORMATS:
         raise ValueError(f"format: expected 'onnx', 'pt2' or None, got {form!r}")
     return form
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise FileNotFoundError before the work is done rather than afterwards."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"expected the directory {folder} to exist; create it first")
 
 
 def _content(group: AgentGroup, about: About, form: str, action_mask: bool) -> bytes:

@@ -214,7 +214,7 @@ def _run(policy: Policy, parts: Sequence[Lesson]) -> tuple[Tensor, Tensor, Tenso
 def _acting_parameters(policy: Policy) -> list[nn.Parameter]:
     """Return what chooses actions and is not frozen, each once."""
     head = policy.heads()[0][3]
-    every = dict.fromkeys([*policy.trunks[0].parameters(), *head.parameters()])
+    every = dict.fromkeys([*policy.actor_trunk.parameters(), *head.parameters()])
     found = [p for p in every if p.requires_grad]
     if not found:
         raise RuntimeError(

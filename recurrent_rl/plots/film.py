@@ -16,6 +16,7 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.single_agent import SingleAgent
 from recurrent_rl.extras import extra_package
+from recurrent_rl.files import check_directory
 from recurrent_rl.plots.runs import FilePath
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import COUNT, POSITIVE, SEED, checked, checked_path, shown
@@ -82,8 +83,8 @@ def film(
     with _opened(agent, env) as stage:
         _check_mode(stage)
         folder = place.parent if single else place
-        if single and not folder.is_dir():
-            raise FileNotFoundError(f"path: expected the folder {folder} to exist; create it first")
+        if single:
+            check_directory(folder, "path")
         folder.mkdir(parents=True, exist_ok=True)
         # Beside where they go, and put in place only when all are whole.
         with tempfile.TemporaryDirectory(prefix=".film-", dir=folder) as draft:

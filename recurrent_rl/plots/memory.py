@@ -19,7 +19,6 @@ from recurrent_rl.plots.readout import fit_readout, r_squared
 from recurrent_rl.plots.recording import (
     Recorder,
     Step,
-    actor_trunk,
     features_of,
     numbers_of,
     untrained_memory,
@@ -178,7 +177,7 @@ def _place(agent: Agent, agent_id: str | None) -> tuple[int, int]:
 
 
 def _check_memory(agent: Agent, agent_id: str | None, policy: Policy) -> None:
-    if not actor_trunk(policy).shapes:
+    if not policy.actor_trunk.shapes:
         who = type(agent).__name__ if agent_id is None else f"{type(agent).__name__}'s {agent_id}"
         raise ValueError(
             f"agent: expected one with memory, got {who}, which acts upon what it sees at the "
@@ -268,13 +267,13 @@ def _number_names(policy: Policy, env: Any) -> list[str]:
 
 def _shown_units(policy: Policy) -> int:
     """Return how many units others read: h of a built-in cell, all of a network of one's own."""
-    trunk = actor_trunk(policy)
+    trunk = policy.actor_trunk
     shapes = trunk.shapes if trunk.is_custom else trunk.shapes[:1]
     return sum(k * h for k, h in shapes)
 
 
 def _described(agent: Agent, agent_id: str | None, policy: Policy) -> str:
-    trunk = actor_trunk(policy)
+    trunk = policy.actor_trunk
     core = getattr(trunk.encoder, "core", None)  # a network of one's own has none
     kind = "" if core is None else f", {type(core.rnn).__name__}"
     return f"{type(agent).__name__}{'' if agent_id is None else ' ' + agent_id}{kind}"

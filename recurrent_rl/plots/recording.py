@@ -5,7 +5,7 @@ hidden quantities, F width of the extra inputs, K layers, N rows, H units of a l
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,6 @@ from recurrent_rl.acting.player import Turn, as_tensor
 from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.envs.rows import Observed
 from recurrent_rl.networks.acting_policy import Policy
-from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.plots.hidden import HiddenQuantities
 from recurrent_rl.spaces.array import Array
 
@@ -49,7 +48,7 @@ class Recorder(Spectator):
     def __init__(self, policy: Policy, group: int, row: int, quantities: HiddenQuantities) -> None:
         """Keep what row number ``row`` of a group lives through, which acts by ``policy``."""
         self.group, self.row, self.quantities = group, row, quantities
-        self.place = actor_trunk(policy).place
+        self.place = policy.actor_trunk.place
         self.episodes: list[list[Step]] = []
         self.step = 0
 
@@ -71,11 +70,6 @@ class Recorder(Spectator):
 
     def stepped(self) -> None:
         self.step += 1
-
-
-def actor_trunk(policy: Policy) -> Trunk:
-    """Return what acts; a critic's may stand beside it."""
-    return cast(Trunk, policy.trunks[0])
 
 
 @torch.no_grad()
@@ -106,7 +100,7 @@ def untrained_memory(group: AgentGroup, episodes: Sequence[Sequence[Step]]) -> l
 
     """
     policy = group.build_policy(group.net_config, torch.Generator().manual_seed(SEED))
-    trunk, trained = actor_trunk(policy), actor_trunk(group.policy)
+    trunk, trained = policy.actor_trunk, group.policy.actor_trunk
     trunk.preprocessor.load_state_dict(trained.preprocessor.state_dict())
     state = policy.initial_state(len(episodes))
     memory: list[list[Array]] = [[] for _ in episodes]

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
+from recurrent_rl.metrics import CONFIG, METRICS
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import checked_path, shown
 
-METRICS, CONFIG = "metrics.csv", "config.json"
 FilePath = str | os.PathLike[str]
 Where = FilePath | Iterable[FilePath]
 

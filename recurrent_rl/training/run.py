@@ -3,7 +3,6 @@
 import collections
 import math
 import os
-import platform
 import signal
 import sys
 import threading
@@ -12,9 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import gymnasium as gym
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from recurrent_rl import checkpoint
@@ -32,6 +29,7 @@ from recurrent_rl.training.report import (
     StoppedBy,
     TrainingResult,
 )
+from recurrent_rl.versions import versions
 
 FilePath = str | os.PathLike[str]
 # What users of other libraries look for, where a name of ours differs.
@@ -223,12 +221,7 @@ class Run:
             "eval_seed": self.eval_seed,
             **self._each,
             "command": sys.argv,
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "gymnasium": gym.__version__,
-            },
+            "versions": versions(),
         }
 
 

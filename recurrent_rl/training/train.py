@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from recurrent_rl import checkpoint
 from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.files import check_directory
 from recurrent_rl.metrics import MetricsLogger
 from recurrent_rl.training.report import Rollout, State, TrainingResult
 from recurrent_rl.training.run import FilePath, Run, interruptible
@@ -170,10 +171,8 @@ def _check_together(
             "that run there; build a second one"
         )
     for name, path in (("best_path", best_path), ("checkpoint_path", checkpoint_path)):
-        if path is not None and not Path(path).parent.is_dir():
-            raise FileNotFoundError(
-                f"{name}: expected the directory {Path(path).parent} to exist; create it first"
-            )
+        if path is not None:
+            check_directory(Path(path).parent, name)
     both = best_path is not None and checkpoint_path is not None
     if both and Path(best_path).resolve() == Path(checkpoint_path).resolve():  # type: ignore
         raise ValueError(
