@@ -19,6 +19,7 @@ from recurrent_rl.cli.options import Options
 from recurrent_rl.cli.values import named_arguments
 from recurrent_rl.envs.gymnasium_vector import make_vect_envs
 from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
+from recurrent_rl.extras import extra_package
 from recurrent_rl.wrappers import EarlyMessageWrapper, MaskVelocityWrapper
 from recurrent_rl.wrappers.tuple_to_parallel import PACKAGES, has_agent_tuples, make_tuple_env
 
@@ -186,28 +187,14 @@ def _found(env_id: str) -> Callable[..., Any]:
         if callable(own):
             return own  # type: ignore[no-any-return]
     if any(env_id.startswith(start) for start in PACKAGES):
-        return functools.partial(_tuples, env_id)
+        return functools.partial(make_tuple_env, env_id)
     for start, (package, extra) in _REGISTERING.items():
         if env_id.startswith(start):
-            _import_extra(package, extra)
+            with told_in_one_line():
+                extra_package(package, extra, env_id)
     if env_id.rpartition(":")[2] in gym.registry or colon:
         return functools.partial(gym.make, env_id)
     return _zoo(env_id.removesuffix(EARLY), early=env_id.endswith(EARLY))
-
-
-def _tuples(env_id: str, **arguments: Any) -> Any:
-    """Build an environment with Tuples of agents, as it is."""
-    return make_tuple_env(env_id, **arguments)
-
-
-def _import_extra(package: str, extra: str) -> None:
-    try:
-        importlib.import_module(package)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"ENV_ID: expected the package {package}, which has this environment, got none: "
-            f"pip install 'recurrent_rl[{extra}]'"
-        ) from error
 
 
 def _zoo(name: str, *, early: bool) -> Callable[..., Any]:

@@ -7,13 +7,11 @@ from typing import Literal
 import recurrent_rl.wrappers as wrappers
 from recurrent_rl.cli.environments import WRAPPED
 from recurrent_rl.cli.errors import UsageError, command
-from recurrent_rl.cli.options import Group, Options, parse, written
-from recurrent_rl.cli.settings import OBSERVED, TEAM_ALGORITHMS
-from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning
+from recurrent_rl.cli.options import Group, Options, options_in, parse, written
+from recurrent_rl.cli.settings import OBSERVED, TEAM_ALGORITHMS, agent_groups
+from recurrent_rl.descriptions import allowed, default_of, meaning
 from recurrent_rl.evolution.registry import ALGORITHMS
-from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.tuned import TUNED
-from recurrent_rl.validation import Config
 
 LIST = "List environments that settings were found for, algorithms, wrappers, or options."
 
@@ -78,26 +76,9 @@ def _wrappers() -> None:
 
 
 def _options(algo: str) -> None:
-    """List an algorithm's hyper-parameters, and what describes its networks."""
-    config = ALGORITHMS[algo].config_type
-    groups = [
-        Group(config, algo, hidden=("total_steps",)),
-        Group(EncoderConfig, "encoder", prefixed=True, hidden=("max_seq_len",)),
-        Group(HeadConfig, "head", prefixed=True),
-    ]
-    for group in groups:
-        _options_of(group)
-
-
-def _options_of(group: Group) -> None:
-    for name, hint in hints_of(group.cls).items():
-        if name in group.hidden:
-            continue
-        if isinstance(hint, type) and issubclass(hint, Config):
-            _options_of(Group(hint, group.named(name), prefixed=True))
-            continue
-        text = f"{written(group.named(name))} (default {default_of(group.cls, name)})"
-        print(f"{text}: {allowed(hint)}. {meaning(group.cls, name)}".replace("`", ""))
+    for name, cls, field, hint in options_in(agent_groups(algo)):
+        text = f"{written(name)} (default {default_of(cls, field)}): {allowed(hint)}."
+        print(f"{text} {meaning(cls, field)}".replace("`", ""))
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> None:

@@ -12,12 +12,13 @@ import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 from recurrent_rl.aliases import ALIASES
-from recurrent_rl.cli.errors import UsageError, program
+from recurrent_rl.cli.errors import UsageError, program, told_in_one_line
 from recurrent_rl.cli.values import value_of
 from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning
+from recurrent_rl.extras import extra_package
 from recurrent_rl.validation import Config, Rule
 
 # What has no option of its own name here.
@@ -66,6 +67,33 @@ class Group:
         """Return an option's name with what stands in front of it."""
         return f"{self.title}.{name}" if self.prefixed else name
 
+    def hints(self) -> dict[str, Any]:
+        """Return the annotations of those that are options."""
+        return {n: hint for n, hint in hints_of(self.cls).items() if n not in self.hidden}
+
+    def inner(self, name: str, hint: Any, defaults: Mapping[str, Any]) -> "Group | None":
+        """Return the options of a field that is a configuration itself; None: it is none."""
+        if isinstance(hint, type) and issubclass(hint, Config):
+            return Group(hint, self.named(name), prefixed=True, defaults=defaults)
+        return None
+
+
+class Option(NamedTuple):
+    """One option.
+
+    Attributes:
+        name: with what stands in front of it.
+        cls: declares it.
+        field: its name there.
+        hint: its annotation.
+
+    """
+
+    name: str
+    cls: type[Config]
+    field: str
+    hint: Any
+
 
 def parse(
     command: str,
@@ -88,7 +116,8 @@ def parse(
         SystemExit: help was asked for, and has been written.
 
     """
-    tyro = _tyro()
+    with told_in_one_line():
+        tyro = extra_package("tyro", "cli", program())
     names = [f"group_{i}" for i in range(len(groups))]
     fields = []
     for name, group in zip(names, groups, strict=True):
@@ -110,18 +139,19 @@ def parse(
             raise
         raise UsageError(_in_one_line(said.getvalue())) from None
     if rest:
-        raise UsageError(_unknown(command, rest[0], list(known_options(groups)), others or {}))
+        known = [option.name for option in options_in(groups)]
+        raise UsageError(_unknown(command, rest[0], known, others or {}))
     return [_plain(getattr(values, name)) for name in names]
 
 
-def known_options(groups: Sequence[Group]) -> Iterator[str]:
-    """Yield names of options, with their prefixes."""
+def options_in(groups: Sequence[Group]) -> Iterator[Option]:
+    """Yield all options, also of configurations within configurations."""
     for group in groups:
-        for name, hint in hints_of(group.cls).items():
-            if isinstance(hint, type) and issubclass(hint, Config):
-                yield from known_options([Group(hint, group.named(name), prefixed=True)])
-            elif name not in group.hidden:
-                yield group.named(name)
+        for name, hint in group.hints().items():
+            if (inner := group.inner(name, hint, {})) is not None:
+                yield from options_in([inner])
+            else:
+                yield Option(group.named(name), group.cls, name, hint)
 
 
 def written(name: str) -> str:
@@ -129,30 +159,17 @@ def written(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def _tyro() -> Any:
-    try:
-        import tyro  # an extra
-    except ImportError as error:
-        raise UsageError(
-            "recurrent_rl: expected the package tyro, which the command line needs and which is an "
-            "extra, got none: pip install 'recurrent_rl[cli]'"
-        ) from error
-    return tyro
-
-
 def _arguments(tyro: Any, group: Group) -> Any:
     """Return a dataclass as tyro takes it, with what a configuration class's fields are."""
     cls = group.cls
     positional, repeated = getattr(cls, "POSITIONAL", ()), getattr(cls, "REPEATED", ())
     fields: list[tuple[str, Any, Any]] = []
-    for name, hint in hints_of(cls).items():
-        if name in group.hidden:
-            continue
+    for name, hint in group.hints().items():
         value = group.defaults.get(name, default_of(cls, name))
-        if isinstance(hint, type) and issubclass(hint, Config):
-            defaults = value if isinstance(value, Mapping) else value.to_dict()
-            inner = _arguments(tyro, Group(hint, group.named(name), True, defaults))
-            fields.append((name, inner, field(default_factory=inner)))
+        defaults = value.to_dict() if isinstance(value, Config) else value
+        if (inner := group.inner(name, hint, defaults)) is not None:
+            made = _arguments(tyro, inner)
+            fields.append((name, made, field(default_factory=made)))
             continue
         marks: list[Any] = [tyro.conf.arg(help=_help(cls, name, hint), prefix_name=group.prefixed)]
         kind: Any = Any

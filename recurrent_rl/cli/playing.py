@@ -13,7 +13,7 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.cli.environments import Environment, EnvironmentOptions
 from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
-from recurrent_rl.cli.options import Group, parse
+from recurrent_rl.cli.options import Group, parse, written
 from recurrent_rl.cli.run_folder import Saved, saved_agents
 from recurrent_rl.cli.settings import TEST_ENVS
 from recurrent_rl.cli.values import rounded, spread
@@ -155,7 +155,7 @@ def _environment(saved: Saved, options: Mapping[str, Any]) -> Environment:
     given = [name for name in ("mask_velocity", "wrapper", "env_args") if options[name]]
     if given:
         raise UsageError(
-            f"--{given[0].replace('_', '-')}: expected it with --env-id, as environments of a run "
+            f"{written(given[0])}: expected it with --env-id, as environments of a run "
             f"are what they were in training; add --env-id"
         )
     if saved.run is None:
@@ -183,7 +183,8 @@ def _tested(
 def _evaluate(agent: Any, env: Any, episodes: int, **options: Any) -> Any:
     """Let an agent play, if it fits the environments."""
     with told_in_one_line():
-        agent.rows_of(env) if hasattr(env, "num_envs") else None
+        if hasattr(env, "num_envs"):
+            agent.rows_of(env)  # refuses what the agent cannot play in
     return agent.evaluate(env, episodes, **options)
 
 

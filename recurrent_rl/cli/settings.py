@@ -1,7 +1,7 @@
 """What a training run is: read from a command, found among tuned settings, kept in a file."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Annotated, Any, Literal
 
 from recurrent_rl.algorithms.agent import Agent
@@ -9,8 +9,9 @@ from recurrent_rl.algorithms.configs import sorted_options
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.cli.environments import EARLY, Environment, EnvironmentOptions
 from recurrent_rl.cli.errors import UsageError, told_in_one_line
-from recurrent_rl.cli.options import Options
+from recurrent_rl.cli.options import Group, Options
 from recurrent_rl.evolution.registry import ALGORITHMS
+from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.tuned import ON_POLICY, TUNED, TunedSettings
 from recurrent_rl.validation import COUNT, SEED
 
@@ -19,6 +20,7 @@ OBSERVED = "-observed"
 TEAM_ALGORITHMS = [name for name, kind in ALGORITHMS.items() if issubclass(kind, MultiAgent)]
 TEST_ENVS = 20  # at once
 TESTS = 10  # in a training, unless options say otherwise
+HIDDEN = ("total_steps",)  # hyper-parameters that are asked for by other options
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,11 @@ class Run:
     threads: int
     seeds: tuple[int, ...]
 
+    @classmethod
+    def names(cls) -> list[str]:
+        """Names of its fields."""
+        return [field.name for field in fields(cls)]
+
     def to_data(self) -> dict[str, Any]:
         """Plain values, for a file."""
         return asdict(self)
@@ -207,6 +214,28 @@ class Start:
             return sorted_options(None, {})
         own = {"reads_state": True} if self.settings.reads_state else {}
         return sorted_options(self.settings.net_config, {**self.settings.hyperparameters, **own})
+
+
+def agent_groups(algo: str, start: Start | None = None) -> list[Group]:
+    """Return an agent's options: hyper-parameters, encoder, head, and what only teams have.
+
+    Args:
+        algo: the agent's class.
+        start: has their defaults; None: the classes' own.
+
+    """
+    hyper = {} if start is None else start.hyperparameters()
+    encoder, head = (
+        {} if start is None else start.networks(f"{name}_config") for name in ("encoder", "head")
+    )
+    groups = [
+        Group(ALGORITHMS[algo].config_type, algo, defaults=hyper, hidden=HIDDEN),
+        Group(EncoderConfig, "encoder", True, encoder, hidden=("max_seq_len",)),
+        Group(HeadConfig, "head", True, head),
+    ]
+    if algo in TEAM_ALGORITHMS:
+        groups.append(Group(team_options(algo), "team", defaults=hyper))
+    return groups
 
 
 def start_of(environment: Environment, algo: str | None, *, tuned: bool) -> Start:

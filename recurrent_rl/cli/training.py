@@ -15,34 +15,21 @@ from recurrent_rl.cli.pictures import draw_curve
 from recurrent_rl.cli.run_folder import new_folder, run_and_seeds, seed_folder
 from recurrent_rl.cli.seeds import Results, train_seeds
 from recurrent_rl.cli.settings import (
-    TEAM_ALGORITHMS,
+    HIDDEN,
     Run,
     Start,
     TrainOptions,
+    agent_groups,
     start_of,
     team_options,
 )
 from recurrent_rl.cli.values import spread
 from recurrent_rl.descriptions import default_of
 from recurrent_rl.evolution.registry import ALGORITHMS
-from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.validation import Config
 
 TRAIN = "Train an agent in an environment: recurrent_rl train Pendulum-v1 --mask-velocity"
 RESUME = "Go on with a run from its checkpoints, exactly where it stopped."
-# Asked for by options of their own.
-_HYPER_HIDDEN, _ENCODER_HIDDEN = ("total_steps",), ("max_seq_len",)
-_COPIED = (
-    "num_envs",
-    "async_envs",
-    "total_steps",
-    "eval_every",
-    "eval_episodes",
-    "stop_at",
-    "checkpoint_every",
-    "device",
-    "threads",
-)
 
 
 @dataclass(frozen=True)
@@ -62,14 +49,14 @@ class ResumeOptions(Options):
 def train(words: Sequence[str]) -> None:
     """Do what ``recurrent_rl train`` says."""
     start, options, agent = _read(words)
-    run = Run(
-        environment=start.environment,
-        algo=start.algo,
-        team=start.team,
-        agent=agent,
-        seeds=tuple(dict.fromkeys(options["seeds"])),
-        **{name: options[name] for name in _COPIED},
-    )
+    own: dict[str, Any] = {
+        "environment": start.environment,
+        "algo": start.algo,
+        "team": start.team,
+        "agent": agent,
+        "seeds": tuple(dict.fromkeys(options["seeds"])),
+    }
+    run = Run(**{name: options[name] for name in Run.names() if name not in own}, **own)
     _check(run)
     folder = new_folder(run, options["folder"], options["name"], ["train", *words])
     print(f"{run.algo} on {run.environment}: {_plan(run, run.seeds)}")
@@ -128,7 +115,7 @@ def _others() -> dict[str, str]:
     return {
         name: f"it is one of --algo {', '.join(algos)}"
         for name, algos in owners.items()
-        if name not in _HYPER_HIDDEN
+        if name not in HIDDEN
     }
 
 
@@ -144,26 +131,10 @@ def _algo_in(words: Sequence[str]) -> str | None:
 
 def _groups(algo: str | None, start: Start | None) -> list[Group]:
     """Return the options of ``train`` for an algorithm, with their defaults, if they are known."""
-    config = ALGORITHMS[algo or "PPO"].config_type
-    hyper = {} if start is None else start.hyperparameters()
-    training, encoder, head = (
-        ({}, {}, {})
-        if start is None
-        else (
-            start.training(),
-            start.networks("encoder_config"),
-            start.networks("head_config"),
-        )
-    )
-    groups = [
-        Group(TrainOptions, "run", defaults=training),
-        Group(config, algo or "PPO", defaults=hyper, hidden=_HYPER_HIDDEN),
-        Group(EncoderConfig, "encoder", True, encoder, _ENCODER_HIDDEN),
-        Group(HeadConfig, "head", True, head),
-    ]
-    if start.team if start is not None else algo is None or algo in TEAM_ALGORITHMS:
-        groups.append(Group(team_options(algo or "IPPO"), "team", defaults=hyper))
-    return groups
+    training = {} if start is None else start.training()
+    groups = [Group(TrainOptions, "run", defaults=training), *agent_groups(algo or "PPO", start)]
+    # Where nothing is known yet there may be a team.
+    return groups if algo is not None else [*groups, Group(team_options("IPPO"), "team")]
 
 
 def _check(run: Run) -> None:

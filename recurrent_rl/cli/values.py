@@ -57,13 +57,17 @@ def _meanings(word: str) -> Iterator[Any]:
 
 def rounded(number: float) -> str:
     """Return a number as people read returns: with a decimal, and with two where it is small."""
-    return f"{number:.2f}" if abs(number) < 10 else f"{number:.1f}"
+    return f"{number:.{_digits(number)}f}"
 
 
 def spread(mean: float, deviation: float) -> str:
     """Return a mean and a deviation, rounded alike."""
-    digits = 2 if abs(mean) < 10 else 1
+    digits = _digits(mean)
     return f"{mean:.{digits}f} +- {deviation:.{digits}f}"
+
+
+def _digits(number: float) -> int:
+    return 2 if abs(number) < 10 else 1
 
 
 def named_arguments(where: str, text: str) -> dict[str, Any]:

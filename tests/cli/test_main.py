@@ -18,7 +18,7 @@ from recurrent_rl import PPO, checkpoint
 from recurrent_rl.cli import seeds
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.main import COMMANDS, main
-from recurrent_rl.cli.options import known_options
+from recurrent_rl.cli.options import options_in
 from recurrent_rl.cli.pictures import draw_curve, grouped
 from recurrent_rl.cli.training import _groups
 from recurrent_rl.evolution.registry import ALGORITHMS
@@ -258,7 +258,7 @@ class TestList:
     def test_every_hyperparameter_is_an_option_of_train(
         self, algo: str, say: Callable[..., str]
     ) -> None:
-        known = set(known_options(_groups(algo, None)))
+        known = {option.name for option in options_in(_groups(algo, None))}
         names = set(ALGORITHMS[algo].config_type.names())
         assert names - known == set()
         assert {"encoder.cell", "encoder.cnn_config.channel_size", "head.hidden_size"} <= known
