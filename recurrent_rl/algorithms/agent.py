@@ -16,7 +16,8 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
-from recurrent_rl.algorithms.schedules import Function, check_given, with_functions
+from recurrent_rl.algorithms.schedule_functions import check_given, with_functions
+from recurrent_rl.algorithms.schedules import Function
 from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.checkpoint import CheckpointError
@@ -280,7 +281,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         data = checkpoint.load(path)
         if schedules is not None and data.get("algorithm") == cls.__name__:
             groups = upgraded(data)["groups"].values()
-            check_given(schedules, cls.config_type, [group["config"] for group in groups])
+            check_given(schedules, cls.config_type.SCHEDULES, [group["config"] for group in groups])
         networks = {"actor_network": actor_network, "critic_network": critic_network}
         return cls._loaded(path, data, device, {**networks, "schedules": schedules})
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, TypedDict
 
-from recurrent_rl.algorithms.schedules import SCHEDULE, Schedule, ScheduleConfig
+from recurrent_rl.algorithms.schedule_config import SCHEDULE, ScheduleConfig
+from recurrent_rl.algorithms.schedules import Schedule
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig, ValuePolicyConfig
 from recurrent_rl.validation import COUNT, NON_NEGATIVE, POSITIVE, UNIT, WHOLE, Config, shown
 

@@ -13,7 +13,7 @@ from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer, learn_all
 from recurrent_rl.algorithms.on_policy_agent import OnPolicyAgent
 from recurrent_rl.algorithms.ppo_update import Diagnostics
-from recurrent_rl.algorithms.schedules import without_functions
+from recurrent_rl.algorithms.schedule_functions import without_functions
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
 from recurrent_rl.envs.rows import RowSource
 from recurrent_rl.validation import shown

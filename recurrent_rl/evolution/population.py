@@ -11,7 +11,8 @@ import torch
 from recurrent_rl import checkpoint
 from recurrent_rl.algorithms.individual import Birth, Individual
 from recurrent_rl.algorithms.migration import upgraded
-from recurrent_rl.algorithms.schedules import Function, check_given
+from recurrent_rl.algorithms.schedule_functions import check_given
+from recurrent_rl.algorithms.schedules import Function
 from recurrent_rl.algorithms.search_space import HyperparameterConfig
 from recurrent_rl.algorithms.team import Spaces
 from recurrent_rl.evolution.registry import ALGORITHMS
@@ -211,7 +212,8 @@ def load_population(
     saved = data["population"]
     if schedules is not None and saved:
         configs = [group["config"] for each in saved for group in upgraded(each)["groups"].values()]
-        check_given(schedules, ALGORITHMS[saved[0]["algorithm"]].config_type, configs)
+        known = ALGORITHMS[saved[0]["algorithm"]].config_type.SCHEDULES
+        check_given(schedules, known, configs)
     try:
         return population_from_data(
             saved,

@@ -35,7 +35,7 @@ from recurrent_rl.algorithms.off_policy_configs import (
 )
 from recurrent_rl.algorithms.off_policy_single import OffPolicySingleAgent
 from recurrent_rl.algorithms.sac import SACKeywords
-from recurrent_rl.algorithms.schedules import ScheduleConfig
+from recurrent_rl.algorithms.schedule_config import ScheduleConfig
 from recurrent_rl.algorithms.td3 import TD3Keywords
 from recurrent_rl.networks.configs import EncoderConfig, NetConfig, PolicyConfig
 

@@ -1,4 +1,4 @@
-"""Tests of `recurrent_rl.algorithms.schedules`: shapes, horizons, functions in files, logs."""
+"""Tests of `recurrent_rl.algorithms.schedule*`: shapes, horizons, functions in files, logs."""
 
 import math
 import pickle
