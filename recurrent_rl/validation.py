@@ -51,6 +51,8 @@ COUNT = Range(1, 10**15)
 WHOLE = Range(0, 10**15)
 WIDTH = Range(1, 10**6)
 LAYERS = Range(0, 1000)
+ENVIRONMENTS = Range(1, 10**6)
+THREADS = Range(1, 1024)
 # What both NumPy and torch take as a seed.
 SEED = Range(0, 2**63 - 1)
 

@@ -20,6 +20,7 @@ from recurrent_rl.cli.values import named_arguments
 from recurrent_rl.envs.gymnasium_vector import make_vect_envs
 from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
 from recurrent_rl.extras import extra_package
+from recurrent_rl.validation import shown
 from recurrent_rl.wrappers import EarlyMessageWrapper, MaskVelocityWrapper
 from recurrent_rl.wrappers.tuple_to_parallel import PACKAGES, has_agent_tuples, make_tuple_env
 
@@ -150,6 +151,8 @@ class Environment:
         """
         with told_in_one_line(str(self)):
             env = self.build()
+            if not isinstance(env, gym.Env | AECEnv | ParallelEnv):
+                raise TypeError(f"expected an environment, got {shown(env)}")
         env.close()
         return isinstance(env, AECEnv | ParallelEnv) or has_agent_tuples(env)
 

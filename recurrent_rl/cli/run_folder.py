@@ -47,7 +47,7 @@ def new_folder(run: Run, root: str, name: str | None, words: Sequence[str]) -> P
         folders = (parent / (now if i == 1 else f"{now}_{i}") for i in range(1, 10_000))
         folder = next(each for each in folders if not each.exists())
     else:
-        if not re.fullmatch(r"[\w.=+-]+", name):
+        if not re.fullmatch(r"[\w.=+-]*[\w=+-][\w.=+-]*", name):  # "." and ".." are other folders
             raise UsageError(f"--name: expected letters, digits and _.=+-, got {name!r}")
         folder = parent / name
         if (folder / RUN).exists():

@@ -13,7 +13,7 @@ from recurrent_rl.cli.options import Group, Options
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.tuned import ON_POLICY, TUNED, TunedSettings
-from recurrent_rl.validation import COUNT, SEED
+from recurrent_rl.validation import COUNT, ENVIRONMENTS, SEED, THREADS
 
 Algorithm = Literal["PPO", "IPPO", "MAPPO", "DQN", "DDPG", "TD3", "SAC", "MADDPG", "MATD3"]
 OBSERVED = "-observed"
@@ -55,7 +55,7 @@ class TrainOptions(EnvironmentOptions):
     algo: Algorithm | None = None
     tuned: bool = True
     total_steps: Annotated[int | None, COUNT] = None
-    num_envs: Annotated[int | None, COUNT] = None
+    num_envs: Annotated[int | None, ENVIRONMENTS] = None
     async_envs: bool = False
     seeds: tuple[Annotated[int, SEED], ...] = (0,)
     eval_every: Annotated[int | None, COUNT] = None
@@ -65,7 +65,7 @@ class TrainOptions(EnvironmentOptions):
     name: str | None = None
     folder: str = "runs"
     device: str = "cpu"
-    threads: Annotated[int, COUNT] = 1
+    threads: Annotated[int, THREADS] = 1
 
 
 @dataclass(frozen=True)

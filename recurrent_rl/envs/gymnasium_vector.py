@@ -23,7 +23,7 @@ from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
-from recurrent_rl.validation import Range, checked, meant
+from recurrent_rl.validation import ENVIRONMENTS, checked, meant
 
 if TYPE_CHECKING:
 
@@ -413,7 +413,7 @@ def make_vect_envs(
             f"make_vect_envs: expected options for gymnasium.make with env_name only, got "
             f"{env_kwargs} beside make_env{''.join(hints)}"
         )
-    num_envs = checked("num_envs", num_envs, Annotated[int, Range(1, 10**6)])
+    num_envs = checked("num_envs", num_envs, Annotated[int, ENVIRONMENTS])
     should_async_vector = checked("should_async_vector", should_async_vector, bool)
     _check_maker(env_name, make_env)
     if timeout is not None and not (should_async_vector and timeout > 0):

@@ -9,7 +9,7 @@ from recurrent_rl.envs.multi_agent_async import AsyncMultiAgentVectorEnv
 from recurrent_rl.envs.multi_agent_members import MakeEnv
 from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
-from recurrent_rl.validation import Range, checked
+from recurrent_rl.validation import ENVIRONMENTS, checked
 from recurrent_rl.wrappers.tuple_to_parallel import make_tuple_env
 
 
@@ -61,7 +61,7 @@ def make_multi_agent_vect_envs(
             can interrupt.
 
     """
-    num_envs = checked("num_envs", num_envs, Annotated[int, Range(1, 10**6)])
+    num_envs = checked("num_envs", num_envs, Annotated[int, ENVIRONMENTS])
     should_async_vector = checked("should_async_vector", should_async_vector, bool)
     if timeout is not None and not should_async_vector:
         raise ValueError(

@@ -92,19 +92,20 @@ class Run:
 
     def go(self) -> TrainingResult:
         """Train until something ends it."""
-        stopped: StoppedBy = "total_steps"
-        while self.agent.env_steps < self.total_steps:
+        # What is resumed may have ended already.
+        stopped: StoppedBy | None = "stop_at" if self._is_good_enough() else None
+        while stopped is None and self.agent.env_steps < self.total_steps:
             rollout = self._rollout()
-            over = self.agent.env_steps >= self.total_steps
-            reason = self._after(rollout, over)
-            if reason is not None:
-                stopped = reason
-                break
+            stopped = self._after(rollout, over=self.agent.env_steps >= self.total_steps)
         if self.checkpoint_path is not None:
             self._save()
         state = self.state
         return TrainingResult(
-            self.agent.env_steps, state.evaluations, state.best, stopped, self._seconds()
+            self.agent.env_steps,
+            state.evaluations,
+            state.best,
+            stopped or "total_steps",
+            self._seconds(),
         )
 
     def _rollout(self) -> Rollout:
@@ -148,10 +149,16 @@ class Run:
             self.agent.collection.forget()
         if rollout.stops:
             return "on_rollout"
-        reached = rollout.evaluation
-        if self.stop_at is not None and reached is not None and reached.mean >= self.stop_at:
+        if self._is_good_enough():
             return "stop_at"
         return "interrupt" if self.interrupted() else None
+
+    def _is_good_enough(self) -> bool:
+        """Whether a test of the agent as it is now has reached ``stop_at``."""
+        if self.stop_at is None or not self.state.evaluations:
+            return False
+        last = self.state.evaluations[-1]
+        return bool(last.env_steps == self.agent.env_steps and last.mean >= self.stop_at)
 
     def _evaluate(self) -> Evaluation:
         """Test the agent, and keep it if it is the best so far."""

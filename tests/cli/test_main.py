@@ -223,6 +223,8 @@ def test_agents_are_tested_where_one_says(say: Callable[..., str]) -> None:
     say(f"train CartPole-v1 --name a {PPO_SHORT}")
     file = "runs/CartPole-v1/PPO/a/seed_0/latest.pt"
     assert "latest.pt (96 steps): " in say("evaluate runs/CartPole-v1/PPO/a --latest --episodes 1")
+    Path("a_folder.onnx").mkdir()
+    assert main(["export", file, "a_folder.onnx"]) == 2
     Path("alone.pt").write_bytes(Path(file).read_bytes())
     assert main(["evaluate", "alone.pt"]) == 2
     said = say("evaluate alone.pt --episodes 3 --env-id CartPole-v1 --env-args max_episode_steps=4")
@@ -305,6 +307,13 @@ MISTAKES = [
     ("train Pendulum-v1 --algo DQN", "Pendulum-v1: "),
     ("train CartPole-v1 --device tpu", "device: expected one that torch can use"),
     ("train CartPole-v1 --name a/b", "--name: expected letters"),
+    ("train CartPole-v1 --name ..", "--name: expected letters"),
+    ("train CartPole-v1 --num-envs 1_000_000_000", "--num-envs: expected a whole number in [1, 1"),
+    ("train CartPole-v1 --threads 100_000", "--threads: expected a whole number in [1, 1,024]"),
+    ("train CartPole-v1 --folder notes.txt", "--folder: "),
+    ("train own:number", "own:number: expected an environment, got 3"),
+    ("train own:broken", "own:broken: no such arm"),
+    ("train own:broken", "own.py, line 3)"),
     ("evaluate", "AGENT: expected a run's folder or an agent's file"),
     ("evaluate runs/nothing", "runs/nothing: expected a run's folder or an agent's file"),
     ("evaluate .", "expected the folder of a run, with run.json in it"),
@@ -320,11 +329,18 @@ MISTAKES = [
 ]
 
 
+OWN = """number = lambda: 3
+def broken():
+    raise ValueError("no such arm")
+"""
+
+
 @pytest.mark.parametrize(("command", "message"), MISTAKES, ids=[m[0] for m in MISTAKES])
 def test_mistakes_are_told_in_one_line(
     command: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("notes.txt").write_text("no agent")
+    Path("own.py").write_text(OWN)
     assert main(command.split()) == 2
     out, err = capsys.readouterr()
     assert out == ""

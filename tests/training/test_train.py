@@ -190,6 +190,19 @@ def test_it_stops_where_a_test_is_good_enough() -> None:
     assert (result.env_steps, len(result.evaluations)) == (40, 2)
 
 
+def test_a_run_that_has_stopped_is_over_when_it_is_resumed(tmp_path: Path) -> None:
+    agent, env, eval_env = parts()
+    options = {"checkpoint_path": tmp_path / "latest.pt", "eval_every": 20, **QUIET}
+    evaluating(agent, [5.0])
+    train(agent, env, 200, eval_env=eval_env, stop_at=4.0, **options)
+    options |= {"resume": True, "eval_env": eval_env}
+    result = train(agent, env, 200, stop_at=4.0, **options)
+    assert (result.stopped_by, result.env_steps) == ("stop_at", 20)
+    evaluating(agent, [6.0])
+    result = train(agent, env, 200, stop_at=5.5, **options)  # asked for more, it goes on
+    assert (result.stopped_by, result.env_steps) == ("stop_at", 40)
+
+
 def test_callbacks_stop_log_and_change(tmp_path: Path) -> None:
     agent, env, _ = parts("ppo", lr_schedule="constant")
     seen: list[Rollout] = []
