@@ -4,6 +4,7 @@ from recurrent_rl.acting.collect import RolloutStats, collect_rollouts, collect_
 from recurrent_rl.acting.group import ActionOutput, AgentGroup
 from recurrent_rl.acting.multi_agent_acting import MultiAgentActionOutput
 from recurrent_rl.acting.opponents import OpponentPool
+from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.ddpg import DDPG
 from recurrent_rl.algorithms.dqn import DQN
@@ -127,6 +128,7 @@ __all__ = [
     "SequenceNetwork",
     "SequenceReplayBuffer",
     "SequenceRolloutBuffer",
+    "Spectator",
     "SyncMultiAgentVectorEnv",
     "TD3Config",
     "TournamentSelection",

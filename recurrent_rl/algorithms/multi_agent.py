@@ -297,7 +297,7 @@ class MultiAgent(Agent):
                 that agents got when they or the episode ended: arrays [episodes] by name, of the
                 mean over agents that got it, and by "agent/name" of each one's; NaN where there is
                 none, or the episode was stopped before.
-            watch: sees the episodes as they are played, see ``acting.spectator``.
+            watch: sees the episodes as they are played, see ``Spectator``.
 
         Returns:
             undiscounted returns by agent, [episodes].

@@ -208,7 +208,7 @@ class SingleAgent(Agent):
             infos: a dictionary that is emptied and filled with the finite numbers of the episodes'
                 last infos, ``is_success`` for example: arrays [episodes] by name, beside the
                 returns; NaN where an episode's has none of that name, or was stopped before.
-            watch: sees the episodes as they are played, see ``acting.spectator``.
+            watch: sees the episodes as they are played, see ``Spectator``.
 
         Returns:
             undiscounted returns, [episodes].

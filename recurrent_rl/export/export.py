@@ -11,6 +11,7 @@ from recurrent_rl.export.description import described
 from recurrent_rl.export.formats import FORMATS
 from recurrent_rl.export.step import PolicyStep
 from recurrent_rl.files import check_directory, explained, replacing
+from recurrent_rl.validation import checked_path
 
 About = dict[str, Any]
 
@@ -23,7 +24,7 @@ def export_one(
     action_mask: bool,
 ) -> Path:
     """Write a policy into a file; see ``SingleAgent.export``."""
-    path = Path(path)
+    path = checked_path("path", path)
     suffix = path.suffix.lower().removeprefix(".")
     given = _format(form)
     if given is None and suffix not in FORMATS:
@@ -46,7 +47,7 @@ def export_all(
     action_mask: bool,
 ) -> dict[str, Path]:
     """Write the policies of groups into a folder; see ``MultiAgent.export``."""
-    path = Path(path)
+    path = checked_path("path", path)
     given = _format(form) or "onnx"
     if path.suffix.lower().removeprefix(".") in FORMATS:
         raise ValueError(

@@ -107,15 +107,15 @@ def clone_behaviour(
 
     """
     options = CloningOptions(
-        epochs,
-        batch_size,
-        lr,
-        held_out,
-        patience,
-        ent_coef,
-        weight_decay,
-        max_grad_norm,
-        max_seq_len,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        held_out=held_out,
+        patience=patience,
+        ent_coef=ent_coef,
+        weight_decay=weight_decay,
+        max_grad_norm=max_grad_norm,
+        max_seq_len=max_seq_len,
     )
     by_group = demonstrations_by_group(agent, demonstrations)
     clonings = {}

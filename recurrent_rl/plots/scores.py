@@ -33,7 +33,7 @@ from recurrent_rl.spaces.array import Array
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-METRICS: dict[str, tuple[str, Callable[[Array], Array]]] = {
+STATISTICS: dict[str, tuple[str, Callable[[Array], Array]]] = {
     "iqm": ("interquartile mean", interquartile_mean),
     "mean": ("mean", mean_score),
     "median": ("median of the tasks' means", median_score),
@@ -82,9 +82,9 @@ def plot_scores(
 
     """
     place = picture_path(path)
-    unknown = [metric for metric in metrics if metric not in METRICS]
+    unknown = [metric for metric in metrics if metric not in STATISTICS]
     if unknown or not len(metrics):
-        raise ValueError(f"metrics: expected some of {', '.join(METRICS)}, got {list(metrics)}")
+        raise ValueError(f"metrics: expected some of {', '.join(STATISTICS)}, got {list(metrics)}")
     arrays = _matrices(scores, reference)
     figure = new_figure(1.5 + 3.2 * len(metrics), 1.3 + 0.42 * len(arrays))
     panels = figure.subplots(1, len(metrics), squeeze=False, sharey=True)[0]
@@ -92,7 +92,7 @@ def plot_scores(
         plain_axes(axes)
         axes.grid(visible=False, axis="y")
         axes.use_sticky_edges = False  # bars do not begin at the frame
-        name, statistic = METRICS[metric]
+        name, statistic = STATISTICS[metric]
         for i, array in enumerate(arrays.values()):
             known = stratified_bootstrap(
                 array, statistic, confidence=confidence, resamples=resamples, seed=seed
