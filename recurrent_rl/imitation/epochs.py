@@ -213,7 +213,7 @@ def _run(policy: Policy, parts: Sequence[Lesson]) -> tuple[Tensor, Tensor, Tenso
 
 def _acting_parameters(policy: Policy) -> list[nn.Parameter]:
     """Return what chooses actions and is not frozen, each once."""
-    head = policy.heads()[0][3]
+    (_, _, _, head), *_ = policy.heads()
     every = dict.fromkeys([*policy.actor_trunk.parameters(), *head.parameters()])
     found = [p for p in every if p.requires_grad]
     if not found:
