@@ -20,7 +20,7 @@ from tqdm import tqdm
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.run_folder import BEST, LATEST, seed_folder
 from recurrent_rl.cli.settings import TESTS, Run
-from recurrent_rl.envs.watchdog import die_with
+from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
 from recurrent_rl.training.report import Rollout, TrainingResult
 from recurrent_rl.training.run import interruptible
 from recurrent_rl.training.train import train
@@ -165,7 +165,7 @@ class _SideBySide:
         process = self.context.Process(
             target=_work, args=(*arguments, os.getpid()), name=f"seed {seed}"
         )
-        process.start()
+        start_without_ctrl_c(process)
         self.processes[seed] = process
 
     def _listen(self) -> None:

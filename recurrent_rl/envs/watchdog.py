@@ -1,15 +1,34 @@
-"""Have a worker process end with its parent, also while an environment hangs.
+"""Have a worker process end with its parent, also while an environment hangs, and not by Ctrl-C.
 
 Imports nothing of the package.
 """
 
 import os
 import select
+import signal
 import threading
 import time
+from multiprocessing.process import BaseProcess
 
 GRACE = 5.0  # seconds in which environments may be closed in an orderly way
 INTERVAL = 0.5  # seconds between two looks where the system cannot wake us
+
+
+def start_without_ctrl_c(process: BaseProcess) -> None:
+    """Start a process that Ctrl-C does not reach, as its parent deals with that.
+
+    A terminal sends it to all processes. One that ignores it by its own first line would end by it
+    until then, while it still imports what it needs. What is blocked stays so in children; in this
+    process a Ctrl-C meanwhile comes a moment later.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        process.start()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def die_with(parent_pid: int, grace: float = GRACE) -> threading.Thread:

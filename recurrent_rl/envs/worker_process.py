@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-from recurrent_rl.envs.watchdog import die_with
+from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
 
 
 class ParentGoneError(Exception):
@@ -129,7 +129,7 @@ class Worker:
             name=name,
             daemon=daemon,
         )
-        self.process.start()
+        start_without_ctrl_c(self.process)
         # With a copy open here, receiving from a dead worker would wait for ever.
         child_end.close()
 

@@ -2,11 +2,13 @@
 
 import csv
 import json
+import signal
 import subprocess
 import sys
 import tomllib
 from collections.abc import Callable
 from importlib import import_module
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -121,6 +123,20 @@ class TestTrain:
         say(f"train CartPole-v1 --name b --seeds 1 {PPO_SHORT}")
         assert rows_of(folder / "seed_1") == rows_of(folder.parent / "b/seed_1")
         assert "2 agents: " in say(f"evaluate {folder} --episodes 2")
+
+    def test_ctrl_c_does_not_reach_a_seed_that_still_starts(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run: Any = SimpleNamespace(threads=1, total_steps=10)
+        both = seeds._SideBySide(run, tmp_path, (0, 1), resume=False)
+        blocked: list[set[int]] = []
+
+        def start(_: object) -> None:
+            blocked.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+        monkeypatch.setattr(BaseProcess, "start", start)
+        both._begin(0)
+        assert [signal.SIGINT in each for each in blocked] == [True]
 
     def test_what_goes_wrong_in_a_seeds_process_is_told(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -44,6 +44,10 @@ def leave(parent: Parent, code: int) -> None:
     sys.exit(code)
 
 
+def tell_what_is_blocked(parent: Parent) -> None:
+    parent.send(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+
+
 def refuse(parent: Parent, signals: list[signal.Signals]) -> None:
     """Ignore signals and the end of the pipe."""
     for each in signals:
@@ -149,3 +153,9 @@ def test_errors_as_text() -> None:
     assert "Traceback" in text
     assert "test_errors_as_text" in text
     assert text.endswith("KeyError: 'lost'\n")
+
+
+def test_ctrl_c_does_not_reach_a_worker_that_still_starts(start: Callable[..., Worker]) -> None:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.SIGINT in start(tell_what_is_blocked).receive()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
