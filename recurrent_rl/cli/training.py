@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from recurrent_rl.algorithms.agent import Agent
+from recurrent_rl.algorithms.off_policy_configs import OffPolicyConfig
 from recurrent_rl.cli.environments import Environment
 from recurrent_rl.cli.errors import UsageError, command, told_in_one_line
 from recurrent_rl.cli.exporting import export_name
@@ -144,9 +146,24 @@ def _check(run: Run) -> None:
     with told_in_one_line(str(run.environment)):
         env = run.environment.vector(1, team=run.team)
     try:
-        run.new_agent(env, run.seeds[0])
+        agent = run.new_agent(env, run.seeds[0])
     finally:
         env.close()
+    if isinstance(agent.config, OffPolicyConfig):
+        _check_first_batch(agent, agent.config, run.num_envs)
+
+
+def _check_first_batch(agent: Agent, config: OffPolicyConfig, num_envs: int) -> None:
+    """Refuse to learn before the replay has a batch, which would end training at its beginning."""
+    steps = agent.rollout_steps(num_envs) * num_envs
+    collected = max(math.ceil(config.learning_starts / steps), 1) * steps
+    held = min(collected, config.memory_size)
+    if held < config.batch_size:
+        name = "learning-starts" if held == collected else "memory-size"
+        raise UsageError(
+            f"--{name}: expected at least batch_size = {config.batch_size} steps before learning "
+            f"starts, got {held}; give more, or a smaller --batch-size"
+        )
 
 
 def _plan(run: Run, seeds: Sequence[int]) -> str:

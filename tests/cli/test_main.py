@@ -321,6 +321,8 @@ MISTAKES = [
     ("train CartPole-v1 Pendulum-v1", "expected nothing more, got 'Pendulum-v1'"),
     ("train CartPole-v1 --burn-in 64 --max-seq-len 64", "burn_in: expected less than"),
     ("train Pendulum-v1 --algo DQN", "Pendulum-v1: "),
+    ("train CartPole-v1 --algo DQN --learning-starts 50", "--learning-starts: expected at least b"),
+    ("train CartPole-v1 --algo DQN --memory-size 99 --batch-size 100", "--memory-size: expected"),
     ("train CartPole-v1 --device tpu", "device: expected one that torch can use"),
     ("train CartPole-v1 --name a/b", "--name: expected letters"),
     ("train CartPole-v1 --name ..", "--name: expected letters"),
