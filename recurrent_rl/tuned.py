@@ -225,8 +225,8 @@ TUNED = {
             for algo, env_id, total_steps, update_epochs, forget_bias in (
                 ("IPPO", "simple_speaker_listener_v4", 1_000_000, 10, 0.0),
                 ("IPPO", "simple_spread_v3", 1_000_000, 5, 0.0),
-                ("MAPPO", "simple_speaker_listener_v4", 1_000_000, 10, 0.0),
-                ("MAPPO", "simple_speaker_listener_v4-early", 1_000_000, 10, 1.0),
+                ("MAPPO", "simple_speaker_listener_v4", 600_000, 10, 0.0),
+                ("MAPPO", "simple_speaker_listener_v4-early", 800_000, 10, 1.0),
                 ("MAPPO", "simple_spread_v3", 1_000_000, 5, 0.0),
             )
         ),

@@ -10,7 +10,7 @@ time, and compares.
 
     make speaker                                      # everything, from a fresh clone
     python tutorials/speaker_listener.py --seed 3     # again, with another seed
-    python tutorials/speaker_listener.py --steps 1000000   # as in the table of results
+    python tutorials/speaker_listener.py --steps 800000   # as in the table of results
 
 It writes to runs/speaker_listener: the learning curves as a picture, an episode as a GIF,
 TensorBoard logs, and the trained agents.
