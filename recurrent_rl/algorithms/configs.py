@@ -152,7 +152,7 @@ class PPOConfig(AlgorithmConfig, ValuePolicyConfig):
 
     batch_size: Annotated[int, COUNT] = 256
     update_epochs: Annotated[int, COUNT] = 4
-    lr: Annotated[float, POSITIVE] = 3e-4
+    lr: Annotated[float, POSITIVE] = 1e-3
     adam_eps: Annotated[float, POSITIVE] = 1e-5
     gamma: Annotated[float, UNIT] = 0.99
     discount_by: Literal["step", "decision"] = "step"

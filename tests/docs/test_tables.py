@@ -80,7 +80,7 @@ def test_every_field_has_a_row_with_a_meaning(name: str) -> None:
 @pytest.mark.parametrize(
     ("cls", "option", "expected"),
     [
-        ("PPOConfig", "lr", ["`0.0003`", "number above 0", "Adam's step size."]),
+        ("PPOConfig", "lr", ["`0.001`", "number above 0", "Adam's step size."]),
         ("PPOConfig", "gamma", ["`0.99`", "number in [0, 1]", "discount factor"]),
         ("PPOConfig", "target_kl", ["`None`", "number above 0 or None", "stop a rollout's"]),
         ("ScheduleConfig", "lr_schedule", ['`"constant"`', SCHEDULES, "what step sizes are"]),
