@@ -51,7 +51,7 @@ def shorter(code: str) -> str:
 WITH_CODE = [name for name in NAMES if blocks(name, "python")]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _shorter_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tests within ``train`` play 4 episodes, not 20, and probes 2; unless the page says more."""
     defaults = training.train.__kwdefaults__
@@ -62,6 +62,7 @@ def _shorter_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     gc.collect()  # workers of vectors that a page has left open end here
 
 
+@pytest.mark.usefixtures("_shorter_tests")
 @pytest.mark.parametrize("page", WITH_CODE)
 def test_snippets_run_as_printed(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -97,6 +98,7 @@ def commands(page: str) -> list[list[str]]:
     return [line[1:] for line in words if line[:1] == ["recurrent_rl"]]
 
 
+@pytest.mark.usefixtures("_shorter_tests")
 @pytest.mark.parametrize("page", [name for name in NAMES if commands(name)])
 def test_commands_run_as_printed(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
