@@ -6,7 +6,7 @@ that learn from a replay find the distributions again that actions were taken fr
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from support.any_envs import AnyEnv, AnyTeam, any_vector
 from support.contract import behaviour
 from support.evolving import assert_same
 from support.multi_envs import OneAgent
+from support.pairs import pairwise
 from support.recollected import acting_noted, assert_replays
 from support.spaces_of import observation_spaces
 
@@ -199,24 +200,15 @@ def try_team(
     env.close()
 
 
-@pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_ratio_one(observation: str, action: str, core: str) -> None:
-    """Every pair, alone; other options by chance, but the same each time."""
+@pytest.mark.parametrize(
+    ("observation", "action", "core", "attempt"),
+    pairwise(OBSERVATIONS, ACTIONS, CORES, (try_alone, try_team)),
+)
+def test_ratio_one(observation: str, action: str, core: str, attempt: Callable[..., None]) -> None:
+    """Every pair, alone or in groups whose agents come and go; other options by chance."""
     space, own = ACTIONS[action]
-    seed = zlib.crc32(f"{observation}/{action}/{core}".encode())
-    try_alone(OBSERVATIONS[observation], space, core, seed, **own)
-
-
-@pytest.mark.parametrize("core", CORES)
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("observation", OBSERVATIONS)
-def test_ratio_one_in_a_team(observation: str, action: str, core: str) -> None:
-    """Every pair, in groups whose agents come and go."""
-    space, own = ACTIONS[action]
-    seed = zlib.crc32(f"{core}/{action}/{observation}".encode())
-    try_team(OBSERVATIONS[observation], space, core, seed, **own)
+    seed = zlib.crc32(f"{attempt.__name__}/{observation}/{action}/{core}".encode())
+    attempt(OBSERVATIONS[observation], space, core, seed, **own)
 
 
 SEEDS = st.integers(0, 2**31)

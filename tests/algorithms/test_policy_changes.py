@@ -1,7 +1,8 @@
 """Learning goes on whatever is done to a policy between rollouts, or it says what is wrong."""
 
 import copy
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from support.agents import assert_same_weights, make_agent, team_weights
 from support.contract import ON_POLICY, Case, train
 from support.envs import scripted
+from support.pairs import pairwise
 from torch import nn
 
 from recurrent_rl import PPO, SequenceNetwork, collect_rollouts_recurrent
@@ -17,10 +19,24 @@ from recurrent_rl.algorithms import policy_optimizer
 from recurrent_rl.evolution.morphing import morph
 
 EVERY = pytest.mark.parametrize("case", ON_POLICY.values(), ids=ON_POLICY.keys())
-SOME = pytest.mark.parametrize("case", [ON_POLICY[k] for k in ("ppo", "ppo-feed-forward", "ippo")])
+FEW = ("ppo", "ppo-feed-forward", "ippo")
+SOME = pytest.mark.parametrize("case", [ON_POLICY[k] for k in FEW])
+OPTIMISERS = ("one vector", "each parameter")
 
 
-@pytest.fixture(autouse=True, params=["one vector", "each parameter"])
+def in_pairs(names: Iterable[str], what: str, values: Iterable[Any]) -> pytest.MarkDecorator:
+    """Each case with each value, under one of the two optimisers; each of these meets both."""
+    return pytest.mark.parametrize(
+        ("case", what, "_optimiser"),
+        [
+            pytest.param(ON_POLICY[name], value, optimiser, id=f"{name}-{value}-{optimiser}")
+            for name, value, optimiser in pairwise(names, values, OPTIMISERS)
+        ],
+        indirect=["_optimiser"],
+    )
+
+
+@pytest.fixture(autouse=True, params=OPTIMISERS)
 def _optimiser(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Adam as it is on the CPU, and as on a GPU."""
     monkeypatch.setattr(
@@ -83,18 +99,25 @@ HARMLESS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-@EVERY
-@pytest.mark.parametrize("what", HARMLESS)
-def test_learning_goes_on_as_if_nothing_had_been_done(case: Case, what: str) -> None:
-    found = []
-    for touched in (False, True):
-        agent, env = case.agent(), case.vector()
-        for _ in range(2):
-            for policy in policies(agent) if touched else ():
-                HARMLESS[what](policy)
-            train(agent, env, 1)
-        found.append(team_weights(agent))
-    assert_same_weights(*found)
+@functools.cache
+def untouched(name: str, optimiser: str) -> dict[str, torch.Tensor]:
+    """The weights of a case after two rollouts; ``_optimiser`` has set which optimiser it has."""
+    case = ON_POLICY[name]
+    return team_weights(train(case.agent(), case.vector(), 2))
+
+
+@in_pairs(ON_POLICY, "what", HARMLESS)
+def test_learning_goes_on_as_if_nothing_had_been_done(
+    case: Case, what: str, request: pytest.FixtureRequest
+) -> None:
+    agent, env = case.agent(), case.vector()
+    for _ in range(2):
+        for policy in policies(agent):
+            HARMLESS[what](policy)
+        train(agent, env, 1)
+    name = next(name for name, each in ON_POLICY.items() if each is case)
+    expected = untouched(name, request.node.callspec.params["_optimiser"])
+    assert_same_weights(expected, team_weights(agent))
 
 
 @SOME
@@ -145,8 +168,7 @@ def moved(module: Any, before: list[torch.Tensor]) -> list[bool]:
     return [not torch.equal(p, q) for p, q in zip(module.parameters(), before, strict=True)]
 
 
-@EVERY
-@pytest.mark.parametrize("rollouts_before", [0, 2])
+@in_pairs(ON_POLICY, "rollouts_before", (0, 2))
 def test_frozen_parts_stay_and_the_others_learn(case: Case, rollouts_before: int) -> None:
     agent, env = case.agent(), case.vector()
     train(agent, env, rollouts_before)
@@ -193,8 +215,7 @@ def test_parts_that_were_frozen_from_the_start_take_steps_of_the_usual_size() ->
         assert 0 < (p - q).abs().max() < 1.5e-3 * updates
 
 
-@EVERY
-@pytest.mark.parametrize("how", ["load", "clone", "deepcopy"])
+@in_pairs(ON_POLICY, "how", ("load", "clone", "deepcopy"))
 def test_frozen_parts_and_resting_moments_are_saved(case: Case, how: str, tmp_path: Path) -> None:
     agent, env = case.trained(2), case.vector()
     for policy in policies(agent):
@@ -278,9 +299,8 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
 }
 
 
-@SOME
-@pytest.mark.parametrize("what", REFUSED)
 @pytest.mark.parametrize("collected", [True, False])
+@in_pairs(FEW, "what", REFUSED)
 def test_what_cannot_work_is_refused(case: Case, what: str, collected: bool) -> None:
     change, message = REFUSED[what]
     agent, env = case.trained(1), case.vector()
@@ -291,8 +311,7 @@ def test_what_cannot_work_is_refused(case: Case, what: str, collected: bool) -> 
         agent.learn() if collected else collect_rollouts_recurrent(agent, env)
 
 
-@SOME
-@pytest.mark.parametrize("wrap", ["OptimizedModule", "DataParallel"])
+@in_pairs(FEW, "wrap", ("OptimizedModule", "DataParallel"))
 def test_wrapped_policies_are_refused(case: Case, wrap: str) -> None:
     agent = case.agent()
     for group in agent.groups:
@@ -395,8 +414,7 @@ def test_groups_that_never_decide_are_reported() -> None:
 # --- settings that would do nothing -------------------------------------------------------------
 
 
-@SOME
-@pytest.mark.parametrize("name", ["lr", "gamma", "batch_size", "total_steps", "normalize_reward"])
+@in_pairs(FEW, "name", ("lr", "gamma", "batch_size", "total_steps", "normalize_reward"))
 def test_hyperparameters_are_no_attributes(case: Case, name: str) -> None:
     agent = case.agent()
     for holder in (agent, *agent.trainers.values()):
