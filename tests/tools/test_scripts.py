@@ -1,15 +1,20 @@
 """The tutorials and the benchmarks run, at reduced size, as a user would start them.
 
-Benchmarks that start no processes of their own run in this one, which has imported torch already.
+Most run in this process, which has imported torch already; so do the jobs that tutorials give to
+processes of their own, after the way through pickle that these would take. One tutorial and the
+benchmarks that compare processes are started as they are.
 """
 
+import concurrent.futures
 import json
 import os
+import pickle
 import runpy
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,24 +31,54 @@ def run(folder: Path, *arguments: str) -> str:
     return done.stdout
 
 
-Benchmark = Callable[..., str]
+Script = Callable[..., str]
 
 
 @pytest.fixture
-def benchmark(
+def script(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Benchmark:
-    """A function that runs a benchmark in another folder and gives its output."""
+) -> Script:
+    """A function that runs a script of the repository in another folder and gives its output."""
     monkeypatch.chdir(tmp_path)
 
     def run_here(name: str, *arguments: str) -> str:
-        script = str(ROOT / "benchmarks" / name)
+        script = str(ROOT / name)
         monkeypatch.setattr(sys, "argv", [script, *arguments])
         capsys.readouterr()
-        runpy.run_path(script, run_name="__main__")
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as done:  # as those end that say whether they found what they looked for
+            assert not done.code  # noqa: PT017 - an end, no error
         return capsys.readouterr().out
 
     return run_here
+
+
+class Here(concurrent.futures.Executor):
+    """Runs jobs at once, in this process, which they reach by pickle as they would another one."""
+
+    def __init__(self, max_workers: int, mp_context: Any) -> None:
+        assert mp_context.get_start_method() == "spawn"  # torch's threads survive no fork
+
+    def submit(self, function: Any, /, *args: Any, **options: Any) -> Any:
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        function, args, options = pickle.loads(pickle.dumps((function, args, options)))
+        future.set_result(pickle.loads(pickle.dumps(function(*args, **options))))
+        return future
+
+
+@pytest.fixture
+def tutorial(script: Script, monkeypatch: pytest.MonkeyPatch) -> Script:
+    """The same for a tutorial, at its small size."""
+    monkeypatch.setenv("CI", "true")
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Here)
+    return lambda name, *arguments: script(f"tutorials/{name}", *arguments)
+
+
+@pytest.fixture
+def benchmark(script: Script) -> Script:
+    """The same for a benchmark."""
+    return lambda name, *arguments: script(f"benchmarks/{name}", *arguments)
 
 
 @pytest.mark.slow
@@ -64,9 +99,9 @@ def test_tutorial_writes_what_it_promises(tmp_path):
 
 
 @pytest.mark.slow
-def test_evolution_tutorial_writes_what_it_promises(tmp_path):
+def test_evolution_tutorial_writes_what_it_promises(tutorial, tmp_path):
     pytest.importorskip("matplotlib")
-    out = run(tmp_path, str(ROOT / "tutorials" / "pendulum_evolution.py"), "--seed", "1")
+    out = tutorial("pendulum_evolution.py", "--seed", "1", "--workers", "1")
     folder = tmp_path / "runs" / "pendulum_evolution"
     assert (folder / "evolution.png").read_bytes().startswith(b"\x89PNG")
     for name in ("elite.pt", "population.pt", "population.csv", "metrics.csv", "config.json"):
@@ -105,9 +140,9 @@ def test_evolution_benchmark_compares_workers(tmp_path):
 
 
 @pytest.mark.slow
-def test_off_policy_tutorial_writes_what_it_promises(tmp_path):
+def test_off_policy_tutorial_writes_what_it_promises(tutorial, tmp_path):
     pytest.importorskip("matplotlib")
-    out = run(tmp_path, str(ROOT / "tutorials" / "pendulum_off_policy.py"), "--seed", "1")
+    out = tutorial("pendulum_off_policy.py", "--seed", "1")
     folder = tmp_path / "runs" / "pendulum_off_policy"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     for name in ("SAC_with_memory", "SAC_without_memory", "PPO_with_memory"):
@@ -120,10 +155,10 @@ def test_off_policy_tutorial_writes_what_it_promises(tmp_path):
 
 
 @pytest.mark.slow
-def test_matd3_tutorial_writes_what_it_promises(tmp_path):
+def test_matd3_tutorial_writes_what_it_promises(tutorial, tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
-    out = run(tmp_path, str(ROOT / "tutorials" / "speaker_listener_matd3.py"), "--seed", "1")
+    out = tutorial("speaker_listener_matd3.py", "--seed", "1")
     folder = tmp_path / "runs" / "speaker_listener_matd3"
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
@@ -132,10 +167,10 @@ def test_matd3_tutorial_writes_what_it_promises(tmp_path):
 
 
 @pytest.mark.slow
-def test_speaker_listener_tutorial_writes_what_it_promises(tmp_path):
+def test_speaker_listener_tutorial_writes_what_it_promises(tutorial, tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
-    out = run(tmp_path, str(ROOT / "tutorials" / "speaker_listener.py"), "--seed", "1")
+    out = tutorial("speaker_listener.py", "--seed", "1")
     folder = tmp_path / "runs" / "speaker_listener"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
@@ -187,11 +222,10 @@ def test_speed_benchmark_runs(benchmark, part):
     assert part + ":" in benchmark("speed.py", part)
 
 
-def test_equality_prints_the_same_digests_again(tmp_path):
-    script = str(ROOT / "benchmarks" / "equality.py")
-    first, second = (
-        run(tmp_path, script, "--json", "--cases", "lstm", "ippo_deaths") for _ in "ab"
-    )
+def test_equality_prints_the_same_digests_again(benchmark, tmp_path):
+    options = ("--json", "--cases", "lstm", "ippo_deaths")
+    first = run(tmp_path, str(ROOT / "benchmarks" / "equality.py"), *options)
+    second = benchmark("equality.py", *options)  # this process, which has done other things before
     digests = json.loads(first)
     assert digests.keys() == {"lstm", "ippo_deaths"}
     assert len(set(digests.values())) == 2
