@@ -4,21 +4,31 @@ Tests run in several processes at once (pytest-xdist), which must all collect th
 same order, whatever their PYTHONHASHSEED.
 """
 
+import multiprocessing
 import os
 import random
 import shutil
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import settings
 
+from recurrent_rl.envs.worker_process import Worker
+from recurrent_rl.evolution import process_pool
+
 # One thread, so that sums have one order and results do not depend on the machine's core count;
 # the networks of the tests are too small to gain from more.
 torch.set_num_threads(1)
+
+# A process that a fork server starts finds imported what takes seconds: the package with torch, and
+# the part of torch that the first optimiser imports.
+multiprocessing.set_forkserver_preload(["recurrent_rl", "torch._dynamo"])
 
 # "ci", the default, draws the same examples in every run: a red test stays red until it is fixed.
 # HYPOTHESIS_PROFILE=explore draws new ones, and more of them. No deadline in either: the first
@@ -34,6 +44,18 @@ def _seed() -> None:
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the generator that libraries use behind our back
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let workers of populations come from the fork server: like spawned ones, but sooner."""
+    forkserver.ensure_running()  # so that tests that count their children do not count it
+
+    def start(method: str, *args: Any, **options: Any) -> Worker:
+        assert method == "spawn"
+        return Worker("forkserver", *args, **options)
+
+    monkeypatch.setattr(process_pool, "Worker", start)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

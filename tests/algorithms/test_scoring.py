@@ -181,6 +181,7 @@ def test_wrong_options(options: Any, error: type[Exception], message: str) -> No
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("quick_workers")
 def test_a_population_is_selected_by_what_was_asked_for(workers: int) -> None:
     env = duel(2)
     options: dict[str, Any] = {

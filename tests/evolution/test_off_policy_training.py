@@ -97,6 +97,7 @@ def test_trains_tests_and_evolves_with_one_replay(tmp_path: Path) -> None:
     ("workers", "options"),
     [(1, {}), (2, {"SAMPLING": "priority", "BURN_IN": 2, "OVERLAP": 2})],
 )
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_change_nothing(workers: int, options: Any, tmp_path: Path) -> None:
     """Nor does going on from a checkpoint, bit for bit; the ring goes round on the way."""
     env, path = recall_env(), tmp_path / "run.pt"

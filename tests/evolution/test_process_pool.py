@@ -39,6 +39,7 @@ class Broken(Recall):
         return super().reset(**options)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_failing_worker_is_an_error_with_its_traceback_and_leaves_nobody_behind() -> None:
     env = make_vect_envs(make_env=Broken, num_envs=2, should_async_vector=False)
     before = children()
@@ -54,6 +55,7 @@ class Unplugged(Recall):
         raise ConnectionResetError("the simulator has left")
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_connection_that_an_environment_loses_is_its_error_not_ours() -> None:
     env = make_vect_envs(make_env=Unplugged, num_envs=2, should_async_vector=False)
     with pytest.raises(RuntimeError, match="ConnectionResetError: the simulator has left"):
@@ -67,6 +69,7 @@ class Suicidal(Recall):
         os._exit(7)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_worker_that_dies_is_an_error_with_its_exit_code() -> None:
     env = make_vect_envs(make_env=Suicidal, num_envs=2, should_async_vector=False)
     before = children()
@@ -83,6 +86,7 @@ def children() -> set[int]:
     return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_need_an_environment_that_can_be_built_again() -> None:
     env = StopAt(recall_env(), -1)
     with pytest.raises(
@@ -91,6 +95,7 @@ def test_workers_need_an_environment_that_can_be_built_again() -> None:
         train(env, population(env), workers=2, **evolution())
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_build_what_make_env_says() -> None:
     env = recall_env()
     alone, _ = train(env, population(env), max_steps=128, **evolution())
@@ -105,6 +110,7 @@ def test_workers_build_what_make_env_says() -> None:
     assert_same_agents(built, alone)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_workers_need_as_many_environments() -> None:
     env = recall_env()
     with pytest.raises(RuntimeError, match="make_env: expected 4 environments in the vector, as"):

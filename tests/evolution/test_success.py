@@ -59,6 +59,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("quick_workers")
 def test_logs_have_successes_and_other_numbers(workers: int, tmp_path: Path) -> None:
     env = recall_env()
     pop = population(env, 2)
@@ -106,6 +107,7 @@ def test_logs_where_nobody_speaks_of_successes(tmp_path: Path) -> None:
     assert not any("success" in name or "info/" in name for name in columns)
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_a_population_is_selected_by_success() -> None:
     env = recall_env()
     options: dict[str, Any] = {"max_steps": 256, **evolution()}

@@ -219,6 +219,7 @@ def test_the_documents_custom_loop() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("quick_workers")
 def test_trains_several_agents_by_groups(workers: int, tmp_path: Path) -> None:
     env = team_env()
     options = {"max_steps": 128, "evo_steps": 64, "log_dir": tmp_path, "workers": workers}
@@ -371,6 +372,7 @@ def test_a_run_in_which_all_diverge_ends_in_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.usefixtures("quick_workers")
 def test_resuming_is_never_having_stopped(tmp_path: Path, workers: int) -> None:
     env, path = recall_env(), tmp_path / "run.pt"
     whole, fitnesses = train(env, population(env), **evolution(), log_dir=tmp_path / "whole")
@@ -390,10 +392,22 @@ def test_resuming_is_never_having_stopped(tmp_path: Path, workers: int) -> None:
     assert rows[0] == rows[1]
 
 
+@functools.cache
+def whole_run() -> tuple[list[Any], list[list[float]]]:
+    """A run that nothing interrupts; not to be changed."""
+    return train(recall_env(), population(recall_env()), **evolution())
+
+
+@functools.cache
+def whole_run_of_one() -> list[Any]:
+    """The same of one individual alone."""
+    return train(recall_env(), population(recall_env(), 1))[0]
+
+
 # In the first generation, within an individual; between two; in a test; in the next generation.
 @pytest.mark.parametrize("step", [3, 33, 70, 150, 260])
 def test_ctrl_c_saves_and_returns_what_there_is(tmp_path: Path, step: int) -> None:
-    whole, fitnesses = train(recall_env(), population(recall_env()), **evolution())
+    whole, fitnesses = whole_run()
     path, elite = tmp_path / "run.pt", tmp_path / "elite.pt"
     options = {"checkpoint_path": path, "save_elite": True, "elite_path": elite}
     env = StopAt(recall_env(), step)
@@ -413,7 +427,7 @@ def test_ctrl_c_saves_and_returns_what_there_is(tmp_path: Path, step: int) -> No
 @pytest.mark.parametrize("step", [*range(33, 120, 13)])
 def test_what_is_interrupted_while_learning_is_as_it_was_before(tmp_path: Path, step: int) -> None:
     """Its second generation, in which the optimiser has moments that must not be shared."""
-    whole, _ = train(recall_env(), population(recall_env(), 1))
+    whole = whole_run_of_one()
     env, path = StopAt(recall_env(), step), tmp_path / "run.pt"
     train(env, population(env, 1), checkpoint_path=path)
     resumed, _ = train(recall_env(), population(env, 1, seed=9), resume=path)
@@ -461,7 +475,7 @@ def test_what_strikes_during_selection_doubles_no_row_of_the_logs(
     with contextlib.suppress(ZeroDivisionError):
         train(env, population(env), **options, **struck)
     resumed, _ = train(env, population(env, seed=9), resume=path, **options, **evolution())
-    assert_same_agents(resumed, train(env, population(env), **evolution())[0])
+    assert_same_agents(resumed, whole_run()[0])
     with (tmp_path / "metrics.csv").open() as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [384, 768, 1152]
     with (tmp_path / "population.csv").open() as file:

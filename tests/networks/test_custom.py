@@ -604,6 +604,7 @@ def evolve(env: Any, pop: list[PPO], max_steps: int, **options: Any) -> list[PPO
     return found
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_populations_train_mutate_resume_and_load(tmp_path: Path) -> None:
     """In this process, in two, and after a stop: the same agents, around the same module."""
     env = make_vect_envs(make_env=Recall, num_envs=2, should_async_vector=False)
