@@ -134,7 +134,7 @@ def draw(curves: dict[str, Curve], total: int, path: Path) -> None:
     axes.axhline(-34, color="grey", linestyle=":", label="nobody says anything")
     for until, _ in STAGES[:-1]:
         axes.axvline(until * total, color="grey", linestyle="--", linewidth=0.8)
-    axes.set_title("A speaker, heard less at each dashed line, and a listener who must remember")
+    axes.set_title("The speaker is heard less from each dashed line on")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of training episodes, both agents")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
