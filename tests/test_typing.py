@@ -1,6 +1,6 @@
 """Tests of what type checkers say about users' code, against the packages as users install them.
 
-Everything here is slow: mypy reads torch, too.
+Everything here is slow: mypy reads torch, too, unless it has just done so for this package.
 """
 
 import ast
@@ -8,6 +8,7 @@ import builtins
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -117,10 +118,13 @@ def check(installed: Path, folder: Path, *command: str) -> subprocess.CompletedP
 
 def test_mypy(installed: Path, code: Path) -> None:
     ignored = "mypy-" + ",".join(f"{name}.*" for name in UNTYPED)
-    (code / "mypy.ini").write_text(
-        f"[mypy]\nstrict = true\n[{ignored}]\nignore_missing_imports=1\n"
-    )
+    # As for this package (see pyproject.toml): parts of torch have no annotations.
+    settings = "strict = true\nuntyped_calls_exclude = torch"
+    (code / "mypy.ini").write_text(f"[mypy]\n{settings}\n[{ignored}]\nignore_missing_imports=1\n")
     files = sorted(path.name for path in code.glob("*.py"))
+    # With the same settings, what `make test` has just found out about torch is known.
+    if (ROOT / ".mypy_cache").exists():
+        shutil.copytree(ROOT / ".mypy_cache", code / ".mypy_cache")
     done = check(installed, code, "mypy", "--verbose", "--no-pretty", *files)
     assert f"{installed / 'recurrent_rl' / '__init__.py'}" in done.stderr  # it read this one
     found = {
