@@ -464,7 +464,7 @@ def test_mutations_of_any_network_that_grow_it_change_no_output(name: str) -> No
     agent = agent_of(GROWTHS[name])
     mutation = mutations("architecture", max_width=60)
     grown = 0
-    for child in many(agent, mutation, 8):
+    for child in many(agent, mutation, 5):
         if re.fullmatch(r"\S+ \d+ -> \d+", child.mut) is None:
             assert child.mut == "none (no layer to change)"
             assert not width_sites(child)
@@ -518,7 +518,7 @@ def test_channels_count_double(size: int) -> None:
     agent = pictures(10, channel_size=(size,), kernel_size=(4,), stride_size=(2,))
     seen = set()
     options: dict[str, Any] = {"min_width": 16, "max_width": 96}
-    for child in many(agent, mutations("architecture", 0, **options), 40):
+    for child in many(agent, mutations("architecture", 0, **options), 16):
         if "channel_size" not in child.mut:
             continue
         before, after = (int(n) for n in re.findall(r" (\d+)", child.mut))
