@@ -168,30 +168,30 @@ def test_all_individuals_are_tested_on_the_same_episodes_and_each_generation_on_
     assert len(set(map(tuple, bits[::3]))) == 4  # training episodes are everybody's own
 
 
-def test_selection_finds_who_learns(tmp_path: Path) -> None:
-    # One of four has a learning rate that solves the probe in 15,000 steps; the others, a thousand
-    # times slower, stay at chance (0.5). The children of the one inherit its rate.
+def test_selection_finds_who_learns() -> None:
+    # One of three has a learning rate that solves the probe in 2,000 steps, as it does from three
+    # seeds of three; the others, a thousand times slower, stay at chance (0.5). All of the second
+    # generation are children of the one, and inherit what it knows, and its rate.
     env = make_vect_envs(
         make_env=functools.partial(Recall, 4), num_envs=16, should_async_vector=False
     )
     agents = population(
-        env, 4, LEARN_STEP=64, BATCH_SIZE=256, UPDATE_EPOCHS=8, GAMMA=0.9, NORMALIZE_REWARD=False
+        env, 3, LEARN_STEP=64, BATCH_SIZE=256, UPDATE_EPOCHS=8, GAMMA=0.9, NORMALIZE_REWARD=False
     )
     for i, agent in enumerate(agents):
         agent.reconfigure(lr=3e-3 if i == 2 else 3e-6)
-    trained, _ = train(
+    trained, fitnesses = train(
         env,
         agents,
-        max_steps=20_480,
-        evo_steps=4_096,
+        max_steps=4_096,
+        evo_steps=2_048,
         eval_loop=6,
-        target=0.97,
-        tournament=TournamentSelection(3, True, 4, 1, rand_seed=1),
+        tournament=TournamentSelection(3, True, 3, 1, rand_seed=1),
         mutation=Mutations(1, 0, 0, 0, 0, 0, rand_seed=1),
     )
-    best = max(trained, key=lambda agent: agent.fitness[-1])
-    assert best.fitness[-1] >= 0.97
-    assert best.lineage[0].index == 2
+    assert [fitness > 0.97 for fitness in fitnesses[0]] == [False, False, True]
+    assert min(fitnesses[1]) > 0.97
+    assert all(agent.lineage[0].index == 2 for agent in trained)
 
 
 def test_the_documents_custom_loop() -> None:
