@@ -53,8 +53,8 @@ def test_the_algorithms_own_hyperparameters(kind: type[HasSettings], own: str, o
 def test_what_is_not_as_by_default_is_shown() -> None:
     spaces = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
     assert "settings" not in repr(PPO(*spaces, device="auto"))
-    shown = repr(PPO(*spaces, lr=1e-3, gamma=0.9, device="auto")).splitlines()
-    assert shown[-1] == "  settings  lr=0.001, gamma=0.9"
+    shown = repr(PPO(*spaces, lr=3e-3, gamma=0.9, device="auto")).splitlines()
+    assert shown[-1] == "  settings  lr=0.003, gamma=0.9"
     many = repr(PPO(*spaces, **dict.fromkeys(BOOLS, True))).splitlines()
     assert all(len(line) <= 100 for line in many)
     assert all(any(f"{name}=True" in line for line in many) for name in BOOLS)

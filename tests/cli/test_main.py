@@ -60,7 +60,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 class TestTrain:
     def test_leaves_a_folder_that_says_how_to_repeat_it(self, say: Callable[..., str]) -> None:
-        said = say(f"train CartPole-v1 --mask-velocity --name a --seeds 3 {PPO_SHORT} --lr 1e-3")
+        said = say(f"train CartPole-v1 --mask-velocity --name a --seeds 3 {PPO_SHORT} --lr 2e-3")
         folder = Path("runs/CartPole-v1-masked/PPO/a")
         assert {path.name for path in (folder / "seed_3").iterdir()} >= {
             "best.pt",
@@ -74,11 +74,11 @@ class TestTrain:
         assert "git" in described
         run = described["run"]
         assert run["environment"]["mask_velocity"] is True
-        assert (run["seeds"], run["total_steps"], run["agent"]["lr"]) == ([3], 96, 1e-3)
+        assert (run["seeds"], run["total_steps"], run["agent"]["lr"]) == ([3], 96, 2e-3)
         agent = PPO.load(folder / "seed_3/latest.pt")
         assert (agent.env_steps, agent.seed) == (96, 3)
         assert (agent.config.lr, agent.config.total_steps, agent.config.batch_size) == (
-            1e-3,
+            2e-3,
             96,
             16,
         )
