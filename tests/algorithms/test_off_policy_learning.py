@@ -125,10 +125,10 @@ class TestRecallTheFirstBit:
     @pytest.mark.parametrize("name", PROBES)
     def test_feed_forward_stays_at_chance(self, name: str) -> None:
         # The mean of 200 tosses of a coin deviates by 0.035, of 200 signs by 0.07, and the least of
-        # two agents' lies a little lower. Four deviations.
+        # two agents' lies a little lower. Four deviations. Those with memory mostly know by then.
         chance = PROBES[name][3]
         error = 0.14 if chance else 0.28
-        assert trained_return(name, recurrent=False, steps=2000) == pytest.approx(chance, abs=error)
+        assert trained_return(name, recurrent=False, steps=1600) == pytest.approx(chance, abs=error)
 
     def test_recurrent_solves_it_taking_turns(self) -> None:
         # Between two decisions of an agent lie places in which it sees nothing. Two seeds of

@@ -217,7 +217,7 @@ def test_parts_that_were_frozen_from_the_start_take_steps_of_the_usual_size() ->
 
 @in_pairs(ON_POLICY, "how", ("load", "clone", "deepcopy"))
 def test_frozen_parts_and_resting_moments_are_saved(case: Case, how: str, tmp_path: Path) -> None:
-    agent, env = case.trained(2), case.vector()
+    agent, env = case.trained(1), case.vector()
     for policy in policies(agent):
         policy.trunks.requires_grad_(False)
     train(agent, env, 1)

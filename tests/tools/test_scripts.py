@@ -1,8 +1,8 @@
 """The tutorials and the benchmarks run, at reduced size, as a user would start them.
 
 Most run in this process, which has imported torch already; so do the jobs that tutorials give to
-processes of their own, after the way through pickle that these would take. One tutorial and the
-benchmarks that compare processes are started as they are.
+processes of their own, after the way through pickle that these would take. One tutorial and one
+benchmark are started as they are.
 """
 
 import concurrent.futures
@@ -133,9 +133,9 @@ def test_evolution_benchmark_from_plain_settings(benchmark):
 
 
 @pytest.mark.slow
-def test_evolution_benchmark_compares_workers(tmp_path):
-    script = str(ROOT / "benchmarks" / "evolution.py")
-    out = run(tmp_path, script, *small_evolution("--speed", "--repeats", "1"))
+@pytest.mark.usefixtures("quick_workers")
+def test_evolution_benchmark_compares_workers(benchmark):
+    out = benchmark("evolution.py", *small_evolution("--speed", "--repeats", "1"))
     assert json.loads(out.splitlines()[-1])["median_ratio"] > 0
 
 
@@ -158,7 +158,7 @@ def test_off_policy_tutorial_writes_what_it_promises(tutorial, tmp_path):
 def test_matd3_tutorial_writes_what_it_promises(tutorial, tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
-    out = tutorial("speaker_listener_matd3.py", "--seed", "1")
+    out = tutorial("speaker_listener_matd3.py", "--seed", "1", "--steps", "2000")
     folder = tmp_path / "runs" / "speaker_listener_matd3"
     assert (folder / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
@@ -170,7 +170,7 @@ def test_matd3_tutorial_writes_what_it_promises(tutorial, tmp_path):
 def test_speaker_listener_tutorial_writes_what_it_promises(tutorial, tmp_path):
     for package in ("matplotlib", "mpe2", "PIL"):
         pytest.importorskip(package)
-    out = tutorial("speaker_listener.py", "--seed", "1")
+    out = tutorial("speaker_listener.py", "--seed", "1", "--steps", "3200")
     folder = tmp_path / "runs" / "speaker_listener"
     assert (folder / "learning_curves.png").read_bytes().startswith(b"\x89PNG")
     assert (folder / "episodes.gif").read_bytes().startswith(b"GIF8")
