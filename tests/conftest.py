@@ -10,6 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
+import types
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from recurrent_rl.cli import seeds
 from recurrent_rl.envs.worker_process import Worker
 from recurrent_rl.evolution import process_pool
 
@@ -48,7 +50,7 @@ def _seed() -> None:
 
 @pytest.fixture
 def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let workers of populations come from the fork server: like spawned ones, but sooner."""
+    """Let workers of populations, and seeds, come from the fork server: as spawned, but sooner."""
     forkserver.ensure_running()  # so that tests that count their children do not count it
 
     def start(method: str, *args: Any, **options: Any) -> Worker:
@@ -56,6 +58,8 @@ def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
         return Worker("forkserver", *args, **options)
 
     monkeypatch.setattr(process_pool, "Worker", start)
+    server = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr(seeds, "mp", types.SimpleNamespace(get_context={"spawn": server}.get))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -19,6 +19,7 @@ from support.masked_envs import (
     sizes_of,
 )
 from support.multi_envs import TurnTaking
+from support.pairs import pairwise
 
 from recurrent_rl import (
     IPPO,
@@ -35,7 +36,8 @@ from recurrent_rl.spaces.masks import flat_mask
 
 SAME, NEXT, DISABLED = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 SCRIPTS = ["3t 5l", "4l 2t"]
-ACTIONS = pytest.mark.parametrize("action", ["discrete", "multi", "matrix"])
+KINDS = ["discrete", "multi", "matrix"]
+ACTIONS = pytest.mark.parametrize("action", KINDS)
 RECURRENT = pytest.mark.parametrize("recurrent", [True, False])
 
 
@@ -106,10 +108,10 @@ def assert_applied_again(agent: PPO | OnPolicyTrainer) -> None:
 # --- collecting and learning --------------------------------------------------------------------
 
 
-@RECURRENT
-@ACTIONS
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize(
+    ("mode", "source", "action", "recurrent"),
+    pairwise(AutoresetMode, SOURCES, KINDS, [True, False]),
+)
 def test_obeyed_stored_and_learned_with(
     mode: AutoresetMode, source: str, action: str, recurrent: bool
 ) -> None:
@@ -127,9 +129,7 @@ def test_obeyed_stored_and_learned_with(
         assert agent.learn().updates > 0
 
 
-@RECURRENT
-@ACTIONS
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize(("source", "action", "recurrent"), pairwise(SOURCES, KINDS, [True, False]))
 def test_obeyed_stored_and_learned_with_by_teams(source: str, action: str, recurrent: bool) -> None:
     env = team_of(source=source, action=action)
     agent = make_team(env, learn_step=20, recurrent=recurrent)
@@ -439,10 +439,10 @@ def test_a_method_of_some_environments_only_is_an_error() -> None:
 # --- acting -------------------------------------------------------------------------------------
 
 
-@ACTIONS
-@RECURRENT
-@pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    ("deterministic", "source", "recurrent", "action"),
+    pairwise([True, False], SOURCES, [True, False], KINDS),
+)
 def test_never_violated_in_evaluation(
     deterministic: bool, source: str, recurrent: bool, action: str
 ) -> None:

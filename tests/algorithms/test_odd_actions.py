@@ -206,8 +206,9 @@ class Pays(gym.Env[Any, Any]):
         return np.zeros(1, np.float32), float(action[0]), self.left == 0, False, {}
 
 
-@pytest.mark.parametrize("options", [{}, CLIPPED, {"use_sde": True}], ids=str)
-@pytest.mark.parametrize("sign", [-1, 1])
+@pytest.mark.parametrize(
+    ("options", "sign"), [({}, -1), ({}, 1), (CLIPPED, -1), ({"use_sde": True}, 1)], ids=str
+)
 def test_the_highest_of_whole_numbers_is_found(options: dict[str, Any], sign: int) -> None:
     # The best possible return, which needs the outmost value in each of ten steps.
     space = Box(-2, 2, (1,), np.int32)

@@ -112,6 +112,7 @@ class TestTrain:
         data = checkpoint.load("runs/Pendulum-v1/SAC/a/seed_0/latest.pt")
         assert data["algorithm"] == "SAC"
 
+    @pytest.mark.usefixtures("quick_workers")
     def test_seeds_side_by_side(self, say: Callable[..., str]) -> None:
         said = say(f"train CartPole-v1 --name a --seeds 0 1 {PPO_SHORT}")
         folder = Path("runs/CartPole-v1/PPO/a")

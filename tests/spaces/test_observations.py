@@ -19,6 +19,7 @@ from gymnasium.spaces import (
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from pettingzoo import ParallelEnv
 from support.agents import LEARNING, assert_same_weights, network, weights
+from support.pairs import pairwise
 from support.spaces_of import NESTED, nested_samples, row_of, samples
 
 from recurrent_rl import IPPO, PPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
@@ -239,10 +240,11 @@ class Ends(Shows):
         return observation, reward, terminated, truncated, info
 
 
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("ends", ["t", "l", "tl"])
-@pytest.mark.parametrize("mode", AutoresetMode)
-@pytest.mark.parametrize("space", [*SPACES, VECTOR, INDEX], ids=str)
+@pytest.mark.parametrize(
+    ("space", "mode", "ends", "masked"),
+    pairwise([*SPACES, VECTOR, INDEX], AutoresetMode, ["t", "l", "tl"], [False, True]),
+    ids=str,
+)
 def test_episodes_of_any_space_end_in_any_way(
     space: gym.Space[Any], mode: AutoresetMode, ends: str, masked: bool
 ) -> None:

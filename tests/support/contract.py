@@ -102,6 +102,7 @@ EVERYTHING: dict[str, Any] = {
     "total_steps": 300,
     "num_layers": 2,
     "share_encoders": False,
+    "update_epochs": 2,  # of the others, one is enough
 }
 
 EXTRAS: dict[str, Any] = {
@@ -160,7 +161,7 @@ def _ppo(options: Mapping[str, Any], **env: Any) -> Case:
         make_agent,
         scripted,
         {"scripts": ["3t 5l", "7b"], **env},
-        options,
+        {"update_epochs": 1, **options},
         elsewhere={"observation": "narrow"},
         poisoned={"poisons": {1: {3: np.nan}}},
         differing={"lr": 0.5, "gamma": 0.5, "normalize_reward": True, "max_seq_len": 3},
@@ -173,7 +174,7 @@ def _ippo(options: Mapping[str, Any], kind: type[IPPO] | type[MAPPO] = IPPO, **e
         functools.partial(make_team, kind=kind),
         team_env,
         env,
-        options,
+        {"update_epochs": 1, **options},
         elsewhere={"observation": "wide"},
         poisoned={"only": {1: {"poison": {("bob_0", 2): np.nan}}}},
         differing={"lr": 0.5, "gamma": 0.5, "normalize_reward": True, "max_seq_len": 3},

@@ -15,6 +15,7 @@ import pytest
 import torch
 from support.contract import CASES, everything
 from support.envs import scripted
+from support.pairs import EXPLORE
 
 from recurrent_rl import PPO, Rollout, SequenceRolloutBuffer, TrainingResult, train
 from recurrent_rl.checkpoint import CheckpointError
@@ -246,7 +247,9 @@ def killed_at(steps: int) -> Callable[[Rollout], None]:
     return on_rollout
 
 
-@pytest.mark.parametrize("name", ["ppo", "ppo-gru", "ippo", "mappo", "sac", "dqn", "matd3"])
+# What agents of every class save is tested with them; here it is how a run goes on with each kind:
+# one agent or several, learning from rollouts or from a replay.
+@pytest.mark.parametrize("name", CASES if EXPLORE else ["ppo", "mappo", "sac", "matd3"])
 def test_a_resumed_run_is_the_same_to_the_last_bit(name: str, tmp_path: Path) -> None:
     ended = []
     for kill in (None, 130):
