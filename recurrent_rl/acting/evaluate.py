@@ -4,8 +4,6 @@ Letters: E environments, A agents in a group, N = E * A rows.
 """
 
 import copy
-import functools
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,10 +13,10 @@ import torch
 from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.acting.player import Turn, as_tensor
+from recurrent_rl.acting.rounds import Side, play_round, rounds, score_of
 from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.envs.final_infos import Entry, Numbers, by_name
-from recurrent_rl.envs.rows import Observed, Outcome, RowSource
-from recurrent_rl.envs.usage import mark, note_seeded
+from recurrent_rl.envs.rows import Observed, Outcome
 from recurrent_rl.randomness import derived_seed
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import check_mask
@@ -56,23 +54,19 @@ def play_episodes(
         if count is not None and count < 1:
             raise ValueError(f"{name}: expected at least 1, got {count}")
     rows = agent.rows_of(env)
-    mark(rows.env, None)
-    if seed is not None:
-        note_seeded(rows.env, seeded=True)
     returns: list[list[Array]] = []
     entries: list[Entry] = []
-    with rows.waiting():
-        for i in range(-(-episodes // rows.num_envs)):
-            observed = rows.reset(seed_of_round(seed, i))
+    with rounds(rows, episodes, seed) as resets:
+        for i, observed in enumerate(resets):
             parts = [
-                _Part(group, seen, deterministic)
+                _Part(group, len(seen.observation), deterministic)
                 for group, seen in zip(agent.groups, observed, strict=True)
             ]
             for k, (part, others) in enumerate(zip(parts, strangers or (), strict=False)):
                 part.mix_in(others, None if seed is None else derived_seed(seed, i, k))
             if watch is not None:
                 watch.begin()
-            _play(rows, parts, max_steps, watch)
+            play_round(rows, parts, observed, max_steps, watch)
             returns.append([part.total.reshape(rows.num_envs, -1) for part in parts])
             entries += [entry for part in parts for entry in part.entries(i * rows.num_envs)]
     if infos is not None:
@@ -82,14 +76,12 @@ def play_episodes(
     return [np.concatenate(each) for each in zip(*returns, strict=True)]
 
 
-class _Part:
+class _Part(Side):
     """One group's rows in one episode."""
 
-    def __init__(self, group: AgentGroup, seen: Observed, deterministic: bool) -> None:
-        rows = len(seen.observation)
-        self.group, self.seen, self.deterministic = group, seen, deterministic
+    def __init__(self, group: AgentGroup, rows: int, deterministic: bool) -> None:
+        self.group, self.deterministic = group, deterministic
         self.player, self.total = group.player(rows), np.zeros(rows)
-        self.last_score = self.total
         self.final_info: dict[int, Numbers] = {}
         self._random_rows = np.zeros(0, dtype=int)
 
@@ -99,9 +91,8 @@ class _Part:
         self._random = np.random.default_rng(seed)
         self._space = copy.deepcopy(self.group.action_space)  # sampling draws from it
 
-    def act(self, playing: Array, name: Callable[[int], str]) -> tuple[Array, Turn]:
-        """Choose the rows' actions, and say how; ``playing``: whose episode goes on, bool [N]."""
-        seen, policy, rows = self.seen, self.player.policy, len(playing)
+    def act(self, seen: Observed, playing: Array, name: Callable[[int], str]) -> tuple[Array, Turn]:
+        policy, rows = self.player.policy, len(playing)
         policy.codec.layout.check_stored(seen.observation, rows, name)
         mask, noise = None, None
         if seen.action_mask is not None:
@@ -122,16 +113,12 @@ class _Part:
             actions[row] = random_action(self._space, own, self._random)
         return actions, turn
 
-    def take(self, outcome: Outcome, observed: Observed, playing: Array) -> None:
-        """Take in what a step led to, and what is seen next."""
-        score = outcome.reward if outcome.score is None else outcome.score
-        self.last_score = score
-        self.total += np.where(playing, score, 0)
+    def take(self, outcome: Outcome, seen: Observed, playing: Array) -> None:
+        self.total += np.where(playing, score_of(outcome), 0)
         if outcome.final_info:
             own = outcome.final_info.items()
             self.final_info |= {row: numbers for row, numbers in own if playing[row]}
-        self.player.hear(outcome.reward, self.seen.exists)
-        self.seen = observed
+        self.player.hear(outcome.reward, seen.exists)
 
     def entries(self, before: int) -> list[Entry]:
         """Return what the episode ended with in each environment; ``before``: episodes before."""
@@ -140,49 +127,3 @@ class _Part:
             (before + row // len(agents), agents[row % len(agents)], numbers)
             for row, numbers in self.final_info.items()
         ]
-
-
-def _play(
-    rows: RowSource, parts: Sequence[_Part], max_steps: int | None, watch: Spectator | None
-) -> None:
-    """Play one episode in every environment; the returns are the parts'."""
-    playing = np.ones(rows.num_envs, dtype=bool)
-    steps = 0
-    while playing.any() and (max_steps is None or steps < max_steps):
-        of_rows = [playing.repeat(part.group.size) for part in parts]
-        actions = []
-        for i, (part, going) in enumerate(zip(parts, of_rows, strict=True)):
-            chosen, turn = part.act(going, functools.partial(_name, rows, i, steps))
-            actions.append(chosen)
-            if watch is not None:
-                watch.act(i, part.seen, turn)
-        try:
-            stepped = rows.step(actions, [part.seen for part in parts])
-        except Exception as error:
-            error.add_note(f"at step {steps} of the episode")
-            raise
-        for part, going, (outcome, observed) in zip(parts, of_rows, stepped, strict=True):
-            part.take(outcome, observed, going)
-            if not np.isfinite(part.total).all():
-                row = int(np.flatnonzero(~np.isfinite(part.total))[0])
-                raise ValueError(
-                    f"reward: expected finite numbers, got {part.last_score[row]} from "
-                    f"{rows.name(parts.index(part), row)} at step {steps} of the episode"
-                )
-        playing &= ~outcome.over[:: parts[-1].group.size]
-        steps += 1
-        if watch is not None:
-            watch.stepped()
-
-
-def _name(rows: RowSource, group: int, step: int, row: int) -> str:
-    return f"{rows.name(group, row)} at step {step} of the episode"
-
-
-def seed_of_round(seed: int | None, number: int) -> int | None:
-    """Each round has its own: how often environments reset in the last depends on the policy."""
-    if seed is None:
-        return None
-    if number == 0:
-        return operator.index(seed)  # environments want Python's own
-    return derived_seed(seed, number, bits=31)

@@ -124,18 +124,19 @@ class Lessons:
         policy = group.policy
         first = torch.zeros(len(self._action), dtype=torch.bool)
         first[np.cumsum([0, *(len(episode) for episode in episodes[:-1])])] = True
-        parts: list[Tensor] = []
-        if policy.extra.action:
+        extra = policy.actor_extra
+        action = reward = identity = None
+        if extra.action:
             encoded = policy.actions.encode(self._action.to(self._device)).cpu()
-            parts.append(encoded.roll(1, 0).masked_fill(first[:, None], 0))
-        if policy.extra.reward:
+            action = encoded.roll(1, 0).masked_fill(first[:, None], 0)
+        if extra.reward:
             earned = [e.reward for e in episodes if e.reward is not None]
             reward = torch.from_numpy(np.concatenate(earned)) * group.reward_scale
-            parts.append(reward.roll(1, 0).masked_fill(first, 0)[:, None])
-        if policy.tells_apart:
+            reward = reward.roll(1, 0).masked_fill(first, 0)
+        if extra.identities:
             number = [group.agents.index(e.agent or "") for e in episodes for _ in range(len(e))]
-            parts.append(F.one_hot(torch.tensor(number), policy.extra.identities).float())
-        return torch.cat(parts, -1) if parts else None
+            identity = F.one_hot(torch.tensor(number), extra.identities).float()
+        return extra.together(action, reward, identity)
 
     # --- states -----------------------------------------------------------------------------
 

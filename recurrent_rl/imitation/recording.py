@@ -3,23 +3,21 @@
 Letters: E environments, A agents in a group, N = E * A rows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 import gymnasium as gym
-import numpy as np
 import torch
 from gymnasium.vector import VectorEnv
 
-from recurrent_rl.acting.evaluate import seed_of_round
+from recurrent_rl.acting.rounds import Side, play_round, rounds
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.single_agent import SingleAgent, one_environment
 from recurrent_rl.algorithms.team import Team
 from recurrent_rl.envs.gymnasium_vector import GymRows
 from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
-from recurrent_rl.envs.rows import Observed, RowSource
-from recurrent_rl.envs.usage import mark, note_seeded
+from recurrent_rl.envs.rows import Observed, Outcome, RowSource
 from recurrent_rl.imitation.demonstrations import Demonstrations
 from recurrent_rl.imitation.experts import (
     Expert,
@@ -29,6 +27,7 @@ from recurrent_rl.imitation.experts import (
     ShownObservation,
 )
 from recurrent_rl.imitation.lives import Lives
+from recurrent_rl.spaces.array import Array
 from recurrent_rl.validation import COUNT, SEED, checked, shown
 
 
@@ -182,43 +181,28 @@ def _record(
     episodes = checked("episodes", episodes, Annotated[int, COUNT])
     max_steps = checked("max_steps", max_steps, Annotated[int | None, COUNT])
     seed = checked("seed", seed, Annotated[int | None, SEED])
-    mark(rows.env, None)
-    if seed is not None:
-        note_seeded(rows.env, seeded=True)
-    with rows.waiting():
-        for i in range(-(-episodes // rows.num_envs)):
-            _play(rows, sides, kept, rows.reset(seed_of_round(seed, i)), max_steps)
-            for each in kept:
-                each.end_all()
+    both = list(zip(sides, kept, strict=True))
+    with rounds(rows, episodes, seed) as resets:
+        for seen in resets:
+            for side, one in zip(sides, seen, strict=True):
+                side.begin(len(one.observation))
+            play_round(rows, [_Kept(*each) for each in both], seen, max_steps)
+            for lives in kept:
+                lives.end_all()
 
 
-def _play(
-    rows: RowSource,
-    sides: Sequence[Experts],
-    kept: Sequence[Lives],
-    seen: list[Observed],
-    max_steps: int | None,
-) -> None:
-    """Play one episode in every environment, from what is seen first."""
-    sizes = [len(one.observation) // rows.num_envs for one in seen]
-    for side, one in zip(sides, seen, strict=True):
-        side.begin(len(one.observation))
-    playing = np.ones(rows.num_envs, dtype=bool)
-    steps = 0
-    while playing.any() and (max_steps is None or steps < max_steps):
-        going = [playing.repeat(size) for size in sizes]
-        actions = [
-            side.act(one, counts if one.active is None else counts & one.active)
-            for side, one, counts in zip(sides, seen, going, strict=True)
-        ]
-        for each, one, action, counts in zip(kept, seen, actions, going, strict=True):
-            each.act(one, action, counts)
-        stepped = rows.step(actions, seen)
-        for side, each, one, (outcome, _), counts in zip(
-            sides, kept, seen, stepped, going, strict=True
-        ):
-            each.earn(outcome, counts)
-            side.hear(outcome, one)
-        seen = [observed for _, observed in stepped]
-        playing = playing & ~stepped[-1][0].over[:: sizes[-1]]
-        steps += 1
+class _Kept(Side):
+    """Somebody who plays, and all of it is kept."""
+
+    def __init__(self, experts: Experts, lives: Lives) -> None:
+        self.experts, self.lives = experts, lives
+
+    def act(self, seen: Observed, playing: Array, name: Callable[[int], str]) -> tuple[Array, None]:
+        asked = playing if seen.active is None else playing & seen.active
+        action = self.experts.act(seen, asked)
+        self.lives.act(seen, action, playing)
+        return action, None
+
+    def take(self, outcome: Outcome, seen: Observed, playing: Array) -> None:
+        self.lives.earn(outcome, playing)
+        self.experts.hear(outcome, seen)
