@@ -305,6 +305,11 @@ class Policy(nn.Module):
         """Whether the actor is shown which of the agents it acts for."""
         return self.extra.identities > self._hidden_from_actor
 
+    @property
+    def actor_extra(self) -> ExtraInputs:
+        """What the actor sees beside observations."""
+        return replace(self.extra, identities=self.extra.identities * self.tells_apart)
+
     def extra_width(self, trunk: int) -> int:
         """Return how many of the F extra inputs trunk number ``trunk`` is shown."""
         return self.extra.width - (0 if trunk else self._hidden_from_actor)
@@ -329,7 +334,7 @@ class Policy(nn.Module):
                 delattr(alone, name)
         alone.trunks, alone.view_codec = nn.ModuleList([first]), None
         alone._ends = alone._carried = (first, first)
-        alone.extra = replace(alone.extra, identities=self.extra.identities * self.tells_apart)
+        alone.extra = self.actor_extra
         alone._hidden_from_actor = 0
         alone.memory = len(first.shapes)
         alone.state_shapes = [*first.shapes, *self.state_shapes[self.memory :]]

@@ -53,9 +53,18 @@ class ExtraInputs:
             identity: which of the agents each row is, one-hot, [N, A].
 
         """
+        return self.together(state.tensors[-1][0] if self.action else None, reward, identity)
+
+    def together(
+        self, action: Tensor | None, reward: Tensor | None, identity: Tensor | None
+    ) -> Tensor | None:
+        """Do the same with the last action as networks read it, [N, n]."""
         if not self.width:
             return None
-        parts = [state.tensors[-1][0]] if self.action else []
+        parts: list[Tensor] = []
+        if self.action:
+            assert action is not None
+            parts.append(action)
         if self.reward:
             assert reward is not None
             parts.append(reward[:, None])

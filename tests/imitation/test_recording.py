@@ -230,3 +230,10 @@ def test_what_is_wrong_is_named() -> None:
     team = ACTORS["ippo-feed-forward"]
     with pytest.raises(ValueError, match=r"^groups: expected None with a team"):
         record_team_demonstrations(team.vector(), team.agent(), 1, groups={"x": ["bob_0"]})
+
+
+def test_rewards_that_are_no_numbers_are_refused() -> None:
+    """As in tests of agents: the loop is the same."""
+    env = gym.wrappers.TransformReward(Recall(), lambda reward: float("nan"))
+    with pytest.raises(ValueError, match=r"^reward: expected finite numbers, got nan .* at step 0"):
+        record_demonstrations(env, lambda observation: 0, 1, seed=0)
