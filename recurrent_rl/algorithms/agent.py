@@ -56,6 +56,7 @@ class Agent(HasSettings, InPopulation, ActingAgent):
     training: bool = True
     # What a checkpoint and the agent that loads it must agree in.
     _fixed: ClassVar[tuple[str, ...]]
+    _settled = ("device", "seed", "team", "agent_id_input")
 
     def __init_subclass__(cls, **options: Any) -> None:
         """Let ``help`` list hyper-parameters behind what a class says of itself."""

@@ -22,7 +22,8 @@ def as_data(name: str, function: Function) -> dict[str, Any]:
 def known_function(where: str, saved: Mapping[str, Any]) -> Function:
     """Return a function that was saved, out of the modules that are imported already.
 
-    No module is imported for it: a file must not say which code is run.
+    No module is imported for it, and none of Python's own is looked into: a file must not say
+    which code is run.
 
     Raises:
         ValueError: there is no such function; the message says what it was.
@@ -30,7 +31,7 @@ def known_function(where: str, saved: Mapping[str, Any]) -> Function:
     """
     module, _, name = (saved.get("function") or "").partition(":")
     found = getattr(sys.modules.get(module), name, None) if name else None
-    if isinstance(found, types.FunctionType):
+    if found is not None and _importable(found) == saved["function"]:
         _compare(where, found, saved)
         return found
     option = where.rpartition(".")[2]
@@ -116,9 +117,14 @@ def without_functions(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _importable(function: Function) -> str | None:
-    """Return "module:name" of a module's own function; None for anything else."""
+    """Return "module:name" of a module's own function; None for anything else.
+
+    Python's modules have functions that do more than return a number (``os.makedirs``).
+    """
     if not isinstance(function, types.FunctionType):
         return None
     module, name = function.__module__, function.__qualname__
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        return None
     found = getattr(sys.modules.get(module), name, None)
     return f"{module}:{name}" if found is function else None

@@ -19,6 +19,7 @@ class HasSettings:
     """
 
     config_type: ClassVar[type[AlgorithmConfig]]
+    _settled: ClassVar[tuple[str, ...]] = ()  # set when it is built, and never again
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute that is neither a hyper-parameter nor a part of the agent.
@@ -44,6 +45,13 @@ class HasSettings:
                 f"{kind.__name__}.{name}: expected the agent's own, got another "
                 f"({type(value).__name__}); change it in place (agent.policy.load_state_dict, "
                 f"agent.reconfigure(lr=...)), or build another agent"
+            )
+        if name in self._settled and name in vars(self):
+            raise AttributeError(
+                f"{kind.__name__}.{name}: expected to stay as the agent was built, "
+                f"{vars(self)[name]!r}, got {shown(value)}, which would change nothing; build "
+                f"another agent with it, or load a saved one: {kind.__name__}.load(path, "
+                f"device=...)"
             )
         if not name.startswith("_") and name not in _attributes(kind) and _is_ours(kind):
             hint, option = self._meant(name)

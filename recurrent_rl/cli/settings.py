@@ -28,8 +28,8 @@ class TrainOptions(EnvironmentOptions):
     """What is trained, for how long, and where it goes.
 
     Attributes, beside those of ``EnvironmentOptions``:
-        algo: the agent; None: PPO, or IPPO where there are several agents. Options further down are
-            this one's.
+        algo: the agent; None: PPO, or IPPO where there are several agents (MAPPO if only that is
+            tuned). Options further down are this one's.
         tuned: begin with settings that were found by trying, where there are such; options that are
             given here go before them.
         total_steps: environment steps of the whole training, over all environments; None: as tuned,
@@ -243,7 +243,7 @@ def start_of(environment: Environment, algo: str | None, *, tuned: bool) -> Star
 
     Args:
         environment: the one to be trained in.
-        algo: the agent's class; None: PPO or IPPO.
+        algo: the agent's class; None: PPO or IPPO, or else MAPPO where only that is tuned.
         tuned: whether to look for settings.
 
     Raises:
@@ -257,7 +257,11 @@ def start_of(environment: Environment, algo: str | None, *, tuned: bool) -> Star
             f"--algo: expected an algorithm for {'several agents' if team else 'one agent'}, as "
             f"{environment.env_id} has, got {algo}; take one of {', '.join(fitting)}"
         )
-    algo = algo or ("IPPO" if team else "PPO")
+    if algo is None:
+        usual = "IPPO" if team else "PPO"
+        # As load_tuned chooses.
+        with_settings = (n for n in ON_POLICY if n in fitting and (environment.env_id, n) in TUNED)
+        algo = next(with_settings, usual) if tuned else usual
     if not tuned:
         return Start(environment, algo, team, None, f"{algo}'s defaults, as --no-tuned asks")
     settings, note = _tuned(environment, algo, team)

@@ -262,6 +262,12 @@ def test_functions_without_a_name_are_to_be_passed_again(name: str, tmp_path: Pa
         case.kind.load(path, schedules=stepwise)  # type: ignore[arg-type]
 
 
+def test_a_file_does_not_reach_into_pythons_own_modules() -> None:
+    saved = {"function": "os:makedirs", "told": "a function", "values": [1.0] * 11}
+    with pytest.raises(ValueError, match="expected a function again"):
+        PPOConfig.from_dict({"lr_schedule": saved, "total_steps": 10})
+
+
 def test_no_module_is_imported_for_a_function(tmp_path: Path, monkeypatch: Any) -> None:
     module = types.ModuleType("my_schedules")
     exec("def decay(progress):\n    return 1 - 0.3 * progress\n", module.__dict__)

@@ -47,6 +47,17 @@ def test_the_algorithms_own_hyperparameters(kind: type[HasSettings], own: str, o
     assert vars(thing) == {other: 2}
 
 
+def test_what_agents_are_built_with_stays() -> None:
+    """A device that is set moves no network; loading in place, which changes all, still works."""
+    agent = PPO(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), seed=3)
+    for name, value in (("device", "cuda"), ("seed", 4)):
+        with pytest.raises(AttributeError, match=rf"^PPO\.{name}: .*as the agent was built.*load"):
+            setattr(agent, name, value)
+    assert (agent.device.type, agent.seed) == ("cpu", 3)
+    agent.become(PPO(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), seed=4))
+    assert agent.seed == 4
+
+
 # --- what agents say of themselves -----------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from recurrent_rl.cli.environments import Environment, EnvironmentOptions
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.settings import Algorithm, start_of
 from recurrent_rl.evolution.registry import ALGORITHMS
-from recurrent_rl.tuned import TUNED
+from recurrent_rl.tuned import TUNED, load_tuned
 from recurrent_rl.wrappers import EarlyMessageWrapper, MaskVelocityWrapper
 
 OWN = """
@@ -142,7 +142,11 @@ class TestTuned:
         start = start_of(spread, "MADDPG", tuned=True)
         # They were found with forces rather than choices.
         assert start.environment.arguments == {"continuous_actions": True}
-        early = start_of(environment("simple_speaker_listener_v4-early"), "MAPPO", tuned=True)
+        # No IPPO has learned it; as load_tuned chooses.
+        early = start_of(environment("simple_speaker_listener_v4-early"), None, tuned=True)
+        assert early.algo == load_tuned("simple_speaker_listener_v4-early").algo == "MAPPO"
+        untuned = start_of(environment("simple_speaker_listener_v4-early"), None, tuned=False)
+        assert untuned.algo == "IPPO"
         assert "began with speakers who are heard all the time" in early.note
         with pytest.raises(UsageError, match="several agents, as simple_spread_v3 has, got SAC"):
             start_of(spread, "SAC", tuned=True)
