@@ -30,7 +30,7 @@ def known_function(where: str, saved: Mapping[str, Any]) -> Function:
 
     """
     module, _, name = (saved.get("function") or "").partition(":")
-    found = getattr(sys.modules.get(module), name, None) if name else None
+    found: Function | None = getattr(sys.modules.get(module), name, None) if name else None
     if found is not None and _importable(found) == saved["function"]:
         _compare(where, found, saved)
         return found
