@@ -124,6 +124,7 @@ LAYERS = (
     {"buffers", "descriptions", "envs", "networks"},
     {
         "checkpoint",
+        "distributed",
         "functional",
         "metrics",
         "randomness",

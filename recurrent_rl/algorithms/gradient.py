@@ -6,17 +6,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.distributed import ALONE, World
+
 
 def gradient_step(
-    loss: Tensor, *optimizers: torch.optim.Optimizer, max_norm: float, also: Sequence[Tensor] = ()
+    loss: Tensor | None,
+    *optimizers: torch.optim.Optimizer,
+    max_norm: float,
+    also: Sequence[Tensor] = (),
+    world: World = ALONE,
 ) -> Tensor:
     """Take one clipped step; return the global gradient norm before clipping, detached.
 
     Args:
-        loss: a number.
+        loss: a number, of which each rank has its share; None: this one has none.
         optimizers: over different parameters, whose gradients are clipped together.
         max_norm: of them; infinity leaves gradients as they are.
         also: other losses, of parameters of their own, whose gradients are computed with it.
+        world: whose ranks' gradients are added up.
 
     Raises:
         FloatingPointError: loss or norm are not finite; the weights are those before the step.
@@ -27,9 +34,14 @@ def gradient_step(
     for p in parameters:
         if p.grad is not None:
             p.grad.zero_()  # not None: gradients may be views of one vector
-    torch.autograd.backward([loss, *also])
+        elif world.size > 1:
+            p.grad = torch.zeros_like(p)  # which other ranks may have one of
+    if loss is None:
+        loss = parameters[0].new_zeros(())
+    else:
+        torch.autograd.backward([loss, *also])
     gradients = [p.grad for p in parameters if p.grad is not None]
-    return take_step(gradients, loss.detach(), *optimizers, max_norm=max_norm)
+    return take_step(gradients, loss.detach(), *optimizers, max_norm=max_norm, world=world)
 
 
 def take_step(
@@ -37,8 +49,10 @@ def take_step(
     loss: Tensor,
     *optimizers: torch.optim.Optimizer,
     max_norm: float,
+    world: World = ALONE,
 ) -> Tensor:
     """Clip gradients and step; returns and raises as ``gradient_step``."""
+    loss = _add_up(gradients, loss, world)
     norm = clip(gradients, max_norm)
     # Of a clipped error only the loss is infinite.
     if not math.isfinite(float(norm + loss)):
@@ -50,6 +64,20 @@ def take_step(
     for optimizer in optimizers:
         optimizer.step()
     return norm.detach()
+
+
+@torch.no_grad()
+def _add_up(gradients: Sequence[Tensor], loss: Tensor, world: World) -> Tensor:
+    """Put the sums over all ranks in the gradients' places, and return that of the loss."""
+    if world.size == 1:
+        return loss
+    parts = [*gradients, loss.reshape(1)]
+    # One message: a number takes as long as a network.
+    total = world.sum(torch.cat([part.flatten() for part in parts]))
+    *summed, loss = total.split([part.numel() for part in parts])
+    for gradient, found in zip(gradients, summed, strict=True):
+        gradient.copy_(found.view_as(gradient))
+    return loss.squeeze()
 
 
 @torch.no_grad()

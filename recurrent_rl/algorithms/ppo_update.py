@@ -14,8 +14,9 @@ from torch import Tensor
 from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step
 from recurrent_rl.algorithms.unroll import refresh_hidden_state, unroll_batch
-from recurrent_rl.buffers.minibatches import minibatches, rectangles
+from recurrent_rl.buffers.minibatches import minibatch_count, minibatches, rectangles
 from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.functional.losses import approximate_kl, policy_loss, value_loss
 from recurrent_rl.functional.statistics import explained_variance
 from recurrent_rl.networks.policy import ActorCritic
@@ -75,8 +76,12 @@ def ppo_update(
     config: PPOConfig,
     now: Coefficients,
     generator: torch.Generator,
+    world: World = ALONE,
 ) -> Diagnostics:
     """Train on a rollout whose returns are computed.
+
+    Ranks take as many steps as the one with the most minibatches. All active steps of all ranks
+    count the same in a step's gradient, however many of them a rank has.
 
     Args:
         policy: changed in place.
@@ -85,16 +90,18 @@ def ppo_update(
         config: hyper-parameters.
         now: what schedules make of hyper-parameters, for this call.
         generator: shuffles; on the CPU.
+        world: whose ranks train on rollouts of their own.
 
     Returns:
-        diagnostics; ``updates`` is 0 if no step of the rollout was active.
+        diagnostics, of all ranks together; ``updates`` is 0 if no step of the rollout was active.
 
     """
     for group in optimizer.param_groups:
         group["lr"] = now.lr
     device = policy.device
     cuts = buffer.sequences()
-    targets = buffer.targets(config.normalize_advantage)
+    targets = buffer.targets(config.normalize_advantage, world)
+    count = max(world.gather(minibatch_count(cuts.active, config.batch_size)))
     records: list[Tensor] = []
     padding = computed = epochs = 0
     stop = False
@@ -104,23 +111,37 @@ def ppo_update(
         epochs += 1
         if config.refresh_hidden_state and epoch:
             refresh_hidden_state(policy, buffer)
-        for which in minibatches(cuts.active, config.batch_size, generator):
-            parts = [buffer.batch(cuts, part, targets) for part in rectangles(which, cuts.length)]
-            computed += sum(part.observation.shape[:2].numel() for part in parts)
-            padding += sum(part.padding for part in parts)
-            loss, record = ppo_loss(policy, parts, config, device, now, with_entropy=epoch == 0)
-            kl = record[RECORD.index("approx_kl")]
-            if config.target_kl is not None and float(kl) > config.target_kl:
-                stop = True
-                break
-            norm = gradient_step(loss, optimizer, max_norm=config.max_grad_norm)
-            records.append(torch.cat((record, norm[None])))
+        dealt = list(minibatches(cuts.active, config.batch_size, generator, count))
+        sizes = world.sum(torch.tensor([int(cuts.active[which].sum()) for which in dealt]))
+        for which, steps in zip(dealt, sizes.tolist(), strict=True):
+            if not steps:
+                continue
+            loss, record = None, torch.zeros(len(RECORD) - 1, device=device)
+            if len(which):
+                split = rectangles(which, cuts.length)
+                parts = [buffer.batch(cuts, part, targets) for part in split]
+                computed += sum(part.observation.shape[:2].numel() for part in parts)
+                padding += sum(part.padding for part in parts)
+                loss, record = ppo_loss(
+                    policy, parts, config, device, now, with_entropy=epoch == 0, steps=steps
+                )
+            if config.target_kl is not None:
+                kl = world.sum(record[RECORD.index("approx_kl")].clone())
+                if float(kl) > config.target_kl:
+                    stop = True
+                    break
+            norm = gradient_step(loss, optimizer, max_norm=config.max_grad_norm, world=world)
+            records.append(torch.cat((record, norm[None] / world.size)))
     active = buffer.active & buffer.exists
-    # Not a number where there is no entropy.
-    mean = torch.stack(records).nanmean(0).tolist() if records else [0.0] * len(RECORD)
+    mean = [0.0] * len(RECORD)
+    if records:  # not a number where there is no entropy
+        mean = world.sum(torch.stack(records)).nanmean(0).tolist()
+    padding, computed = world.sum(torch.tensor([padding, computed])).tolist()
     return Diagnostics(
         **dict(zip(RECORD, mean, strict=True)),
-        explained_variance=explained_variance(buffer.value[active], buffer.returns[active]),
+        explained_variance=explained_variance(
+            buffer.value[active], buffer.returns[active], world.gather
+        ),
         padding=padding / max(computed, 1),
         **now._asdict(),
         updates=len(records),
@@ -140,6 +161,7 @@ def ppo_loss(
     now: Coefficients | None = None,
     *,
     with_entropy: bool = True,
+    steps: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """PPO's loss of one minibatch, averaged over its active steps.
 
@@ -152,9 +174,10 @@ def ppo_loss(
         device: the policy's.
         now: what schedules make of hyper-parameters; None: as they are in config.
         with_entropy: compute it even if it is no part of the loss.
+        steps: active ones of the minibatch on all ranks; None: there are no others than these.
 
     Returns:
-        loss: scalar.
+        loss: scalar; of several ranks, this one's share.
         record: the first five of ``RECORD``, [5], detached; NaN for an entropy not computed.
 
     """
@@ -172,6 +195,7 @@ def ppo_loss(
     if (units := policy.value_head.units) is not None:
         value, returns, old_value = (x / units.deviation for x in (value, returns, old_value))
     v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
+    steps = len(pi_loss) if steps is None else steps
     loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
     entropy = torch.full_like(pi_loss, torch.nan)
     if now.ent_coef > 0:
@@ -183,8 +207,8 @@ def ppo_loss(
     with torch.no_grad():
         kl = approximate_kl(ratio, log_ratio)
         clipped = ((ratio - 1).abs() > now.clip_coef).to(ratio.dtype)
-        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).mean(1)
-    return loss.mean(), record
+        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).sum(1) / steps
+    return loss.sum() / steps, record
 
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:

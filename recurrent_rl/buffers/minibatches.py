@@ -17,7 +17,16 @@ STEP_COST = 8
 CALL_COST = 128
 
 
-def minibatches(active: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def minibatch_count(active: Tensor, batch_size: int) -> int:
+    """Return how many minibatches sequences with so many active steps, [S], are dealt into."""
+    if len(active) == 0:
+        return 0
+    return max(1, round(int(active.sum()) / batch_size))
+
+
+def minibatches(
+    active: Tensor, batch_size: int, generator: torch.Generator, count: int | None = None
+) -> Iterator[Tensor]:
     """Deal whole sequences at random into minibatches of about ``batch_size`` active steps.
 
     Their number is the rounded quotient of all active steps and ``batch_size``, so none is a small
@@ -29,29 +38,34 @@ def minibatches(active: Tensor, batch_size: int, generator: torch.Generator) -> 
         active: active steps of each sequence, [S].
         batch_size: >= 1.
         generator: on the CPU.
+        count: of minibatches, some of which may be empty; None: as many as ``minibatch_count``
+            says, without empty ones.
 
     Yields:
         sequence numbers, each exactly once overall.
 
     """
     order = torch.randperm(len(active), generator=generator)
-    yield from dealt(order, active, batch_size, generator)
+    if count is None:
+        parts = dealt(order, active, minibatch_count(active, batch_size), generator)
+        yield from (part for part in parts if len(part))
+    else:
+        yield from dealt(order, active, count, generator)
 
 
 def dealt(
-    order: Tensor, active: Tensor, batch_size: int, generator: torch.Generator
+    order: Tensor, active: Tensor, count: int, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Cut sequences in a given order into minibatches, and shuffle these; see ``minibatches``."""
-    if len(order) == 0:
-        return
-    count = max(1, round(int(active.sum()) / batch_size))
+    """Cut sequences in a given order into ``count`` minibatches, and shuffle these.
+
+    See ``minibatches``; where there are few sequences, some are empty.
+    """
     # A sequence belongs where its middle lies.
     middle = active[order].cumsum(0) - 0.5 * active[order]
-    owner = (middle * (count / active.sum())).long().clamp_max(count - 1)
+    owner = (middle * (count / active.sum().clamp_min(1))).long().clamp_max(count - 1)
     parts = order.split(torch.bincount(owner, minlength=count).tolist())
     for i in torch.randperm(count, generator=generator).tolist():
-        if len(parts[i]):
-            yield parts[i]
+        yield parts[i]
 
 
 def rectangles(which: Tensor, length: Tensor) -> list[Tensor]:

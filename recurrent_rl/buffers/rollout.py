@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recurrent_rl.buffers.open_decisions import OpenDecisions, last_decision
 from recurrent_rl.buffers.steps import Steps, StepShapes
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.functional.returns import gae, reverse_scan
 from recurrent_rl.functional.statistics import normalize
 from recurrent_rl.recurrent.sequences import Sequences
@@ -317,11 +318,12 @@ class SequenceRolloutBuffer(Steps):
             self._open(),
         )
 
-    def targets(self, normalize_advantage: bool) -> Tensor:
+    def targets(self, normalize_advantage: bool, world: World = ALONE) -> Tensor:
         """Return what a loss compares with, together, so that a minibatch gathers it at once.
 
         Args:
             normalize_advantage: to zero mean and unit deviation over the active steps.
+            world: whose ranks' steps count for that.
 
         Returns:
             log_prob, value, advantage and return of each step, [T * N, 4].
@@ -329,7 +331,8 @@ class SequenceRolloutBuffer(Steps):
         """
         advantage = self.advantage
         if normalize_advantage:
-            advantage = normalize(advantage, self.active & self.exists)
+            chosen = self.active & self.exists
+            advantage = normalize(advantage, chosen, gather=world.gather)
         columns = (self.log_prob, self.value, advantage, self.returns)
         return torch.stack([x.flatten() for x in columns], dim=1)
 

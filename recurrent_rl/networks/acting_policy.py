@@ -13,6 +13,7 @@ import gymnasium as gym
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.distributions import ActionDistribution
@@ -236,7 +237,9 @@ class Policy(nn.Module):
         first, last = (trunk.preprocessor for trunk in self._ends)
         return [first] if first is last else [first, last]
 
-    def update_statistics(self, seen: Tensor, exists: Tensor, *, views: bool = False) -> None:
+    def update_statistics(
+        self, seen: Tensor, exists: Tensor, *, views: bool = False, world: World = ALONE
+    ) -> None:
         """Take what was seen into the running statistics, if there are any and none is frozen.
 
         They are a part of the trunks that read them: a trunk that is frozen as a whole would give
@@ -246,12 +249,13 @@ class Policy(nn.Module):
             seen: observations in stored form, [T, N, *shape], on any device.
             exists: those that are real, bool [T, N].
             views: these are what a central critic reads.
+            world: whose ranks have seen more.
 
         """
         preprocessor = self.preprocessors[-1 if views else 0]
         readers = [trunk for trunk in self._ends if trunk.preprocessor is preprocessor]
         if not any(trunk.is_frozen for trunk in readers):
-            preprocessor.update(seen, exists)
+            preprocessor.update(seen, exists, world)
 
     @property
     def device(self) -> torch.device:

@@ -6,6 +6,7 @@ Letters: ``...`` any leading axes, H width of the features.
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.networks.configs import HeadConfig
 from recurrent_rl.networks.distributions import ActionDistribution
 from recurrent_rl.networks.layers import mlp
@@ -77,13 +78,19 @@ class ValueHead(nn.Module):
         return value * self.units.deviation + self.units.mean
 
     @torch.no_grad()
-    def follow(self, returns: Tensor) -> None:
-        """Let the units follow a rollout's returns [M]; values stay as they are, up to rounding."""
+    def follow(self, returns: Tensor, world: World = ALONE) -> None:
+        """Let the units follow a rollout's returns [M]; values stay as they are, up to rounding.
+
+        Args:
+            returns: of this rank.
+            world: whose ranks have more.
+
+        """
         units, last = self.units, self.layers[-1]
         assert isinstance(last, nn.Linear)
         if units is None or not last.weight.requires_grad or not last.bias.requires_grad:
             return
         mean, deviation = units.mean, units.deviation
-        units.update(returns)
+        units.update(returns, world)
         last.weight.mul_(deviation / units.deviation)
         last.bias.mul_(deviation).add_(mean - units.mean).div_(units.deviation)

@@ -10,7 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.functional.reward_scaling import OUTLIER, greatest_factor, has_varied
+from recurrent_rl.functional.statistics import Moments
 
 
 class RunningNorm(nn.Module):
@@ -19,9 +21,6 @@ class RunningNorm(nn.Module):
     Where nothing is known of a feature's spread, before the first update and while it has never
     varied, it is shown as ``sign(d) log(1 + |d|)`` of its distance d from the mean: whatever its
     units are, different values stay different. A clip would make one of all of them.
-
-    Source: Chan et al. 1979, "Updating Formulae and a Pairwise Algorithm for Computing Sample
-    Variances".
     """
 
     mean: Tensor
@@ -73,19 +72,20 @@ class RunningNorm(nn.Module):
         known = torch.addcmul(self.shift, x, self.scale).clamp_(-self.clip, self.clip)
         return torch.where(self._known, known, unknown)
 
+    def update(self, batch: Tensor, world: World = ALONE) -> None:
+        """Take the moments of [M, D] on all ranks in; M = 0 changes nothing."""
+        self.take(Moments.of(batch), world)
+
     @torch.no_grad()
-    def update(self, batch: Tensor) -> None:
-        """Take the moments of [M, D] in; M = 0 changes nothing."""
-        if len(batch) == 0:
+    def take(self, new: Moments, world: World = ALONE) -> None:
+        """Take what there is of the samples on all ranks in."""
+        found = Moments.all_of(world.gather(new))
+        if found.count == 0:
             return
-        batch = batch.double()
-        total = self.count + len(batch)
-        delta = batch.mean(0) - self.mean
-        moment = self.variance * self.count + batch.var(0, unbiased=False) * len(batch)
-        moment += delta.square() * self.count * len(batch) / total
-        self.mean += delta * len(batch) / total
-        self.variance.copy_(moment / total)
-        self.count.copy_(total)
+        now = Moments(int(self.count), self.mean, self.variance).joined(found)
+        self.mean.copy_(now.mean)
+        self.variance.copy_(now.variance)
+        self.count.fill_(now.count)
         self._refresh()
 
 
@@ -134,18 +134,16 @@ class RewardNorm(RunningNorm):
         usual = math.sqrt(float(self.mean) ** 2 + float(self.variance)) if self.count else 0.0
         return OUTLIER * usual if usual else math.inf
 
-    @torch.no_grad()
-    def update(self, batch: Tensor) -> None:
-        """Take the moments of returns, [M, 1], in, each up to ``greatest``."""
-        if len(batch) == 0:
-            return
-        found, greatest = float(batch.abs().max()), self.greatest
+    def update(self, batch: Tensor, world: World = ALONE) -> None:
+        """Take the moments of returns on all ranks, [M, 1], in, each up to ``greatest``."""
+        greatest = self.greatest
+        found = float(batch.abs().max()) if len(batch) else 0.0
         if found > greatest:
             self._warn(
                 f"a discounted return of {found:g} where the root mean square of all before is "
                 f"{greatest / OUTLIER:g}; normalize_reward counts it as {greatest:g}"
             )
-        super().update(batch.clamp(-greatest, greatest))
+        super().update(batch.clamp(-greatest, greatest), world)
         if 0 < found * float(self.scale) < 1e-5:
             self._warn(
                 f"discounted returns of {found:g} at most in this rollout where the deviation of "
@@ -209,15 +207,15 @@ class ReturnUnits(nn.Module):
         return self
 
     @torch.no_grad()
-    def update(self, returns: Tensor) -> None:
-        """Take a rollout's returns in, [M]; M = 0 changes nothing."""
-        if len(returns) == 0:
-            return
+    def update(self, returns: Tensor, world: World = ALONE) -> None:
+        """Take a rollout's returns on all ranks in, [M]; M = 0 changes nothing."""
         found, share = returns.double(), 1 - self.KEPT
-        for moment, new in (
-            (self.first, found.mean()),
-            (self.second, found.square().mean()),
-            (self.weight, torch.ones(())),
+        count = found.new_tensor(float(len(found)))
+        sums = world.sum(torch.stack((found.sum(), found.square().sum(), count)))
+        if sums[-1] == 0:
+            return
+        for moment, new in zip(
+            (self.first, self.second, self.weight), sums / sums[-1], strict=True
         ):
             moment.mul_(self.KEPT).add_(new.to(moment), alpha=share)
         self._refresh()

@@ -15,6 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.distributed import ALONE, World
+from recurrent_rl.functional.statistics import Moments
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.normalization import RunningNorm
@@ -112,26 +114,30 @@ class Preprocessor(nn.Module):
         return Features(vector, images)
 
     @torch.no_grad()
-    def update(self, observation: Tensor, exists: Tensor) -> None:
+    def update(self, observation: Tensor, exists: Tensor, world: World = ALONE) -> None:
         """Take the observations of a rollout into the running statistics, if there are any.
 
         Args:
             observation: stored form, [T, N, *shape], on any device.
             exists: those that are real, bool [T, N].
+            world: whose ranks have more.
 
         """
         if self.norm is None and not self.image_norms:
             return
-        norms = [norm for norm in (self.norm, *self.image_norms) if norm is not None]
-        device, numbers = cast(RunningNorm, norms[0]).mean.device, []
+        norms = cast(list[RunningNorm], [*filter(None, (self.norm, *self.image_norms))])
+        device, numbers = norms[0].mean.device, []
+        of_images: list[list[Moments]] = [[] for _ in self.image_norms]
         # In blocks of steps, since images as floats take a lot of room.
         for seen, real in zip(observation.split(16), exists.split(16), strict=True):
             x: Features = self.codec(seen[real].to(device))
             numbers.append(x.vector[:, : self.codec.continuous])
-            for norm, image in zip(self.image_norms, x.images, strict=False):
-                cast(RunningNorm, norm).update(image.flatten(1))
-        if self.norm is not None:
-            self.norm.update(torch.cat(numbers))
+            for found, image in zip(of_images, x.images, strict=False):
+                found.append(Moments.of(image.flatten(1)))
+        parts = [Moments.of(torch.cat(numbers))] if self.norm is not None else []
+        parts += map(Moments.all_of, of_images)
+        for norm, part in zip(norms, parts, strict=True):
+            norm.take(part, world)
 
 
 class Trunk(nn.Module):

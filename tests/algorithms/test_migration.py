@@ -68,10 +68,11 @@ def assert_does(agent: Any, expected: list[dict[str, Any]], seen: Any, tolerance
 def deal_as_then(monkeypatch: pytest.MonkeyPatch) -> None:
     """Deal sequences sorted by length, which is what the older version learned from."""
 
-    def deal(active: torch.Tensor, size: int, generator: torch.Generator) -> Any:
+    def deal(active: torch.Tensor, size: int, generator: torch.Generator, count: int) -> Any:
         length = lengths[id(active)].length
         shuffled = torch.randperm(len(length), generator=generator)
-        return dealt(shuffled[length[shuffled].argsort(stable=True)], active, size, generator)
+        order = shuffled[length[shuffled].argsort(stable=True)]
+        return dealt(order, active, count, generator)
 
     def sequences_of(buffer: Any) -> Any:
         cuts = Steps.sequences(buffer)
