@@ -12,7 +12,7 @@ from recurrent_rl.algorithms.multi_agent_replay import MultiAgentReplayBuffer
 from recurrent_rl.algorithms.scoring import Fitness
 from recurrent_rl.buffers.replay import SequenceReplayBuffer
 from recurrent_rl.evolution.mutation import Mutations
-from recurrent_rl.evolution.process_pool import pool_opener
+from recurrent_rl.evolution.pools import pool_opener
 from recurrent_rl.evolution.run_keys import check_agreement, check_run_keys
 from recurrent_rl.evolution.run_log import RunLog
 from recurrent_rl.evolution.run_settings import (
@@ -60,7 +60,7 @@ class Request:
     verbose: bool
     log_dir: FilePath | None
     resume: FilePath | None
-    workers: int
+    workers: int | Literal["ray"]
     make_env: Callable[[], Any] | None
     threads: int
     wandb_kwargs: Mapping[str, Any] | None

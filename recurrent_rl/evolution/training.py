@@ -35,7 +35,7 @@ def train_on_policy(
     *,
     log_dir: FilePath | None = None,
     resume: FilePath | None = None,
-    workers: int = 1,
+    workers: int | Literal["ray"] = 1,
     make_env: Callable[[], Any] | None = None,
     threads: int = 1,
     wandb_kwargs: Mapping[str, Any] | None = None,
@@ -83,7 +83,8 @@ def train_on_policy(
         resume: a checkpoint of the same run to go on from; its population takes the place of
             ``pop``, and the logs are continued.
         workers: processes that train individuals at the same time; the results are those of one.
-            Scripts need the guard ``if __name__ == "__main__":`` then.
+            Scripts need the guard ``if __name__ == "__main__":`` then. "ray" (extra: ray) makes
+            each individual a task of Ray, on as many machines as there are.
         make_env: builds each worker's vector environment; None builds it like ``env``, which must
             then be from ``make_vect_envs`` or ``make_multi_agent_vect_envs``.
         threads: torch's threads, for each individual.
@@ -103,7 +104,7 @@ def train_on_policy(
         fitnesses: the individuals' fitness in each generation, in the population's order.
 
     Raises:
-        ImportError: ``wb`` without wandb.
+        ImportError: ``wb`` without wandb, or workers="ray" without ray.
         TypeError, ValueError: arguments that do not fit together.
         FileNotFoundError: nothing to resume from, or a directory that does not exist.
         CheckpointError: a checkpoint of something else.
@@ -144,7 +145,7 @@ def train_off_policy(
     *,
     log_dir: FilePath | None = None,
     resume: FilePath | None = None,
-    workers: int = 1,
+    workers: int | Literal["ray"] = 1,
     make_env: Callable[[], Any] | None = None,
     threads: int = 1,
     wandb_kwargs: Mapping[str, Any] | None = None,
@@ -202,7 +203,8 @@ def train_off_policy(
         log_dir: directory of the log files.
         resume: a checkpoint of the same run to go on from; its replay takes the place of what is in
             ``memory``.
-        workers: processes that train individuals at the same time; the results are those of one.
+        workers: processes that train individuals at the same time, or "ray"; the results are those
+            of one.
         make_env: builds each worker's vector environment.
         threads: torch's threads, for each individual.
         wandb_kwargs: options of ``wandb.init``.
@@ -214,7 +216,7 @@ def train_off_policy(
         fitnesses: the individuals' fitness in each generation, in the population's order.
 
     Raises:
-        ImportError: ``wb`` without wandb.
+        ImportError: ``wb`` without wandb, or workers="ray" without ray.
         TypeError, ValueError: arguments that do not fit together, or a memory of other spaces.
         FileNotFoundError: nothing to resume from, or a directory that does not exist.
         CheckpointError: a checkpoint of something else.

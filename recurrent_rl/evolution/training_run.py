@@ -17,7 +17,7 @@ from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.scoring import warn_of_constant_sum
 from recurrent_rl.evolution.member import Plan
 from recurrent_rl.evolution.mutation import Mutations
-from recurrent_rl.evolution.process_pool import Job, Pool
+from recurrent_rl.evolution.pool import Job, Pool
 from recurrent_rl.evolution.run_log import RunLog
 from recurrent_rl.evolution.run_settings import Schedule
 from recurrent_rl.evolution.run_state import RunSaver, RunState, load_state

@@ -30,7 +30,7 @@ from recurrent_rl import train as train_one
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.off_policy_configs import DQNConfig
 from recurrent_rl.algorithms.schedules import Schedule
-from recurrent_rl.evolution.process_pool import packed, unpacked
+from recurrent_rl.evolution.pool import packed, unpacked
 
 HALVES: dict[str, Any] = {"total_steps": 80}  # rollouts of 20 steps
 

@@ -11,7 +11,7 @@ from support.training_runs import recall_env, team_env
 
 from recurrent_rl import DQN, MADDPG, SequenceReplayBuffer, collect_rollouts_recurrent
 from recurrent_rl.buffers.sharing import News, copied, extended, fit_states, news_since, seal
-from recurrent_rl.evolution.process_pool import packed, unpacked
+from recurrent_rl.evolution.pool import packed, unpacked
 
 NETWORK = {
     "encoder_config": {"hidden_state_size": 3, "hidden_size": [4]},
