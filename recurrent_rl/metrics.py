@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from recurrent_rl import distributed
 from recurrent_rl.files import Draft, explained, open_locked, unlock, write_json
 
 METRICS, CONFIG = "metrics.csv", "config.json"  # names of files in a run's folder
@@ -133,7 +134,8 @@ def _as_line(columns: Sequence[str], row: Mapping[str, Any]) -> bytes:
 class MetricsLogger:
     """Write the same numbers to TensorBoard event files and to ``metrics.csv``.
 
-    Use as a context manager, or call ``close``.
+    Use as a context manager, or call ``close``. Of several ranks (``recurrent_rl.distributed``)
+    rank 0 writes; the others' loggers do nothing.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder, MetricsLogger(folder) as logger:
@@ -157,10 +159,13 @@ class MetricsLogger:
 
         """
         self.directory = Path(directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
         self.path = self.directory / METRICS
-        self._table = CsvTable(self.path, "step", resume_at)
+        self._table: CsvTable | None = None
         self._writer: SummaryWriter | None = None
+        if not distributed.current().is_first:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._table = CsvTable(self.path, "step", resume_at)
         if tensorboard:
             # What an earlier run has left in the same directory is not shown.
             purge = 0 if resume_at is None else resume_at + 1
@@ -181,7 +186,8 @@ class MetricsLogger:
             OSError: they could not be written, as the disk is full, for example.
 
         """
-        self._table.append({"step": step, **values})
+        if self._table is not None:
+            self._table.append({"step": step, **values})
         if self._writer is not None:
             for name, value in values.items():
                 self._writer.add_scalar(name, value, step)
@@ -196,12 +202,14 @@ class MetricsLogger:
             OSError: it could not be written.
 
         """
-        write_json(self.directory / CONFIG, config, "the configuration", str)
+        if self._table is not None:
+            write_json(self.directory / CONFIG, config, "the configuration", str)
 
     def close(self) -> None:
         """Flush and close; safe to call twice."""
         try:
-            self._table.close()
+            if self._table is not None:
+                self._table.close()
         finally:
             if self._writer is not None:
                 self._writer.close()

@@ -124,7 +124,6 @@ LAYERS = (
     {"buffers", "descriptions", "envs", "networks"},
     {
         "checkpoint",
-        "distributed",
         "functional",
         "metrics",
         "randomness",
@@ -134,7 +133,7 @@ LAYERS = (
         "validation",
         "wrappers",
     },
-    {"aliases", "archive", "extras", "files", "plain", "versions"},
+    {"aliases", "archive", "distributed", "extras", "files", "plain", "versions"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}
 

@@ -94,6 +94,10 @@ class ActingAgent(ABC):
         return self.rows_of(env)
 
     @abstractmethod
+    def join_world(self) -> None:
+        """Begin to act and learn with the agents of other processes, if there are any."""
+
+    @abstractmethod
     def start_rollout(
         self,
         steps: int,

@@ -4,6 +4,7 @@ Letters: T steps, E environments, A agents in a group, N = E * A rows.
 """
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +43,22 @@ class RolloutStats:
     lengths: list[int] = field(default_factory=list)
     agent_returns: dict[str, list[float]] = field(default_factory=dict)
     infos: dict[str, list[float]] = field(default_factory=dict)
+
+    @classmethod
+    def together(cls, parts: Sequence["RolloutStats"]) -> "RolloutStats":
+        """Return what happened in several places, such as on several ranks, in their order."""
+        found = cls(0)
+        for part in parts:
+            for name in {**found.infos, **part.infos}:
+                before = found.infos.get(name, [math.nan] * len(found.returns))
+                new = part.infos.get(name, [math.nan] * len(part.returns))
+                found.infos[name] = before + new
+            for agent, returns in part.agent_returns.items():
+                found.agent_returns[agent] = found.agent_returns.get(agent, []) + returns
+            found.steps += part.steps
+            found.returns += part.returns
+            found.lengths += part.lengths
+        return found
 
     @property
     def success_rate(self) -> float:
@@ -128,6 +145,7 @@ def collect_rollouts_recurrent(
             are not finite (named with environment, agent and step), or nothing to continue from.
 
     """
+    agent.join_world()
     rows = agent.rows_to_learn_in(env)
     steps = agent.rollout_steps(rows.num_envs) if n_steps is None else n_steps
     if steps < 1:

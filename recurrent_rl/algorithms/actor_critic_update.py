@@ -45,12 +45,14 @@ class Batch:
         size: B.
         replays: windows to run networks over, by group.
         known: decisions whose outcome is known, by group.
+        shares: of all ranks' decisions, by group; 0 where nobody learns of it.
 
     """
 
     size: int
     replays: dict[str, Replayed]
     known: dict[str, Known]
+    shares: dict[str, float]
 
     def span(self) -> tuple[int, int]:
         """Return the first place whose value any decision asks for, and the one behind the last."""
@@ -180,7 +182,7 @@ class ActorCriticLearner(Learner):
     def update(self, windows: Windows) -> tuple[dict[str, Record], Tensor]:
         batch = self._batch(windows)
         records: dict[str, Record] = {name: {} for name in batch.replays}
-        if not any(len(each.place) for each in batch.known.values()):
+        if not any(batch.shares.values()):
             return records, torch.full((batch.size,), LEAST_PRIORITY)
         acts = (self.updates + 1) % self.config.policy_freq == 0
         acting = self._actor_features(batch, acts)
@@ -210,7 +212,8 @@ class ActorCriticLearner(Learner):
             )
             for name, replay in replays.items()
         }
-        return Batch(len(windows), replays, known)
+        shares = self.shares(*(len(each.place) for each in known.values()))
+        return Batch(len(windows), replays, known, dict(zip(known, shares, strict=True)))
 
     def _actor_features(self, batch: Batch, acts: bool) -> ByGroup:
         """Return actors' features that targets and losses share, with gradients if ``acts``.
@@ -226,8 +229,8 @@ class ActorCriticLearner(Learner):
         blocks = self._taken_blocks(batch, features)
         total, order = None, torch.zeros(batch.size)
         for i, (name, replay) in enumerate(batch.replays.items()):
-            known = batch.known[name]
-            if not len(known.place):
+            known, share = batch.known[name], batch.shares[name]
+            if not share:
                 continue
             values = self.critic.values(name, known.pick(self._join(batch, blocks, blocks, i)))
             if self.critic.of_choices:
@@ -235,14 +238,14 @@ class ActorCriticLearner(Learner):
                 values = [value.gather(-1, action).squeeze(-1) for value in values]
             errors = torch.stack([value - targets[name] for value in values])  # [Q, M]
             loss = (known.weight * errors.square()).sum() / errors.shape[1]
-            total = loss if total is None else total + loss
+            total = loss * share if total is None else total + loss * share
             worst, agents = errors.abs().amax(0), replay.windows.agents
             mixed = priorities(worst, known.row, agents, batch.size, self.config.priority_mix)
             order = torch.maximum(order, mixed)
             value = values[0].detach().mean()
             records[name] |= {"critic_loss": loss.detach(), "value": value}
         assert total is not None
-        norm = self._of_critic.step(total)
+        norm = self._of_critic.step(total, self.world)
         for record in records.values():
             record["critic_grad_norm"] = norm
         return order

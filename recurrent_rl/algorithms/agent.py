@@ -16,6 +16,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.algorithms.ranks import InWorld
 from recurrent_rl.algorithms.schedule_functions import check_given, with_functions
 from recurrent_rl.algorithms.schedules import Function
 from recurrent_rl.algorithms.settings import HasSettings
@@ -27,7 +28,7 @@ from recurrent_rl.plain import plain
 from recurrent_rl.validation import checked_device
 
 
-class Agent(HasSettings, InPopulation, ActingAgent):
+class Agent(HasSettings, InPopulation, InWorld, ActingAgent):
     """One group of agents or several, each with a trainer, behind one front door.
 
     Attributes:
@@ -215,14 +216,17 @@ class Agent(HasSettings, InPopulation, ActingAgent):
         """Save everything that training goes on from: atomically, readable in weights-only mode.
 
         Weights, optimiser, normalisation, hyper-parameters, counters, random state, and where
-        collection stopped. A rollout that has not been learned from is not saved.
+        collection stopped. A rollout that has not been learned from is not saved. Of several ranks,
+        all of which must call it, rank 0 writes what it has.
 
         Raises:
             FileNotFoundError: the directory does not exist.
             PermissionError: it cannot be written.
 
         """
-        checkpoint.save(self.to_checkpoint(), path)
+        data = self.to_checkpoint()
+        if self.world.is_first:
+            checkpoint.save(data, path)
 
     def load_checkpoint(self, path: str | os.PathLike[str]) -> None:
         """Become the agent that was saved, hyper-parameters included.
@@ -249,7 +253,14 @@ class Agent(HasSettings, InPopulation, ActingAgent):
 
     def become(self, other: Self) -> None:
         """Take over another agent's whole state; the other is not to be used any more."""
+        world = self.world
         self.__dict__.update(other.__dict__)
+        self._enter(world)
+
+    def follow_first(self, data: dict[str, Any]) -> None:
+        other = type(self).from_checkpoint(data, self.device, **self.custom_parts())
+        other.collection.forget()
+        self.become(other)
 
     @classmethod
     def load(

@@ -96,7 +96,7 @@ class DPGLearner(ActorCriticLearner):
             for name, replay in batch.replays.items()
         }
         for i, (name, known) in enumerate(batch.known.items()):
-            if not len(known.place):
+            if not (share := batch.shares[name]):
                 continue
             (action, params), config = proposed[name], self.configs[name]
             leaf = action.detach().requires_grad_()
@@ -115,7 +115,7 @@ class DPGLearner(ActorCriticLearner):
             if config.action_reg > 0:
                 given = known.pick(params)
                 surrogate = surrogate + config.action_reg * given[allowed(given)].square().mean()
-            norm = self._of_actors[name].step(surrogate)
+            norm = self._of_actors[name].step(surrogate * share, self.world)
             records[name] |= {"actor_loss": -value.detach(), "actor_grad_norm": norm}
 
     def _proposed(self, name: str, replay: Replayed, features: Tensor) -> tuple[Tensor, Tensor]:

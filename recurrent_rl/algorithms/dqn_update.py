@@ -95,7 +95,8 @@ class DQNLearner(Learner):
         known = known_decisions(
             nstep, windows.weight, group.agents, config.reward_scale, self.device
         )
-        if not len(known.place):
+        (share,) = self.shares(len(known.place))
+        if not share:
             return {self.name: {}}, torch.full((len(windows),), LEAST_PRIORITY)
         online = self._online(replay)
         values = policy.q_head(known.pick(online[: replay.length]))
@@ -108,7 +109,7 @@ class DQNLearner(Learner):
         else:
             each = F.huber_loss(chosen, target, reduction="none", delta=config.huber)
         loss = (known.weight * each).sum() / len(each)
-        norm = self.network.step(loss)
+        norm = self.network.step(loss * share, self.world)
         self.updates += 1  # only now: an update that fails is none
         if self.updates % config.target_update == 0:
             self.target.move(config.tau)

@@ -17,6 +17,7 @@ from recurrent_rl.algorithms.gradient import gradient_step, take_step
 from recurrent_rl.algorithms.policy_optimizer import PolicyOptimizer
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.buffers.replay import GroupWindows, Windows
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.functional.targets import NStep
 from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.configs import HeadConfig
@@ -110,15 +111,25 @@ class Network:
         self._moving = [opt for name, opt in self.optimizers.items() if opt.join(self.parts[name])]
         return bool(self._moving)
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Take a gradient step; return the norm before clipping: 0 where everything is frozen."""
+    def step(self, loss: Tensor, world: World) -> Tensor:
+        """Take a gradient step; return the norm before clipping: 0 where everything is frozen.
+
+        Args:
+            loss: of which each rank has its share.
+            world: of the ranks.
+
+        """
         if not self._moving:
             return loss.new_zeros(())
         adams = [optimizer.adam for optimizer in self._moving]
-        return gradient_step(loss, *adams, max_norm=self.max_norm)
+        return gradient_step(loss, *adams, max_norm=self.max_norm, world=world)
 
-    def descend(self, slope: Tensor) -> None:
+    def descend(self, slope: Tensor, world: World) -> None:
         """Take the step of a network of one number, whose loss has a slope that is known.
+
+        Args:
+            slope: of which each rank has its share.
+            world: of the ranks.
 
         Raises:
             FloatingPointError: it is not finite; the number is as before the step.
@@ -129,7 +140,7 @@ class Network:
             if vector.grad is None:
                 vector.grad = torch.zeros_like(vector)
             vector.grad.view(-1)[:1] = slope  # behind it there may be zeros that fill up
-            take_step([vector.grad], slope, optimizer.adam, max_norm=self.max_norm)
+            take_step([vector.grad], slope, optimizer.adam, max_norm=self.max_norm, world=world)
 
     def to_data(self) -> dict[str, Any]:
         """Return the optimisers' states."""
@@ -291,11 +302,13 @@ class Learner(ABC):
     Attributes:
         updates: how many there were.
         share: what a schedule multiplies step sizes with.
+        world: whose ranks each learn from samples of their own, together.
 
     """
 
     updates: int = 0
     share: float = 1.0
+    world: World = ALONE
     _joined: "tuple[Fingerprint, bool] | None" = None
 
     @abstractmethod
@@ -305,6 +318,20 @@ class Learner(ABC):
     @abstractmethod
     def update(self, windows: Windows) -> tuple[dict[str, dict[str, Tensor]], Tensor]:
         """Take an update; return what there is to know of each group, and windows' priorities."""
+
+    def shares(self, *counts: int) -> list[float]:
+        """Return this rank's share of all decisions that are known, in (0, 1].
+
+        Args:
+            counts: of those of each group, here.
+
+        Returns:
+            by group; 0 where a rank has none: nobody learns of that group then.
+
+        """
+        each = self.world.numbers(*counts)
+        totals = [sum(of_group) if all(of_group) else 0 for of_group in zip(*each, strict=True)]
+        return [mine / total if total else 0.0 for mine, total in zip(counts, totals, strict=True)]
 
     @abstractmethod
     def networks(self) -> Iterator[tuple[str, Network]]:

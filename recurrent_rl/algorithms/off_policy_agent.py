@@ -3,7 +3,7 @@
 import os
 import warnings
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from recurrent_rl.algorithms.off_policy_recorder import Finals, OffPolicyRecorde
 from recurrent_rl.algorithms.samples import check_sample, sampled
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
+from recurrent_rl.distributed import World
 from recurrent_rl.envs.rows import Observed, RowSource
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.networks.flat_parameters import align_parameters
@@ -48,7 +49,7 @@ class OffPolicyAgent(Agent):
         super()._set_up(trainers, device, seed)
         self.memory = SequenceReplayBuffer(self.config.memory_size)
         self.training = True
-        self._due = 0.0  # environment steps that no update has been taken for yet
+        self._due = 0.0  # environment steps of a rank that no update has been taken for yet
         self._said: set[str] = set()  # warnings given
         self._refills = False  # has lost its memory, and waits for a batch
         self.learner = self._make_learner()
@@ -139,12 +140,13 @@ class OffPolicyAgent(Agent):
         return recorders
 
     def end_rollout(self, steps: int) -> None:
+        steps = self.on_all_ranks(steps)
         for name, trainer in self.trainers.items():
             self._update_statistics(name, trainer)
             trainer.end_rollout(steps)
         if self.env_steps > self.config.learning_starts:
             late = self.env_steps - self.config.learning_starts
-            self._due += min(steps, late)
+            self._due += min(steps, late) / self.world.size
 
     def _update_statistics(self, name: str, trainer: OffPolicyTrainer) -> None:
         """Take what was seen into running statistics of observations, if there are any."""
@@ -152,7 +154,23 @@ class OffPolicyAgent(Agent):
         if preprocessor.norm is None and not preprocessor.image_norms:
             return
         obs, exists = self.memory.latest(name)
-        trainer.policy.update_statistics(obs, exists)
+        trainer.policy.update_statistics(obs, exists, world=self.world)
+
+    # --- other ranks ------------------------------------------------------------------------
+
+    def follow_first(self, data: dict[str, Any]) -> None:
+        memory = self.memory
+        super().follow_first(data)
+        self.memory = memory  # each rank has its own
+
+    def _enter(self, world: World) -> None:
+        super()._enter(world)
+        self.learner.world = world
+
+    def _shared(self) -> Iterator[Tensor]:
+        yield from super()._shared()
+        for _, target in self.learner.targets():
+            yield from target.to_data()
 
     # --- learning ---------------------------------------------------------------------------
 
@@ -170,13 +188,15 @@ class OffPolicyAgent(Agent):
                 f"nothing for the agent's own memory, got {shown(experiences)}"
             )
         self._check_fits(experiences)
+        self.join_world()
+        self.check_ranks()
         if not self.learner.join():
             raise RuntimeError(
                 "learn: expected parameters that require gradients, got none, as all are frozen; "
                 "unfreeze some by agent.policy.requires_grad_(True)"
             )
         self._refills = self._refills and not self.can_learn()
-        if self._refills and experiences is None:
+        if any(waits for (waits,) in self.world.numbers(self._refills)) and experiences is None:
             self.skip_updates()
         self._schedule()
         records: list[dict[str, dict[str, Tensor]]] = []
@@ -202,7 +222,7 @@ class OffPolicyAgent(Agent):
         """Bring step sizes to what the schedule says; warn, once, where it is over."""
         config = self.config
         # What was collected is counted already; its share is still to come.
-        done = self.env_steps - int(self._due)
+        done = self.env_steps - int(self._due * self.world.size)
         self.learner.schedule(config.factor("lr_schedule", done))
         message = config.end(done)
         if message is not None and message not in self._said:
@@ -287,6 +307,8 @@ class OffPolicyAgent(Agent):
     def save_checkpoint(self, path: str | os.PathLike[str], *, save_replay: bool = False) -> None:
         """Save everything that training goes on from: atomically, readable in weights-only mode.
 
+        Of several ranks, all of which must call it, rank 0 writes what it has.
+
         Args:
             path: of the file.
             save_replay: the replay as well, which exact resumption needs. Without it the loaded
@@ -297,7 +319,9 @@ class OffPolicyAgent(Agent):
             PermissionError: it cannot be written.
 
         """
-        checkpoint.save(self.to_checkpoint(save_replay), path)
+        data = self.to_checkpoint(save_replay)
+        if self.world.is_first:
+            checkpoint.save(data, path)
 
 
 def _summary(

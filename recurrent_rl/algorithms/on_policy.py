@@ -55,6 +55,7 @@ class OnPolicyTrainer(Trainer):
         self._prepared = True
         self._discounted: Tensor | None = None  # discounted return so far, [N]
         self._said: set[str] = set()  # warnings given
+        self._new_steps = 0  # of the last rollout, on all ranks
         self._idle = 0  # rollouts in a row that gave no update
         self._open: OpenDecisions | None = None  # what the last rollout has left open
 
@@ -172,7 +173,8 @@ class OnPolicyTrainer(Trainer):
         return buffer
 
     def end_rollout(self, steps: int) -> None:
-        """Note that the rollout is whole, after so many environment steps."""
+        """Note that the rollout is whole, after so many environment steps on all ranks."""
+        self._new_steps = steps
         self.env_steps += steps
         self.collected, self._prepared = True, False
         assert self.buffer is not None
@@ -228,9 +230,15 @@ class OnPolicyTrainer(Trainer):
             return Diagnostics.of_nothing(now)
         self._optimizer.set_lr(now.lr)
         learned = self.buffer.active & self.buffer.exists
-        self.policy.value_head.follow(self.buffer.returns[learned])
+        self.policy.value_head.follow(self.buffer.returns[learned], self.world)
         result = ppo_update(
-            self.policy, self.optimizer, self.buffer, self.config, now, self.group.generator
+            self.policy,
+            self.optimizer,
+            self.buffer,
+            self.config,
+            now,
+            self.group.generator,
+            self.world,
         )
         # Whoever waits, for a decision's reward or for the next turn, learns later.
         waits = self._open is not None or not bool(self.buffer.exists.any())
@@ -243,11 +251,11 @@ class OnPolicyTrainer(Trainer):
         # Only now: while a rollout is collected and learned from, the policy must not change
         # under it, or the probability ratios would be off before the first update.
         new = self.buffer.behind_lead()
-        self.policy.update_statistics(new.obs, new.exists)
+        self.policy.update_statistics(new.obs, new.exists, world=self.world)
         if new.views is not None:
             somebody = new.exists.unflatten(1, (-1, new.agents)).any(-1)
             views = new.views.unflatten(0, somebody.shape)
-            self.policy.update_statistics(views, somebody, views=True)
+            self.policy.update_statistics(views, somebody, views=True, world=self.world)
         return result
 
     def _warn_once(self, message: str) -> None:
@@ -268,7 +276,7 @@ class OnPolicyTrainer(Trainer):
             )
             greatest = self.reward_norm.greatest  # or an outlier would count for many rollouts
             self._discounted = after.clamp(-greatest, greatest)
-            self.reward_norm.update(total[buffer.decided()[buffer.lead :]][:, None])
+            self.reward_norm.update(total[buffer.decided()[buffer.lead :]][:, None], self.world)
             scale *= self.reward_norm.factor(config.gamma)
             clip = REWARD_CLIP * config.reward_scale
         buffer.compute_returns(
@@ -282,10 +290,8 @@ class OnPolicyTrainer(Trainer):
 
     def _learned_steps(self) -> int:
         """Return the environment steps that were learned from before this rollout."""
-        assert self.buffer is not None
         # The rollout about to be learned from is counted already; its share is still to come.
-        # All agents of an environment take a step together.
-        return self.env_steps - self.buffer.steps * self.buffer.rows // self.group.size
+        return self.env_steps - self._new_steps
 
     def coefficients(self) -> Coefficients:
         """Return what schedules make of hyper-parameters for the rollout that was collected."""

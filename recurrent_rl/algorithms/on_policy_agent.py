@@ -66,5 +66,6 @@ class OnPolicyAgent(Agent):
         ]
 
     def end_rollout(self, steps: int) -> None:
+        steps = self.on_all_ranks(steps)
         for trainer in self.trainers.values():
             trainer.end_rollout(steps)

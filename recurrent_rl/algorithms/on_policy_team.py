@@ -116,10 +116,17 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
             FloatingPointError: a gradient was not finite.
 
         """
+        self.join_world()
+        self.check_ranks()
         learned = learn_all(self.trainers)
         if self.opponents is not None:
             self.opponents.grow(self.groups, self.env_steps)
         return learned
+
+    def _draw_apart(self, rank: int) -> None:
+        super()._draw_apart(rank)
+        if self.opponents is not None:
+            self.opponents.reseed(rank)
 
     def offspring(self, index: int) -> Self:
         child = super().offspring(index)

@@ -99,4 +99,6 @@ class PPO(OnPolicyAgent, SingleAgent):
             FloatingPointError: a gradient was not finite; the weights are those before it.
 
         """
+        self.join_world()
+        self.check_ranks()
         return learn_all(self.trainers)[""]

@@ -101,7 +101,7 @@ def ppo_update(
     device = policy.device
     cuts = buffer.sequences()
     targets = buffer.targets(config.normalize_advantage, world)
-    count = max(world.gather(minibatch_count(cuts.active, config.batch_size)))
+    count = max(world.numbers(minibatch_count(cuts.active, config.batch_size)))[0]
     records: list[Tensor] = []
     padding = computed = epochs = 0
     stop = False

@@ -134,12 +134,14 @@ class SACLearner(ActorCriticLearner):
         judged = known.pick(features[name])
         loss_of = self._loss_of_choices if self.critic.of_choices else self._loss_of_samples
         surrogate, loss, entropy = loss_of(params, judged)
-        norm = self._of_actors[name].step(surrogate)
+        share = batch.shares[name]
+        norm = self._of_actors[name].step(surrogate * share, self.world)
         record = {"actor_loss": loss, "actor_grad_norm": norm, "entropy": entropy.mean()}
         records[name] |= {**record, "temperature": self.alpha}
         if self.configs[name].ent_coef is None:
             aim = self._target_entropy(params)
-            self._of_alpha.descend((entropy - aim).mean())  # of log_alpha times that
+            slope = (entropy - aim).mean()  # of log_alpha times that
+            self._of_alpha.descend(slope * share, self.world)
 
     def _loss_of_choices(self, params: Tensor, judged: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the actor's loss, by the exact expectation over n choices.

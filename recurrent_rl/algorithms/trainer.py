@@ -15,6 +15,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.schedules import told
 from recurrent_rl.algorithms.settings import HasSettings
+from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.networks.acting_policy import CustomNetworks, Policy
 from recurrent_rl.networks.configs import NetConfig
 
@@ -26,10 +27,12 @@ class Trainer(HasSettings, ABC):
         policy_type: the class of its policy.
         group: the policy and the agents that share it.
         config: hyper-parameters; ``reconfigure`` changes them.
-        env_steps: environment steps collected so far, the clock of schedules.
+        env_steps: environment steps collected so far, the clock of schedules; on all ranks.
+        world: whose ranks train it together.
 
     """
 
+    world: World = ALONE
     policy_type: ClassVar[type[Policy]]
     group: AgentGroup
     config: AlgorithmConfig

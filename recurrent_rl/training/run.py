@@ -15,7 +15,7 @@ import numpy as np
 from tqdm import tqdm
 
 from recurrent_rl import checkpoint
-from recurrent_rl.acting.collect import collect_rollouts_recurrent
+from recurrent_rl.acting.collect import RolloutStats, collect_rollouts_recurrent
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
@@ -113,6 +113,8 @@ class Run:
         agent = self.agent
         stats = collect_rollouts_recurrent(agent, self.env)
         diagnostics = agent.learn()
+        if agent.world.size > 1:
+            stats = RolloutStats.together(agent.world.gather(stats))
         self.state.take(stats)
         by_group = diagnostics if isinstance(diagnostics, dict) else {"": diagnostics}
         for group, one in by_group.items():
@@ -147,11 +149,13 @@ class Run:
         if saves and not over:
             self._save()
             self.agent.collection.forget()
-        if rollout.stops:
+            self.agent.join_world(again=True)  # as where a run is resumed
+        asked = self.agent.world.numbers(rollout.stops, self.interrupted())
+        if any(stops for stops, _ in asked):
             return "on_rollout"
         if self._is_good_enough():
             return "stop_at"
-        return "interrupt" if self.interrupted() else None
+        return "interrupt" if any(interrupted for _, interrupted in asked) else None
 
     def _is_good_enough(self) -> bool:
         """Whether a test of the agent as it is now has reached ``stop_at``."""
@@ -161,7 +165,16 @@ class Run:
         return bool(last.env_steps == self.agent.env_steps and last.mean >= self.stop_at)
 
     def _evaluate(self) -> Evaluation:
-        """Test the agent, and keep it if it is the best so far."""
+        """Test the agent, and keep it if it is the best so far; on rank 0, for all."""
+        world = self.agent.world
+        now: Evaluation = world.from_first(self._tested() if world.is_first else None)
+        best, path = self.state.best, self.best_path
+        self.state.evaluations.append(now)
+        if path is not None and (best is None or now.mean > best.mean):
+            _tried(lambda: self.agent.save_checkpoint(path))
+        return now
+
+    def _tested(self) -> Evaluation:
         infos: dict[str, Any] = {}
         returns = self.agent.evaluate(
             self.eval_env, self.eval_episodes, seed=self.eval_seed, infos=infos
@@ -170,13 +183,9 @@ class Run:
             returns = np.sum(list(returns.values()), axis=0)
         rate = mean_of_known(infos.get(SUCCESS, ()))
         success = None if math.isnan(rate) else rate
-        now = Evaluation(self.agent.env_steps, float(returns.mean()), float(returns.std()), success)
-        best = self.state.best
-        self.state.evaluations.append(now)
-        path = self.best_path
-        if path is not None and (best is None or now.mean > best.mean):
-            _tried(lambda: self.agent.save_checkpoint(path))
-        return now
+        return Evaluation(
+            self.agent.env_steps, float(returns.mean()), float(returns.std()), success
+        )
 
     def _values(self, evaluation: Evaluation | None) -> dict[str, float]:
         """Return what is to be logged."""
@@ -210,7 +219,8 @@ class Run:
         keeps = {"save_replay": self.save_replay} if isinstance(self.agent, OffPolicyAgent) else {}
         self.state.seconds = self._seconds()
         data = {**self.agent.to_checkpoint(**keeps), "run": self.state.to_data()}
-        _tried(lambda: checkpoint.save(data, path))
+        if self.agent.world.is_first:
+            _tried(lambda: checkpoint.save(data, path))
 
     def config(self) -> dict[str, Any]:
         """Return what is run, in plain values."""

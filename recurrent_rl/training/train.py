@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from tqdm import tqdm
 
-from recurrent_rl import checkpoint
+from recurrent_rl import checkpoint, distributed
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.files import check_directory
 from recurrent_rl.metrics import MetricsLogger
@@ -40,6 +40,10 @@ def train(
     progress: bool = True,
 ) -> TrainingResult:
     """Train an agent until it has collected ``total_steps`` environment steps.
+
+    Several processes train one agent together once they have called
+    ``recurrent_rl.distributed.init()``: ``env`` is each one's own, ``total_steps`` counts those of
+    all, and rank 0 tests, logs and saves.
 
     >>> import gymnasium as gym
     >>> from recurrent_rl import PPO, make_vect_envs, train
@@ -136,7 +140,7 @@ def train(
                 unit="step",
                 unit_scale=True,
                 mininterval=0.5,
-                disable=not progress,
+                disable=not progress or not distributed.current().is_first,
             )
         )
         run.interrupted = stack.enter_context(interruptible())
