@@ -143,7 +143,7 @@ def init(timeout: float = TIMEOUT) -> World:
             "distributed.init: expected a torch that has torch.distributed, got none"
         )
     if not dist.is_initialized():
-        if not _started_by_torchrun():
+        if launched() == 1:
             return _world
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
@@ -168,20 +168,20 @@ def finish() -> None:
 def current() -> World:
     """Return the world that agents are trained in."""
     global _warned
-    if _world.size == 1 and not _warned and _started_by_torchrun():
+    if _world.size == 1 and not _warned and launched() > 1:
         _warned = True
-        size = os.environ["WORLD_SIZE"]
         warnings.warn(
-            f"torchrun has started {size} processes, each of which trains an agent of its own, and "
-            f"writes to the same files; call recurrent_rl.distributed.init() first to train one "
-            f"agent together",
+            f"torchrun has started {launched()} processes, each of which trains an agent of its "
+            f"own, and writes to the same files; call recurrent_rl.distributed.init() first to "
+            f"train one agent together",
             stacklevel=3,
         )
     return _world
 
 
-def _started_by_torchrun() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+def launched() -> int:
+    """Return how many processes torchrun, or whatever sets the same variables, has started."""
+    return int(os.environ["WORLD_SIZE"]) if {"RANK", "WORLD_SIZE"} <= os.environ.keys() else 1
 
 
 def check_alone(what: str, instead: str) -> None:

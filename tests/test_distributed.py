@@ -17,6 +17,7 @@ from support.replaying import random_windows
 
 from recurrent_rl import PPO, MetricsLogger, collect_rollouts_recurrent, distributed, make_vect_envs
 from recurrent_rl import train as train_agent
+from recurrent_rl.cli.main import main
 from recurrent_rl.distributed import ALONE, World
 
 # What one process learns from at once. Not what replays sample with noise of each rank's own.
@@ -297,3 +298,16 @@ def test_a_script_that_forgets_to_begin_is_told(monkeypatch: pytest.MonkeyPatch)
 def test_timeouts_that_are_none(timeout: Any) -> None:
     with pytest.raises(ValueError, match="timeout: expected a positive number of seconds"):
         distributed.init(timeout)
+
+
+def test_what_several_ranks_cannot_do(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    class Two:
+        rank, size, is_first = 0, 2, True
+
+    monkeypatch.setattr(distributed, "_world", Two())
+    with pytest.raises(RuntimeError, match="pop: expected one process, got 2 ranks"):
+        train_on_policy(cart_pole(), "CartPole-v1", "PPO", [small(cart_pole())], max_steps=64)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "0")
+    assert main(["train", "CartPole-v1"]) == 2
+    assert "expected one process, got 4 from torchrun" in capsys.readouterr().err

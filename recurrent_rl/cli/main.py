@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from recurrent_rl import distributed
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.validation import unknown_name
 
@@ -54,6 +55,11 @@ def _run(words: Sequence[str]) -> int:
     name, *rest = words
     if name not in COMMANDS:
         raise UsageError(unknown_name("recurrent_rl", name, list(COMMANDS)))
+    if distributed.launched() > 1:
+        raise UsageError(
+            f"recurrent_rl {name}: expected one process, got {distributed.launched()} from "
+            f"torchrun; give it a script that calls distributed.init() and train() instead"
+        )
     module, function, _ = COMMANDS[name]
     getattr(importlib.import_module(f"recurrent_rl.cli.{module}"), function)(rest)
     return 0

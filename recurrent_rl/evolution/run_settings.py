@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from recurrent_rl import distributed
 from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
@@ -131,8 +132,12 @@ def check_population(
     Raises:
         TypeError: agents of another algorithm.
         ValueError: something else that does not fit together.
+        RuntimeError: there are several ranks.
 
     """
+    distributed.check_alone(
+        "pop", "populations are trained in several processes by workers=, or leave out init()"
+    )
     known = [
         name
         for name, agent in ALGORITHMS.items()
