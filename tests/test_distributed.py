@@ -15,7 +15,14 @@ from support.contract import CASES, ON_POLICY, everything, train
 from support.ranks import Ranks, rows_of_rollout, some_windows
 from support.replaying import random_windows
 
-from recurrent_rl import PPO, MetricsLogger, collect_rollouts_recurrent, distributed, make_vect_envs
+from recurrent_rl import (
+    PPO,
+    MetricsLogger,
+    collect_rollouts_recurrent,
+    distributed,
+    make_vect_envs,
+    train_on_policy,
+)
 from recurrent_rl import train as train_agent
 from recurrent_rl.cli.main import main
 from recurrent_rl.distributed import ALONE, World
