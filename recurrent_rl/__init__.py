@@ -23,8 +23,8 @@ from recurrent_rl.algorithms.td3 import TD3
 from recurrent_rl.buffers.replay import SequenceReplayBuffer, Windows
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.checkpoint import CheckpointError
-from recurrent_rl.envs.gymnasium_vector import make_vect_envs
 from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
+from recurrent_rl.envs.make_vector import make_vect_envs
 from recurrent_rl.envs.multi_agent_async import AsyncMultiAgentVectorEnv
 from recurrent_rl.envs.multi_agent_sync import SyncMultiAgentVectorEnv
 from recurrent_rl.envs.multi_agent_vector import MultiAgentVectorEnv
@@ -72,6 +72,7 @@ from recurrent_rl.training.train import train
 from recurrent_rl.tuned import TunedSettings, load_tuned
 from recurrent_rl.wrappers.early_message import EarlyMessageWrapper
 from recurrent_rl.wrappers.mask_velocity import MaskVelocityWrapper
+from recurrent_rl.wrappers.mask_velocity_vector import MaskVelocityVectorWrapper
 from recurrent_rl.wrappers.tuple_to_parallel import TupleToParallelWrapper
 
 __version__ = "0.1.0"
@@ -108,6 +109,7 @@ __all__ = [
     "HyperparameterConfig",
     "Interval",
     "LoggedRun",
+    "MaskVelocityVectorWrapper",
     "MaskVelocityWrapper",
     "MemoryProbe",
     "MetricsLogger",

@@ -16,8 +16,8 @@ from gymnasium import spaces
 from recurrent_rl.algorithms.multi_agent_replay import MultiAgentReplayBuffer
 from recurrent_rl.algorithms.search_space import HyperparameterConfig, RLParameter
 from recurrent_rl.algorithms.team import Spaces
-from recurrent_rl.envs.gymnasium_vector import make_vect_envs
 from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
+from recurrent_rl.envs.make_vector import make_vect_envs
 from recurrent_rl.envs.multi_agent_async import AsyncMultiAgentVectorEnv
 from recurrent_rl.evolution import population
 from recurrent_rl.evolution.mutation import Mutations

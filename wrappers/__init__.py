@@ -8,7 +8,14 @@ from recurrent_rl.wrappers import (
     MESSAGE_INDICES,
     VELOCITY_INDICES,
     EarlyMessageWrapper,
+    MaskVelocityVectorWrapper,
     MaskVelocityWrapper,
 )
 
-__all__ = ["MESSAGE_INDICES", "VELOCITY_INDICES", "EarlyMessageWrapper", "MaskVelocityWrapper"]
+__all__ = [
+    "MESSAGE_INDICES",
+    "VELOCITY_INDICES",
+    "EarlyMessageWrapper",
+    "MaskVelocityVectorWrapper",
+    "MaskVelocityWrapper",
+]

@@ -17,11 +17,15 @@ from pettingzoo import AECEnv, ParallelEnv
 from recurrent_rl.cli.errors import UsageError, told_in_one_line
 from recurrent_rl.cli.options import Options
 from recurrent_rl.cli.values import named_arguments
-from recurrent_rl.envs.gymnasium_vector import make_vect_envs
 from recurrent_rl.envs.make_multi_agent import make_multi_agent_vect_envs
+from recurrent_rl.envs.make_vector import make_vect_envs
 from recurrent_rl.extras import extra_package
 from recurrent_rl.validation import shown
-from recurrent_rl.wrappers import EarlyMessageWrapper, MaskVelocityWrapper
+from recurrent_rl.wrappers import (
+    EarlyMessageWrapper,
+    MaskVelocityVectorWrapper,
+    MaskVelocityWrapper,
+)
 from recurrent_rl.wrappers.tuple_to_parallel import PACKAGES, has_agent_tuples, make_tuple_env
 
 # Where PettingZoo's environments are, by name.
@@ -156,13 +160,42 @@ class Environment:
         env.close()
         return isinstance(env, AECEnv | ParallelEnv) or has_agent_tuples(env)
 
-    def vector(self, num_envs: int, *, team: bool, in_workers: bool = False) -> Any:
-        """Build a vector of them."""
+    def vector(
+        self, num_envs: int, *, team: bool, in_workers: bool = False, in_envpool: bool = False
+    ) -> Any:
+        """Build a vector of them.
+
+        Args:
+            num_envs: how many.
+            team: there are several agents in each.
+            in_workers: each in a process of its own.
+            in_envpool: EnvPool's of that name, rather than these themselves.
+
+        Raises:
+            UsageError: EnvPool's, and it has none like these.
+
+        """
+        if in_envpool:
+            return self._pool(num_envs, team or in_workers)
         if team:
             return make_multi_agent_vect_envs(self.build, num_envs, should_async_vector=in_workers)
         return make_vect_envs(
             make_env=self.build, num_envs=num_envs, should_async_vector=in_workers
         )
+
+    def _pool(self, num_envs: int, otherwise: bool) -> Any:
+        """Build EnvPool's environments; ``otherwise``: in teams or processes, which it has not."""
+        if otherwise or self.wrappers:
+            what = (
+                "several agents or --async-envs" if otherwise else f"--wrapper {self.wrappers[0]}"
+            )
+            raise UsageError(
+                f"--backend: expected gymnasium with {what}, got envpool, whose environments are "
+                f"one agent's, in compiled code that no wrapper but --mask-velocity goes around"
+            )
+        with told_in_one_line("--backend envpool"):
+            pool = make_vect_envs(self.env_id, num_envs, backend="envpool", **self.arguments)
+            return MaskVelocityVectorWrapper(pool) if self.mask_velocity else pool
 
 
 def _usual_wrappers(env_id: str) -> tuple[str, ...]:

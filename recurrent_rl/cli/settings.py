@@ -36,6 +36,8 @@ class TrainOptions(EnvironmentOptions):
             or 100,000.
         num_envs: environments that run at once; None: as tuned, or 8 (4 with a replay).
         async_envs: environments in processes of their own, which pays for slow ones only.
+        backend: "envpool" trains in EnvPool's environments of that name, which threads step in
+            compiled code, many at a time (extra: envpool); tests are played in Gymnasium's.
         seeds: an agent is trained for each of them, side by side, as many at a time as there are
             cores.
         eval_every: environment steps between two tests; None: a tenth of all.
@@ -57,6 +59,7 @@ class TrainOptions(EnvironmentOptions):
     total_steps: Annotated[int | None, COUNT] = None
     num_envs: Annotated[int | None, ENVIRONMENTS] = None
     async_envs: bool = False
+    backend: Literal["gymnasium", "envpool"] = "gymnasium"
     seeds: tuple[Annotated[int, SEED], ...] = (0,)
     eval_every: Annotated[int | None, COUNT] = None
     eval_episodes: Annotated[int, COUNT] = 20
@@ -110,7 +113,7 @@ class Run:
         team: whether there are several agents.
         agent: keyword arguments of the agent, but for spaces, seed and device.
         num_envs, async_envs, total_steps, eval_every, eval_episodes, stop_at, checkpoint_every,
-            device, threads: see ``TrainOptions``.
+            device, threads, backend: see ``TrainOptions``.
         seeds: likewise.
 
     """
@@ -129,6 +132,7 @@ class Run:
     device: str
     threads: int
     seeds: tuple[int, ...]
+    backend: str = "gymnasium"  # runs from before there was a choice do not say
 
     @classmethod
     def names(cls) -> list[str]:
@@ -148,7 +152,12 @@ class Run:
 
     def vector(self) -> Any:
         """Build the environments that are trained in."""
-        return self.environment.vector(self.num_envs, team=self.team, in_workers=self.async_envs)
+        return self.environment.vector(
+            self.num_envs,
+            team=self.team,
+            in_workers=self.async_envs,
+            in_envpool=self.backend == "envpool",
+        )
 
     def test_vector(self, episodes: int) -> Any:
         """Build environments to test in, for a number of episodes."""

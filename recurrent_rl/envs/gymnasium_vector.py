@@ -5,35 +5,20 @@ Letters: E environments, N = E rows.
 
 import contextlib
 import functools
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 from recurrent_rl.envs import parking, vector_outputs
 from recurrent_rl.envs.final_infos import numbers_of_rows
-from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
-from recurrent_rl.envs.makers import check_maker, check_options, described, is_maker, remedy
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import innermost
 from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.masks import choices, flat_mask, part_mask, without_mask
-from recurrent_rl.validation import ENVIRONMENTS, checked, meant
-
-if TYPE_CHECKING:
-
-    class TypedVectorEnv(VectorEnv[Any, Any, Any]):
-        """Gymnasium's, with types for what it leaves open; strict checkers would complain."""
-
-        single_observation_space: gym.Space[Any]
-        single_action_space: gym.Space[Any]
-else:
-    TypedVectorEnv = VectorEnv
 
 
 def autoreset_mode(env: VectorEnv[Any, Any, Any]) -> AutoresetMode:
@@ -372,94 +357,14 @@ def _mask_method(env: Any) -> Callable[[], Any] | None:
     return None
 
 
-def make_vect_envs(
-    env_name: str | None = None,
-    num_envs: int = 1,
-    *,
-    make_env: Callable[[], gym.Env[Any, Any]] | None = None,
-    should_async_vector: bool = True,
-    timeout: float | None = None,
-    **env_kwargs: Any,
-) -> TypedVectorEnv:
-    """Build a vector environment with autoreset mode SAME_STEP.
-
-    Args:
-        env_name: a registered Gymnasium id; or else
-        make_env: a function that builds one environment.
-        num_envs: E >= 1.
-        should_async_vector: each environment in a process of its own, which pays for slow
-            environments only; False runs all in this process.
-        timeout: seconds that a step or reset of the environments in processes may take before it
-            is an error; None for no limit.
-        env_kwargs: for ``gymnasium.make``; only with env_name.
-
-    Returns:
-        the vector environment; the caller closes it.
-
-    Raises:
-        TypeError: no id, or no function; or another library's name for one of these arguments.
-        ValueError: neither or both of env_name and make_env, options without env_name, or
-            num_envs < 1.
-
-    """
-    check_options("make_vect_envs", env_kwargs, ("num_envs",))
-    if (env_name is None) == (make_env is None):
-        raise ValueError(
-            f"make_vect_envs: expected one of env_name and make_env, got {env_name=}, {make_env=}"
-        )
-    if make_env is not None and env_kwargs:
-        hints = [meant(name, ("num_envs", "should_async_vector", "timeout")) for name in env_kwargs]
-        raise ValueError(
-            f"make_vect_envs: expected options for gymnasium.make with env_name only, got "
-            f"{env_kwargs} beside make_env{''.join(hints)}"
-        )
-    num_envs = checked("num_envs", num_envs, Annotated[int, ENVIRONMENTS])
-    should_async_vector = checked("should_async_vector", should_async_vector, bool)
-    _check_maker(env_name, make_env)
-    if timeout is not None and not (should_async_vector and timeout > 0):
-        raise ValueError(
-            f"timeout: expected seconds above 0 for environments in processes, got {timeout} with "
-            f"{should_async_vector=}; nothing can interrupt a step in this process"
-        )
-    token = f"_recurrent_rl_built_{uuid.uuid4().hex}"
-
-    def build() -> gym.Env[Any, Any]:
-        made = gym.make(env_name, **env_kwargs) if make_env is None else make_env()  # type: ignore[arg-type]
-        if not isinstance(made, gym.Env):
-            raise TypeError(
-                f"make_env: expected a function that returns a Gymnasium environment, got "
-                f"{type(made).__name__}; for PettingZoo's there is make_multi_agent_vect_envs"
-            )
-        own = getattr(made.unwrapped, "__dict__", {})
-        if token in own and num_envs > 1:
-            raise _one_for_all()
-        own[token] = True
-        return made
-
-    makers = [build] * num_envs
-    if should_async_vector:
-        return cast(TypedVectorEnv, WorkerVectorEnv(makers, timeout=timeout))
-    made = InProcessVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
-    return cast(TypedVectorEnv, made)
-
-
-def _check_maker(env_name: Any, make_env: Any) -> None:
-    """Raise TypeError if something else stands where a name or a function should."""
-    if make_env is not None:
-        check_maker("make_env", make_env, "make_env=")
-    elif not isinstance(env_name, str | EnvSpec):
-        what = described(env_name)
-        hint = "pass it as make_env=" if is_maker(env_name) else remedy(env_name, "make_env=")
-        raise TypeError(f"env_name: expected a registered Gymnasium id, got {what}; {hint}")
-
-
 def check_distinct(envs: Sequence[Any]) -> None:
     """Raise ValueError if two of a vector's innermost environments are one object."""
     if len({id(env) for env in envs}) < len(envs):
-        raise _one_for_all()
+        raise one_for_all()
 
 
-def _one_for_all() -> ValueError:
+def one_for_all() -> ValueError:
+    """Return the error for an environment that stands in several places of a vector."""
     return ValueError(
         "env: expected an environment of its own for each place of the vector, got one object for "
         "several, whose episodes would run into each other; let the function build a new one each "

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from gymnasium.vector import AsyncVectorEnv, SyncVectorEnv
 
+from recurrent_rl.envs.envpool_vector import EnvPoolVectorEnv
 from recurrent_rl.envs.gymnasium_vector import autoreset_mode
 from recurrent_rl.envs.gymnasium_workers import InProcessVectorEnv, WorkerVectorEnv
 from recurrent_rl.envs.multi_agent_async import AsyncMultiAgentVectorEnv
@@ -77,6 +78,8 @@ def builder_of(env: Any) -> Callable[[], Any]:
     if kind is WorkerVectorEnv:
         makers, options = list(env.env_fns), dict(env.options)
         return lambda: WorkerVectorEnv(makers, **options)
+    if kind is EnvPoolVectorEnv:
+        return functools.partial(EnvPoolVectorEnv, env.env_name, env.num_envs, **env.options)
     if kind is SyncMultiAgentVectorEnv:
         makers = list(env.env_fns)
         return lambda: kind(makers)

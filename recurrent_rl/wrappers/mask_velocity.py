@@ -6,31 +6,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 from typing import Any, Final
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.core import ActType
-from gymnasium.spaces import Box
 from numpy.typing import NDArray
 
 from recurrent_rl.wrappers._indices import as_integers, check_indices
+from recurrent_rl.wrappers._velocities import VELOCITY_INDICES, box_of, known_indices, masked_space
 
 __all__ = ["VELOCITY_INDICES", "MaskVelocityWrapper"]
-
-VELOCITY_INDICES: Final[Mapping[str, tuple[int, ...]]] = MappingProxyType(
-    {
-        "CartPole-v1": (1, 3),  # of the cart; of the pole's angle
-        "MountainCar-v0": (1,),
-        "MountainCarContinuous-v0": (1,),
-        "Pendulum-v1": (2,),  # angular
-        "LunarLander-v3": (2, 3, 5),  # horizontal; vertical; angular
-        "LunarLanderContinuous-v3": (2, 3, 5),
-    }
-)
-"""Environment id -> coordinates of the observation that are velocities."""
 
 
 class MaskVelocityWrapper(
@@ -105,16 +92,21 @@ class MaskVelocityWrapper(
             raise TypeError(
                 f"env: expected a gymnasium.Env, got {type(env).__name__}; to mask a vector "
                 "environment, wrap each sub-environment, for example with "
-                "gym.make_vec(..., wrappers=[MaskVelocityWrapper])"
+                "gym.make_vec(..., wrappers=[MaskVelocityWrapper]), or one that is not made of "
+                "single environments with MaskVelocityVectorWrapper"
             )
         gym.ObservationWrapper.__init__(self, env)
 
-        space = _check_space(env.observation_space)
-        self.indices: Final = _known_indices(env) if indices is None else indices
+        space = box_of(env.observation_space)
+        self.indices: Final = (
+            known_indices(env, type(self).__name__, "observation_space")
+            if indices is None
+            else indices
+        )
         check_indices(self.indices, space.shape[0])
 
         array = np.array(self.indices, dtype=np.intp)
-        self.observation_space = _mask_space(space, array)
+        self.observation_space = masked_space(space, array)
         # NumPy writes one element through an integer 3 times as fast as through an index array.
         self._target: Final = self.indices[0] if len(self.indices) == 1 else array
         self._array: Final = array
@@ -147,57 +139,3 @@ class MaskVelocityWrapper(
         masked = observation.copy()
         masked[self._target] = 0
         return masked
-
-
-def _check_space(space: gym.Space[Any]) -> Box[Any]:
-    """Checks that ``space`` is a one-dimensional ``Box`` and returns it."""
-    if not isinstance(space, Box):
-        raise TypeError(
-            f"observation_space: expected a one-dimensional Box, got {space}; "
-            "apply gymnasium.wrappers.FlattenObservation first and pass indices="
-        )
-    if len(space.shape) != 1:
-        raise ValueError(
-            f"observation_space: expected a one-dimensional Box, got shape {space.shape}; "
-            "apply gymnasium.wrappers.FlattenObservation first and pass indices="
-        )
-    return space
-
-
-def _known_indices(env: gym.Env[NDArray[Any], Any]) -> tuple[int, ...]:
-    """Looks up the velocities of ``env`` in ``VELOCITY_INDICES``."""
-    known = ", ".join(VELOCITY_INDICES)
-    spec = env.unwrapped.spec
-    if spec is None:
-        raise ValueError(
-            f"env: expected one of the ids {known}, got an environment without a spec (not built "
-            "by gymnasium.make); pass the velocity coordinates with indices="
-        )
-    if spec.id not in VELOCITY_INDICES:
-        raise ValueError(
-            f"env: expected one of the ids {known}, got {spec.id!r}; "
-            "pass the velocity coordinates with indices="
-        )
-    # The table describes the environment's own observation, not one that other wrappers rearranged.
-    own, seen = env.unwrapped.observation_space.shape, env.observation_space.shape
-    if own != seen:
-        raise ValueError(
-            f"observation_space: expected shape {own} as {spec.id} defines it, got {seen}; apply "
-            "MaskVelocityWrapper before the wrappers that change the observation, or pass the "
-            "velocity coordinates with indices="
-        )
-    return VELOCITY_INDICES[spec.id]
-
-
-def _mask_space(space: Box[Any], indices: NDArray[np.intp]) -> Box[Any]:
-    """Returns a new ``Box`` like ``space`` whose coordinates at ``indices`` are bounded by zero."""
-    low, high = space.low.copy(), space.high.copy()  # [D], [D]
-    low[indices] = 0
-    high[indices] = 0
-    masked = Box(low, high, dtype=space.dtype)
-    # An integer Box keeps "unbounded" in these flags only, which its bounds do not tell.
-    masked.bounded_below = space.bounded_below.copy()
-    masked.bounded_above = space.bounded_above.copy()
-    masked.bounded_below[indices] = True
-    masked.bounded_above[indices] = True
-    return masked

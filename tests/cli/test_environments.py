@@ -10,6 +10,7 @@ import pytest
 from recurrent_rl.cli.environments import Environment, EnvironmentOptions
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.settings import Algorithm, start_of
+from recurrent_rl.envs.envpool_vector import EnvPoolVectorEnv
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.tuned import TUNED, load_tuned
 from recurrent_rl.wrappers import EarlyMessageWrapper, MaskVelocityWrapper
@@ -90,6 +91,22 @@ def test_teams() -> None:
     assert isinstance(early, EarlyMessageWrapper)
     pytest.importorskip("lbforaging")
     assert environment("Foraging-8x8-2p-2f-v3").has_team()
+
+
+def test_in_envpool() -> None:
+    pytest.importorskip("envpool", reason="the extra envpool is not installed")
+    masked = environment("Pendulum-v1", mask_velocity=True, env_args="max_episode_steps=5")
+    env = masked.vector(3, team=False, in_envpool=True)
+    assert type(env.unwrapped) is EnvPoolVectorEnv
+    assert env.unwrapped.options == {"max_episode_steps": 5}
+    assert not env.reset()[0][:, 2].any()
+    for message, options, more in (
+        ("--backend: expected gymnasium with --wrapper X, got envpool", {"wrapper": ("X",)}, {}),
+        ("--backend: expected gymnasium with several agents", {}, {"in_workers": True}),
+        ("--backend envpool: .* refuses {'g': 9}", {"env_args": "g=9"}, {}),
+    ):
+        with pytest.raises(UsageError, match=message):
+            environment("Pendulum-v1", **options).vector(3, team=False, in_envpool=True, **more)
 
 
 def test_what_pettingzoo_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
