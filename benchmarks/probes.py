@@ -89,6 +89,11 @@ FORMS = {
         ("none", {}, False),
     )
 } | {
+    "vector-mingru": Form("vector", {"cell": "mingru"}),
+    "vector-mingru-3-layers": Form(
+        "vector", {"cell": "mingru", "num_layers": 2, "residual_layers": 1}
+    ),
+    "vector-lru": Form("vector", {"cell": "lru"}),
     "vector-lstm-2-layers": Form("vector", {"num_layers": 2}),
     "vector-lstm-residual": Form("vector", {"residual_layers": 1, "core_residual": True}),
     "vector-lstm-layer-norm": Form("vector", {"layer_norm": True, "core_layer_norm": True}),
@@ -103,10 +108,10 @@ def agent_for(probe: str, form: Form, env: Any, seed: int) -> PPO:
     """Build the agent; settings depend on how far back it must remember, and lr on the encoder."""
     k = int(probe.partition("-")[2])
     recall = probe.startswith("recall")
-    # A GRU's gate that keeps for long lets little in, and what a Dict says at each step of a long
-    # wait fills an LSTM's memory: both take longer steps to get away from that.
+    # A (min)GRU's gate that keeps for long lets little in, and what a Dict says at each step of a
+    # long wait fills an LSTM's memory: both take longer steps to get away from that.
     hard = form.observation == "dict" or form.encoder.get("core_layer_norm", False)
-    bold = not recall or form.encoder.get("cell") == "gru" or (k > 64 and hard)
+    bold = not recall or form.encoder.get("cell") in ("gru", "mingru") or (k > 64 and hard)
     encoder = {
         "hidden_state_size": 32,
         "max_seq_len": max(k + 1, 32),

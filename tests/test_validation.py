@@ -70,7 +70,7 @@ def test_the_message_says_what_is_allowed() -> None:
         PPOConfig(gamma=2)
     with pytest.raises(ValueError, match=r"PPOConfig\.lr: expected a number in \(0, inf\), got 0"):
         PPOConfig(lr=0)
-    with pytest.raises(ValueError, match=r"\['lstm', 'gru'\], got 'rnn'"):
+    with pytest.raises(ValueError, match=r"\['lstm', 'gru', 'mingru', 'lru'\], got 'rnn'"):
         EncoderConfig(cell="rnn")  # type: ignore[arg-type]
 
 

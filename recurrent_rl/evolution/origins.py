@@ -26,7 +26,7 @@ from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.distributions import ActionDistribution, GeneralizedSDE
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn, ResidualBlock
-from recurrent_rl.recurrent.cells import Match
+from recurrent_rl.recurrent.cell import Match
 from recurrent_rl.recurrent.core import LayerOrigins
 from recurrent_rl.recurrent.growth import (
     largest,

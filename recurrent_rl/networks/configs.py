@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, Self
 
+from recurrent_rl.recurrent.cells import CellKind
 from recurrent_rl.validation import COUNT, LAYERS, POSITIVE, WIDTH, Config, Range
 
 Activation = Literal["Tanh", "ReLU", "ELU", "GELU", "SiLU", "LeakyReLU", "Identity"]
@@ -126,8 +127,9 @@ class EncoderConfig(Config):
         cnn_config: convolutions for images.
         mlp_config: the MLP that vectors go through by themselves, with vector_space_mlp.
         vector_space_mlp: whether vectors go through an MLP of their own before they are joined.
-        cell: kind of recurrent core. PyTorch's fused CPU kernel covers "lstm" only, so "gru" is
-            several times slower there.
+        cell: kind of recurrent core. "lstm" and "gru" are PyTorch's; "mingru" and "lru" are linear
+            recurrences, which train by a scan and take less time than an LSTM; one layer of
+            "mingru" cannot count steps, so give it two or three.
         hidden_state_size: H, units of a recurrent layer.
         num_layers: recurrent layers, one on top of the other.
         residual_layers: further ones on top, each of which adds to what it reads (or, in a
@@ -137,9 +139,10 @@ class EncoderConfig(Config):
         core_layer_norm: normalise what the recurrent core (with that sum) gives.
         max_seq_len: accepted here as well; agents move it to where sequences are described, see
             ``SequenceConfig``.
-        forget_bias: initial bias of an LSTM's forget gates, or of a GRU's update gates. A memory
-            fades at first by a factor of sigmoid(forget_bias) a step; what must be remembered for
-            T steps wants about log(T).
+        forget_bias: initial bias of an LSTM's forget gates, or of a GRU's or minGRU's update gates.
+            A memory fades at first by a factor of sigmoid(forget_bias) a step; what must be
+            remembered for T steps wants about log(T). Of an LRU it is what every unit keeps. 0
+            leaves a minGRU's and an LRU's units as they start: each keeps another share.
 
     """
 
@@ -150,7 +153,7 @@ class EncoderConfig(Config):
     cnn_config: CnnConfig = field(default_factory=CnnConfig)
     mlp_config: MlpConfig = field(default_factory=MlpConfig)
     vector_space_mlp: bool = False
-    cell: Literal["lstm", "gru"] = "lstm"
+    cell: CellKind = "lstm"
     hidden_state_size: Annotated[int, WIDTH] = 64
     num_layers: Annotated[int, Range(1, LAYERS.high)] = 1
     residual_layers: Annotated[int, LAYERS] = 0

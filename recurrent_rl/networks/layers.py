@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from recurrent_rl.networks.configs import CnnConfig
 from recurrent_rl.networks.linear import Linear
-from recurrent_rl.recurrent.cells import Cell
+from recurrent_rl.recurrent.cell import Cell
 
 
 class ResidualBlock(nn.Module):

@@ -10,6 +10,7 @@ from recurrent_rl.networks.configs import CnnConfig, HeadConfig, NetConfig
 from recurrent_rl.networks.custom import CustomEncoder
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn
+from recurrent_rl.recurrent.cells import CELLS
 from recurrent_rl.spaces.codec import ObservationCodec
 from recurrent_rl.spaces.layout import ObservationLayout
 from recurrent_rl.spaces.leaves import Kind
@@ -127,7 +128,7 @@ def _encoder(
     added = f" + {config.residual_layers} residual" if config.residual_layers else ""
     added += " + skip" if config.core_residual else ""
     added += ", layer norm" if config.core_layer_norm else ""
-    yield f"{joined} -> {config.cell.upper()} {layers}{config.hidden_state_size}{added}"
+    yield f"{joined} -> {CELLS[config.cell].__name__} {layers}{config.hidden_state_size}{added}"
 
 
 def _convolutions(config: CnnConfig, shape: tuple[int, ...]) -> str:

@@ -266,7 +266,7 @@ def _number_names(policy: Policy, env: Any) -> list[str]:
 
 
 def _shown_units(policy: Policy) -> int:
-    """Return how many units others read: h of a built-in cell, all of a network of one's own."""
+    """Return how many units are shown: of a built-in cell h, or an LRU's real parts; else all."""
     trunk = policy.actor_trunk
     shapes = trunk.shapes if trunk.is_custom else trunk.shapes[:1]
     return sum(k * h for k, h in shapes)

@@ -4,12 +4,13 @@ Letters: N rows, S sequences, L longest sequence, K layers, H units, D features.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.recurrent.cells import CELLS, Cell, Match
+from recurrent_rl.recurrent.cell import Cell, Match
+from recurrent_rl.recurrent.cells import CELLS, CellKind
 from recurrent_rl.recurrent.growth import FRESH, largest, most_useful
 from recurrent_rl.recurrent.sequences import run_by_length
 
@@ -26,7 +27,7 @@ class RecurrentCore(nn.Module):
     Attributes:
         rnn: the layers that stand on each other.
         added: the residual ones on top, of one layer each.
-        shapes: (K, H) of each state tensor (LSTM: h and c, GRU: h); K counts both kinds of layers.
+        shapes: (K, H) of each state tensor, see the cells; K counts both kinds of layers.
 
     """
 
@@ -35,7 +36,7 @@ class RecurrentCore(nn.Module):
         inputs: int,
         hidden: int,
         layers: int = 1,
-        cell: Literal["lstm", "gru"] = "lstm",
+        cell: CellKind = "lstm",
         residual: int = 0,
     ) -> None:
         """Args: inputs D, hidden H, plain layers, kind of cell (of ``CELLS``), residual layers."""

@@ -28,8 +28,9 @@ class HiddenState:
     """What a recurrent policy remembers, explicitly, for N rows.
 
     Attributes:
-        tensors: each [K, N, H] (LSTM: h and c, GRU: h; for actor and critic each when they have
-            encoders of their own); empty for a feed-forward policy.
+        tensors: each [K, N, H] (LSTM: h and c, GRU and minGRU: h, LRU: real and imaginary parts;
+            for actor and critic each when they have encoders of their own); empty for a
+            feed-forward policy.
         rows: N.
 
     ``state[rows]`` selects rows (an index, a slice, a list, or a bool mask), ``state.reset(mask)``

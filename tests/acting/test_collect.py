@@ -211,7 +211,7 @@ class Case:
             copy=one_of(True, False),
             agent={
                 "squash_output": environment.pop("squash_output", False),
-                "cell": one_of("lstm", "gru"),
+                "cell": one_of("lstm", "gru", "mingru", "lru"),
                 "recurrent": one_of(True, True, True, False),
                 "num_layers": one_of(1, 2),
                 "hidden_size": one_of((), (4,)),

@@ -514,7 +514,7 @@ class Case:
             {
                 "groups": groups if groups is None or all(groups.values()) else None,
                 "team_reward": one_of(None, None, "sum", "mean"),
-                "cell": one_of("lstm", "gru"),
+                "cell": one_of("lstm", "gru", "mingru", "lru"),
                 "recurrent": one_of(True, True, True, False),
                 "num_layers": one_of(1, 2),
                 "hidden_size": one_of((), (4,)),

@@ -207,7 +207,7 @@ class TestConstructor:
             (
                 {"net_config": {"fred": {"encoder_config": {"cell": "rnn"}}}},
                 ValueError,
-                r"EncoderConfig\.cell: expected one of \['lstm', 'gru'\], got 'rnn'",
+                r"EncoderConfig\.cell: expected one of \['lstm', .*'lru'\], got 'rnn'",
             ),
             (
                 {"net_config": {"bob_0": {"head_config": {}}, "bob_1": {"encoder_config": {}}}},

@@ -1,5 +1,6 @@
 """Tests of `recurrent_rl.evolution.morphing`: networks grow and shrink and keep what they do."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,8 @@ from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.networks.flat_parameters import split_adam_state
 from recurrent_rl.networks.policy import ActorCritic
 
-KINDS = ["lstm", "gru", "feed-forward"]
+CORES = ["lstm", "gru", "mingru", "lru"]
+KINDS = [*CORES, "feed-forward"]
 
 
 def some_growth(kind: str, seed: int) -> Growth:
@@ -106,8 +108,10 @@ def test_growing_changes_no_output(kind: str, seed: int) -> None:
         assert torch.equal(p, before[name]), "the old policy was written to"
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize(
+    ("cell", "share"),
+    [*itertools.product(["lstm", "gru"], [True, False]), ("mingru", True), ("lru", False)],
+)
 def test_a_core_of_64_grows_to_96_and_a_second_layer(cell: str, share: bool) -> None:
     """In single precision, with weights such as training makes."""
     encoder = {"cell": cell, "hidden_state_size": 64}

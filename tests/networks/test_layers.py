@@ -8,7 +8,7 @@ from support.weights import assert_orthogonal
 from torch import nn
 
 from recurrent_rl.networks.layers import ResidualBlock, mlp, orthogonal_init
-from recurrent_rl.recurrent.cells import GRU, LSTM
+from recurrent_rl.recurrent.gated import GRU, LSTM
 
 
 def test_mlp_has_an_activation_behind_each_hidden_layer_only() -> None:

@@ -135,6 +135,8 @@ VARIANTS: list[dict[str, Any]] = [
         ],
     )
 ] + [
+    {"cell": "mingru", "num_layers": 2, "previous_reward": True},
+    {"cell": "lru", "share_encoders": False, "hidden_size": (7,)},
     {"recurrent": False},
     {"recurrent": False, "share_encoders": False, "action": "box"},
     {"observation": "index", "normalize_obs": True, "previous_action": True},

@@ -62,16 +62,17 @@ class TestProbe:
         assert probe.untrained_r2 == pytest.approx([1, 1], abs=1e-6)  # the module as it was given
         assert probe.agent == "PPO"
 
-    @pytest.mark.parametrize("cell", ["lstm", "gru"])
-    def test_cells_keep_some_of_it_by_chance(self, cell: str) -> None:
+    @pytest.mark.parametrize(
+        ("cell", "states", "name"), [("lstm", 2, "LSTM"), ("gru", 1, "GRU"), ("lru", 2, "LRU")]
+    )
+    def test_cells_keep_some_of_it_by_chance(self, cell: str, states: int, name: str) -> None:
         env = Remembering()
         probe = probe_memory(ppo(env, cell), env, BEFORE, episodes=10)
         assert (probe.memory_r2 > 0.4).all()
         assert (probe.observation_r2 < 0.1).all()
-        units = 8 * (2 if cell == "lstm" else 1)
-        assert probe.traces[0].memory.shape == (12, units)
+        assert probe.traces[0].memory.shape == (12, 8 * states)
         assert probe.shown_units == 8
-        assert probe.agent == f"PPO, {cell.upper()}"
+        assert probe.agent == f"PPO, {name}"
 
     def test_traces_are_the_episodes_as_played_by_hand(self) -> None:
         env = Remembering()

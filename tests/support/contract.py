@@ -203,7 +203,7 @@ CASES = {
         absent=[("bob_1", 4)],
     ),
     "mappo-state": _ippo(
-        {"cell": "gru", "state_space": STATE, "normalize_obs": True, "burn_in": 2}, MAPPO
+        {"cell": "lru", "state_space": STATE, "normalize_obs": True, "burn_in": 2}, MAPPO
     ),
     "mappo-feed-forward": _ippo({"recurrent": False, "agent_id_input": True}, MAPPO),
     "dqn": _one(
@@ -217,7 +217,7 @@ CASES = {
     "ddpg": _one(DDPG, {**EXTRAS, "o_u_noise": True, "n_step": 2}, action="box", mode=NEXT),
     "td3": _one(
         TD3,
-        {"cell": "gru", "share_encoders": True, "squash_output": True},
+        {"cell": "mingru", "share_encoders": True, "squash_output": True},
         action="box",
         mode=DISABLED,
     ),
@@ -231,7 +231,7 @@ CASES = {
     ),
     "matd3": _several(
         MATD3,
-        {"cell": "gru", "groups": {"x": ["bob_1", "fred_0"], "y": ["bob_0"]}},
+        {"cell": "lru", "groups": {"x": ["bob_1", "fred_0"], "y": ["bob_0"]}},
         masks="info",
     ),
 }

@@ -15,6 +15,7 @@ from recurrent_rl.networks.configs import (
     NetConfig,
     PolicyConfig,
 )
+from recurrent_rl.recurrent.cells import CELLS
 
 # What no field of a kind takes. A bool is no number, nor is a number a bool; text is neither.
 NOT_INT = [True, False, 1.5, 2.0, "3", math.nan, math.inf, [1], (1,), {}, np.float64(3), np.True_]
@@ -108,7 +109,7 @@ FIELDS: dict[type, dict[str, tuple[list[Any], ...]]] = {
         "cnn_config": ([None, 3, "conv", [], MlpConfig()], [], [{}, CnnConfig(activation="ELU")]),
         "mlp_config": ([None, 3, "Tanh", [], CnnConfig()], [], [{}, MlpConfig((3,), "ReLU")]),
         "vector_space_mlp": BOOL,
-        "cell": ([], ["LSTM", "rnn", "", None, 3], ["lstm", "gru"]),
+        "cell": ([], ["LSTM", "rnn", "", None, 3], list(CELLS)),
         "hidden_state_size": required(WIDTH),
         "num_layers": (required(LAYERS)[0], [0, *LAYERS[1]], LAYERS[2]),
         "residual_layers": (*required(LAYERS)[:2], [0, *LAYERS[2]]),

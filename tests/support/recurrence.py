@@ -5,17 +5,18 @@ sequences cut where episodes start, run by whole-sequence kernels.
 """
 
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
+from recurrent_rl.recurrent.cells import CELLS as KINDS
+from recurrent_rl.recurrent.cells import CellKind
 from recurrent_rl.recurrent.core import RecurrentCore
 from recurrent_rl.recurrent.sequences import cut_sequences
 
-Cell = Literal["lstm", "gru"]
-CELLS: list[Cell] = ["lstm", "gru"]
+Cell = CellKind
+CELLS: list[Cell] = list(KINDS)
 Kind = tuple[Cell, int, int]
 CORES = st.tuples(st.sampled_from(CELLS), st.integers(1, 3), st.integers(0, 2))
 

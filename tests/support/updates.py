@@ -30,6 +30,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "cell": "gru",
         "previous_action": True,
     },
+    "mingru-2-layers": {"cell": "mingru", "num_layers": 2, "previous_action": True},
+    "lru-separate": {"cell": "lru", "share_encoders": False, "action": "box"},
     "feed-forward": {"recurrent": False, "previous_reward": True},
     "central": {
         "central": True,
