@@ -14,6 +14,7 @@ Letters: R ranks.
 import atexit
 import datetime
 import os
+import pickle
 import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar, runtime_checkable
@@ -21,6 +22,8 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from recurrent_rl.shared_sum import SharedSum, open_shared
 
 T = TypeVar("T")
 TIMEOUT = 600.0
@@ -79,24 +82,47 @@ class Alone:
 
 
 class Ranks:
-    """Several processes, by ``torch.distributed``'s default group."""
+    """Several processes, by ``torch.distributed``'s default group.
 
-    def __init__(self) -> None:
+    Those of one machine add up what is on the CPU through memory that they share.
+    """
+
+    def __init__(self, timeout: float) -> None:
         """Take part in the group, which must have been initialised."""
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
+        self.rank, self.size, self._timeout = dist.get_rank(), dist.get_world_size(), timeout
+        self._shared: SharedSum | None = None
+        self._shared = self._open(0)
+
+    def _open(self, length: int) -> SharedSum | None:
+        self._shared = None  # so that they speak of it by other means
+        return open_shared(self.rank, self.size, length, self._timeout, self.gather)
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     def sum(self, x: Tensor) -> Tensor:
-        dist.all_reduce(x)
+        shared = self._shared
+        if shared is None or x.device.type != "cpu":
+            dist.all_reduce(x)
+            return x
+        if x.nbytes > shared.room:
+            shared = self._shared = self._open(x.nbytes)
+            return self.sum(x)
+        shared.add_up(x)
         return x
 
     def gather(self, x: T) -> list[T]:
-        found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, x)
-        return found
+        if self._shared is None:
+            found: list[Any] = [None] * self.size
+            dist.all_gather_object(found, x)
+            return found
+        data = pickle.dumps(x)
+        lengths = [length for (length,) in self.numbers(len(data))]
+        table = torch.zeros(self.size, max(lengths), dtype=torch.uint8)
+        table[self.rank, : len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        rows = zip(self.sum(table), lengths, strict=True)
+        return [pickle.loads(bytes(row[:length].numpy())) for row, length in rows]
 
     def numbers(self, *mine: int) -> list[tuple[int, ...]]:
         table = torch.zeros(self.size, len(mine), dtype=torch.int64)
@@ -153,7 +179,7 @@ def init(timeout: float = TIMEOUT) -> World:
         )
         atexit.register(finish)
     if dist.get_world_size() > 1:
-        _world = Ranks()
+        _world = Ranks(timeout)
     return _world
 
 

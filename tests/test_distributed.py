@@ -3,8 +3,11 @@
 import copy
 import csv
 import os
+import platform
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +29,7 @@ from recurrent_rl import (
 from recurrent_rl import train as train_agent
 from recurrent_rl.cli.main import main
 from recurrent_rl.distributed import ALONE, World
+from recurrent_rl.shared_sum import open_shared
 
 # What one process learns from at once. Not what replays sample with noise of each rank's own.
 TOGETHER = {"batch_size": 10_000}
@@ -228,6 +232,67 @@ def test_only_the_first_rank_writes_logs(ranks: Ranks, tmp_path: Path) -> None:
 
     ranks.run(2, log)
     assert (tmp_path / "log/metrics.csv").read_text().split() == ["step,rank", "1,0"]
+
+
+# --- sums through shared memory -----------------------------------------------------------------
+
+
+def together(size: int, work: Any, timeout: float = 20.0) -> list[Any]:
+    """What some work gives on each of several threads that share a file."""
+    met, held = threading.Barrier(size), [None] * size
+
+    def on(rank: int) -> Any:
+        def gather(x: Any) -> list[Any]:
+            met.wait()
+            held[rank] = x
+            met.wait()
+            return list(held)
+
+        return work(open_shared(rank, size, 100, timeout, gather), rank)
+
+    with ThreadPoolExecutor(size) as pool:
+        return list(pool.map(on, range(size)))
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="needs the memory order of x86")
+class TestSharedSum:
+    def test_sums_are_the_same_bits_on_all(self) -> None:
+        def work(shared: Any, rank: int) -> list[torch.Tensor]:
+            found = []
+            for i in range(200):
+                kind = (torch.float32, torch.float64, torch.int64)[i % 3]
+                shape = ((), (7,), (3, 5))[i % 3 - i % 2]
+                x = (torch.full(shape, 1 / (rank + i + 1)) * 100).to(kind)
+                shared.add_up(x)
+                found.append(x)
+            return found
+
+        sums = together(3, work)
+        for i, (first, *others) in enumerate(zip(*sums, strict=True)):
+            expected = sum(torch.tensor(100 / (rank + i + 1)).to(first.dtype) for rank in range(3))
+            assert torch.allclose(first, expected.expand_as(first)), i
+            assert all(torch.equal(first, x) for x in others)
+
+    def test_nothing_is_left_behind(self) -> None:
+        before = set(Path("/dev/shm").glob("recurrent_rl_*"))
+        together(2, lambda shared, rank: shared.add_up(torch.ones(3)))
+        assert set(Path("/dev/shm").glob("recurrent_rl_*")) == before
+
+    def test_other_numbers_are_refused(self) -> None:
+        with pytest.raises(RuntimeError, match=r"expected \d+ bytes of rank \d.*got \d+"):
+            together(2, lambda shared, rank: shared.add_up(torch.ones(1 + rank)))
+
+    def test_who_never_comes_is_not_waited_for_for_ever(self) -> None:
+        def work(shared: Any, rank: int) -> None:
+            if rank == 0:
+                shared.add_up(torch.ones(3))
+
+        with pytest.raises(RuntimeError, match=r"expected rank 1 within 0\.2 s, got nothing"):
+            together(2, work, timeout=0.2)
+
+    def test_elsewhere_there_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(platform, "machine", lambda: "arm64")
+        assert together(2, lambda shared, rank: shared) == [None, None]
 
 
 # --- processes --------------------------------------------------------------------------------

@@ -134,6 +134,7 @@ LAYERS = (
         "wrappers",
     },
     {"aliases", "archive", "distributed", "extras", "files", "plain", "versions"},
+    {"shared_sum"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}
 
