@@ -150,10 +150,10 @@ class Run:
         environment = Environment(**{**given, "wrappers": tuple(given["wrappers"])})
         return cls(**{**data, "environment": environment, "seeds": tuple(data["seeds"])})
 
-    def vector(self) -> Any:
-        """Build the environments that are trained in."""
+    def vector(self, num_envs: int | None = None) -> Any:
+        """Build the environments that are trained in, or some other number of them."""
         return self.environment.vector(
-            self.num_envs,
+            self.num_envs if num_envs is None else num_envs,
             team=self.team,
             in_workers=self.async_envs,
             in_envpool=self.backend == "envpool",

@@ -144,7 +144,7 @@ def _check(run: Run) -> None:
     if not run.seeds:
         raise UsageError("--seeds: expected at least one, got none; leave it out for seed 0")
     with told_in_one_line(str(run.environment)):
-        env = run.environment.vector(1, team=run.team)
+        env = run.vector(1)
     try:
         agent = run.new_agent(env, run.seeds[0])
     finally:
