@@ -59,7 +59,7 @@ class Carry:
     def to_data(self) -> dict[str, Any]:
         """Tensors and plain values, for a checkpoint."""
         return {
-            "observed": [None if x is None else torch.from_numpy(x) for x in self.observed],
+            "observed": [None if x is None else torch.as_tensor(x) for x in self.observed],
             "state": list(self.state.tensors),
             "rows": self.state.rows,
             "reward": self.reward,
@@ -70,9 +70,12 @@ class Carry:
     @classmethod
     def from_data(cls, data: Mapping[str, Any], policy: Policy) -> "Carry":
         """Rebuild what ``to_data`` described, sharing no memory with it."""
-        arrays = (None if x is None else x.cpu().numpy().copy() for x in data["observed"])
+        given: dict[str, Any] = dict(zip(Observed._fields, data["observed"], strict=False))
+        for name, part in given.items():
+            if part is not None:
+                given[name] = part.clone() if name == "tensor" else part.cpu().numpy().copy()
         return cls(
-            Observed(*arrays),  # type: ignore[arg-type]
+            Observed(**given),
             HiddenState(data["state"], data["rows"]).to(policy.device).clone(),
             data["reward"].to(policy.device, copy=True),
             data["episode_return"].cpu().numpy().copy(),

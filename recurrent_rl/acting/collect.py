@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from recurrent_rl.acting.agent import ActingAgent, Recorder
 from recurrent_rl.acting.carry import Carry
@@ -227,13 +228,14 @@ class _Part:
         self.seen = carry.observed
         self.episodes = Episodes(group.size, carry.episode_return, carry.episode_length)
 
-    def act(self, t: int, steps: int) -> Array:
+    def act(self, t: int, steps: int) -> Array | Tensor:
         """Choose the rows' actions at step t of T, in the environment's form."""
         sight = self.recorder.see(t, self.seen)
         noise = self.player.explore(self.seen, steps - t)
         turn = self.player.act(self.seen, sight.observation, noise, sight.mask, view=sight.view)
         self.recorder.acted(t, self.seen, turn)
-        return self.player.policy.actions.to_env(turn.acted.action)
+        codec, action = self.player.policy.actions, turn.acted.action
+        return codec.to_env(action) if self.seen.tensor is None else codec.for_env(action)
 
     def take(self, t: int, outcome: Outcome, observed: Observed) -> None:
         """Take in what step t led to, and what is seen next."""
@@ -244,9 +246,7 @@ class _Part:
 
     def finish(self) -> Carry:
         """Return where to continue."""
-        # Copies: the environment may write over its arrays.
-        arrays = (None if x is None else np.array(x) for x in self.seen)
-        seen = Observed(*arrays)  # type: ignore[arg-type]
+        seen = self.seen.copy()
         self.recorder.finish(seen)
         player, episodes = self.player, self.episodes
         return Carry(

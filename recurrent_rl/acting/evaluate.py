@@ -12,7 +12,7 @@ import torch
 
 from recurrent_rl.acting.agent import ActingAgent
 from recurrent_rl.acting.group import AgentGroup
-from recurrent_rl.acting.player import Turn, as_tensor
+from recurrent_rl.acting.player import Turn, sight
 from recurrent_rl.acting.rounds import Side, play_round, rounds, score_of
 from recurrent_rl.acting.spectator import Spectator
 from recurrent_rl.envs.final_infos import Entry, Numbers, by_name
@@ -104,7 +104,7 @@ class _Part(Side):
         if not self.deterministic:
             drawn = policy.distribution.noise((rows,), self.group.generator)
             noise = drawn.to(self.player.device)
-        turn = self.player.act(seen, as_tensor(policy, seen.observation), noise, mask)
+        turn = self.player.act(seen, sight(policy, seen), noise, mask)
         actions: Array = policy.actions.to_env(turn.acted.action)
         if len(self._random_rows):
             actions = np.array(actions)

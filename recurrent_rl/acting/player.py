@@ -235,3 +235,10 @@ def heard(before: Tensor, earned: Tensor, exists: Array | None) -> Tensor:
 def as_tensor(policy: Policy, observation: Array) -> Tensor:
     """Return observations in stored form, [N, *shape], as a tensor beside the policy."""
     return policy.codec.layout.tensor(observation).to(policy.device)
+
+
+def sight(policy: Policy, seen: Observed) -> Tensor:
+    """Return what is seen as a tensor beside the policy, [N, *shape]."""
+    if seen.tensor is not None:
+        return seen.tensor.to(policy.device)
+    return as_tensor(policy, seen.observation)

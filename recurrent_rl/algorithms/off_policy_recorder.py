@@ -118,7 +118,8 @@ class OffPolicyRecorder(Recorder):
         self._write_seen(seen, observation, mask)
         device = self.player.device
         allowed = None if mask is None else torch.from_numpy(mask).to(device)
-        return Sight(observation.to(device), allowed)
+        shown = observation if seen.tensor is None else seen.tensor
+        return Sight(shown.to(device), allowed)
 
     def _write_seen(self, seen: Observed, observation: Tensor, mask: Array | None) -> None:
         """Write what is seen into the present places."""

@@ -111,7 +111,8 @@ class OnPolicyRecorder(Recorder):
         if self._views is not None:
             self._views[t] = self._view(seen.view)
             view = self._by_row(self._views[t])
-        return Sight(self._obs_rows[t].to(self.device), self._mask(t, seen), view)
+        shown = self._obs_rows[t] if seen.tensor is None else seen.tensor
+        return Sight(shown.to(self.device), self._mask(t, seen), view)
 
     def _view(self, view: Array | None) -> Tensor:
         """Return what a central critic sees of environments as the rollout has it, [*, *shape]."""

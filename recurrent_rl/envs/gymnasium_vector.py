@@ -11,8 +11,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
+from torch import Tensor
 
-from recurrent_rl.envs import parking, vector_outputs
+from recurrent_rl.envs import parking, tensors, vector_outputs
 from recurrent_rl.envs.final_infos import numbers_of_rows
 from recurrent_rl.envs.rows import NO_ROWS, Observed, Outcome, RowSource
 from recurrent_rl.envs.usage import innermost
@@ -84,6 +85,7 @@ class GymRows(RowSource):
         self.observation_space, self._mask_inside = without_mask(space, self._action_space)
         self._layout = ObservationLayout(self.observation_space)
         self._mask_method = _mask_method(env) if choices(self._action_space) else None
+        self._of_tensors = tensors.layer_with_device(env)  # None: of arrays
 
     def name(self, group: int, row: int) -> str:
         """Say which environment a row is."""
@@ -100,17 +102,17 @@ class GymRows(RowSource):
         """Start all episodes afresh."""
         for member in self._waiting:
             member.release()
-        observation, mask = self._seen(*self._reset(seed=seed))
-        return [Observed(observation, start=np.ones(self.num_envs, dtype=bool), action_mask=mask)]
+        shown, info = self._reset(seed=seed)
+        observation, mask, tensor = self._seen(shown, info)
+        start = np.ones(self.num_envs, dtype=bool)
+        return [Observed(observation, start, action_mask=mask, tensor=tensor)]
 
     def step(
-        self, actions: Sequence[Array], before: Sequence[Observed]
+        self, actions: Sequence[Any], before: Sequence[Observed]
     ) -> list[tuple[Outcome, Observed]]:
         """Take a step from ``before``; what it led to, and what is seen next."""
-        # An agent that was trained elsewhere may have choices of fewer or more bits.
-        action = actions[0].astype(self._action_space.dtype, copy=False)
         try:
-            returned = self.env.step(action)
+            returned = self._step(actions[0], before[0])
         except Exception as error:
             self._say_where(error, "step")
             if (said := vector_outputs.of_old_interface("step", error)) is not None:
@@ -123,8 +125,10 @@ class GymRows(RowSource):
         terminated = vector_outputs.flags("terminated", terminated, self.num_envs)
         truncated = vector_outputs.flags("truncated", truncated, self.num_envs)
         ended = terminated | truncated
-        arrays = observation
-        observation, mask = self._seen(observation, info)
+        shown, finals = observation, info.get("final_obs")
+        if before[0].tensor is not None:
+            info = tensors.as_arrays(info)
+        observation, mask, tensor = self._seen(observation, info)
         if mask is None and ended.all() and before[0].action_mask is not None:
             # In final states nobody is asked, so nobody need say what is allowed.
             mask = np.ones_like(before[0].action_mask)
@@ -135,7 +139,7 @@ class GymRows(RowSource):
             if seen.active is not None:
                 rows = np.flatnonzero(~seen.active)
                 outcome = outcome._replace(final_info=numbers_of_rows(info, rows, self.num_envs))
-            return [(outcome, seen)]
+            return [(outcome, seen if tensor is None else seen._replace(tensor=tensor))]
         final_rows, final, allowed, start, numbers = NO_ROWS, None, None, None, None
         if ended.any():
             start = ended
@@ -149,22 +153,34 @@ class GymRows(RowSource):
                 # Copies: the reset may write over the vector's arrays.
                 reward, terminated, truncated = map(np.array, (reward, terminated, truncated))
                 mask = None if mask is None else np.array(mask)
-                observation, first = self._seen(*self._reset(options={"reset_mask": ended.copy()}))
+                again = self._reset(options={"reset_mask": ended.copy()})
+                observation, first, tensor = self._seen(*again)
                 if mask is not None and first is not None:
                     # A partial reset's info has nothing of the rows that go on.
                     mask = np.where(ended[:, None], first, mask)
             elif len(final_rows):
-                self._check_kept(info, final_rows, arrays, before[0])
                 final = self._final(info, final_rows)
+                self._check_kept(finals, final, final_rows, shown, before[0])
                 allowed = self._final_mask(info, final_rows)
         outcome = Outcome(
             reward, terminated, truncated, final_rows, final, allowed, final_info=numbers
         )
-        return [(outcome, Observed(observation, start, action_mask=mask))]
+        return [(outcome, Observed(observation, start, action_mask=mask, tensor=tensor))]
+
+    def _step(self, action: Any, before: Observed) -> Any:
+        # An agent that was trained elsewhere may have choices of fewer or more bits.
+        dtype = self._action_space.dtype
+        if before.tensor is None:
+            return self.env.step(action.astype(dtype, copy=False))
+        with tensors.of_its_own():
+            return self.env.step(
+                tensors.actions_for(self._of_tensors, action, dtype, before.tensor.device)
+            )
 
     def _reset(self, **options: Any) -> tuple[Any, ...]:
         try:
-            returned = self.env.reset(**options)
+            with tensors.of_its_own():
+                returned = self.env.reset(**options)
         except Exception as error:
             self._say_where(error, "reset")
             if (said := vector_outputs.of_old_interface("reset", error)) is not None:
@@ -206,10 +222,19 @@ class GymRows(RowSource):
         return outcome, Observed(observation, start, active=active, action_mask=mask)
 
     def _check_kept(
-        self, info: dict[str, Any], rows: Array, observation: Any, before: Observed
+        self, finals: Any, final: Array, rows: Array, observation: Any, before: Observed
     ) -> None:
-        """Raise ValueError if final observations have been written over by the next ones."""
-        vector, finals = getattr(self.env, "unwrapped", self.env), info.get("final_obs")
+        """Raise ValueError if final observations have been written over by the next ones.
+
+        Args:
+            finals: as the vector gave them.
+            final: the same of some rows, stored form, [n, *shape].
+            rows: these, [n].
+            observation: what the vector shows next.
+            before: what it showed before.
+
+        """
+        vector = getattr(self.env, "unwrapped", self.env)
         if isinstance(finals, np.ndarray) and finals.dtype == object:
             seen = getattr(vector, "_env_obs", None)
             if seen is None or len(finals) != self.num_envs:
@@ -219,15 +244,17 @@ class GymRows(RowSource):
             pairs = [(finals, observation)]
         if not any(_share_memory(*pair) for pair in pairs):
             return
-        # An observation that never changes may well be one array.
-        if not np.array_equal(self._final(info, rows), before.observation[rows]):
+        # An observation that never changes may well be one array. Where simulators write each over
+        # the last, nothing is left to compare with.
+        gone = before.tensor is not None and _share_memory(before.tensor, observation)
+        if gone or not np.array_equal(final, before.observation[rows]):
             raise ValueError(
                 f"info['final_obs']: expected the final observations of environments {rows}, got "
                 f"arrays that the next episodes' first observations have been written into; build "
                 f"the vector with make_vect_envs, or let the environment return copies"
             )
 
-    def _final(self, info: dict[str, Any], rows: Array) -> Array:
+    def _final(self, info: Mapping[str, Any], rows: Array) -> Array:
         if "final_obs" not in info:
             raise ValueError(
                 f"info['final_obs']: expected the final observations of environments {rows}, as "
@@ -246,13 +273,16 @@ class GymRows(RowSource):
                 f"info['final_obs']: expected the final observations of environments {rows} at "
                 f"these places of {self.num_envs}, got {len(finals)} places: {finals}"
             )
+        if isinstance(finals, np.ndarray) and finals.dtype != object:
+            vector_outputs.observation_shape(finals, expected, "info['final_obs']")
+            return self._layout.pack(finals[rows], (len(rows),))
         each = [part_mask(finals[i])[0] if self._mask_inside else finals[i] for i in rows]
         packed = [self._layout.pack(final) for final in each]
         for final in packed:
             vector_outputs.observation_shape(final[None], (1, *expected[1:]), "info['final_obs']")
         return np.stack(packed)
 
-    def _final_mask(self, info: dict[str, Any], rows: Array) -> Array | None:
+    def _final_mask(self, info: Mapping[str, Any], rows: Array) -> Array | None:
         """Return what is allowed in final states, if their infos or observations say it."""
         if not choices(self._action_space):
             return None
@@ -272,18 +302,34 @@ class GymRows(RowSource):
         each = [stated[i] for i in rows]
         return None if any(mask is None for mask in each) else np.stack([*map(flat_mask, each)])
 
-    def _seen(self, observation: Any, info: dict[str, Any]) -> tuple[Array, Array | None]:
-        """Return what is seen and what is allowed, [N, *shape] and bool [N, n] or None."""
-        inside = None
+    def _seen(
+        self, observation: Any, info: Mapping[str, Any]
+    ) -> tuple[Array, Array | None, Tensor | None]:
+        """Return what is seen, what is allowed, and what is seen as a tensor.
+
+        These are [N, *shape]; bool [N, n] or None; and [N, *shape] or None.
+        """
+        inside, shown = None, observation
+        device = None if self._of_tensors is None else tensors.device_of(observation)
+        if device is not None:
+            if self.mode == AutoresetMode.DISABLED:
+                raise ValueError(
+                    "env.metadata['autoreset_mode']: expected SAME_STEP or NEXT_STEP of a vector "
+                    "that shows tensors, got DISABLED; let it reset what has ended by itself"
+                )
+            observation, info = tensors.as_arrays(observation), tensors.as_arrays(info)
         if self._mask_inside:
             observation, inside = part_mask(observation)
         if not self._layout.nested:
             observation = vector_outputs.as_array("observation", observation)
         stored = self._layout.pack(observation, (self.num_envs,))
         vector_outputs.observation_shape(stored, (self.num_envs, *self._layout.shape))
-        return stored, self._mask(info, inside)
+        mask = self._mask(info, inside)
+        if device is None:
+            return stored, mask, None
+        return stored, mask, tensors.stored_tensor(self._layout, shown, stored)
 
-    def _mask(self, info: dict[str, Any], inside: Any) -> Array | None:
+    def _mask(self, info: Mapping[str, Any], inside: Any) -> Array | None:
         """Return what is allowed, bool [N, n]; each row's mask from where it is found first."""
         stated = info.get("action_mask")
         if stated is None:
@@ -319,13 +365,19 @@ class GymRows(RowSource):
 
 
 def _share_memory(one: Any, other: Any) -> bool:
-    return any(
-        np.may_share_memory(a, b) for a in _arrays_within(one) for b in _arrays_within(other)
-    )
+    return any(_overlap(a, b) for a in _arrays_within(one) for b in _arrays_within(other))
 
 
-def _arrays_within(value: Any) -> Iterator[Array]:
-    if isinstance(value, np.ndarray):
+def _overlap(one: Array | Tensor, other: Array | Tensor) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+    if isinstance(one, Tensor) or isinstance(other, Tensor):
+        return False
+    return np.may_share_memory(one, other)
+
+
+def _arrays_within(value: Any) -> Iterator[Array | Tensor]:
+    if isinstance(value, np.ndarray | Tensor):
         yield value
     elif isinstance(value, Mapping | tuple | list):
         for part in value.values() if isinstance(value, Mapping) else value:

@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
+from torch import Tensor
 
 from recurrent_rl.envs.final_infos import Numbers
 from recurrent_rl.spaces.array import Array
@@ -27,6 +28,8 @@ class Observed(NamedTuple):
         forced: rows whose action the environment has chosen, bool [N]; None for no row.
         forced_action: theirs, as the environment takes them, [N, *shape]; other rows' mean nothing.
         view: what a central critic sees of each environment, stored form, [E, *shape], or None.
+        tensor: the observation as a tensor, [N, *shape], on the device of environments that show
+            tensors, and are to get their actions as such; None: they show arrays.
 
     """
 
@@ -38,6 +41,13 @@ class Observed(NamedTuple):
     forced: Array | None = None
     forced_action: Array | None = None
     view: Array | None = None
+    tensor: Tensor | None = None
+
+    def copy(self) -> "Observed":
+        """Return copies of all, as environments may write over what they have shown."""
+        arrays = (None if x is None else np.array(x) for x in self[:-1])
+        tensor = None if self.tensor is None else self.tensor.clone()
+        return Observed(*arrays, tensor)  # type: ignore[call-arg, arg-type]
 
 
 class Outcome(NamedTuple):
@@ -102,9 +112,12 @@ class RowSource(ABC):
 
     @abstractmethod
     def step(
-        self, actions: Sequence[Array], before: Sequence[Observed]
+        self, actions: Sequence[Any], before: Sequence[Observed]
     ) -> list[tuple[Outcome, Observed]]:
-        """Take a step from ``before``; for each group what it led to, and what is seen next."""
+        """Take a step from ``before``; for each group what it led to, and what is seen next.
+
+        Actions are arrays, [N, ...]; or tensors, if ``before`` has the observations as such.
+        """
 
     def waiting(self) -> AbstractContextManager[Any]:
         """Let environments wait for a reset after their episodes, where they can, while it is open.
