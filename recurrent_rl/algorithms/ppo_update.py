@@ -5,7 +5,6 @@ out. Feed-forward policies are the case of sequences of length one.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -13,11 +12,11 @@ from torch import Tensor
 
 from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step
-from recurrent_rl.algorithms.unroll import refresh_hidden_state, unroll_batch
+from recurrent_rl.algorithms.ppo_loss import LOSS_RECORD, known_by_hand, ppo_loss
+from recurrent_rl.algorithms.unroll import refresh_hidden_state
 from recurrent_rl.buffers.minibatches import minibatch_count, minibatches, rectangles
-from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.distributed import ALONE, World
-from recurrent_rl.functional.losses import approximate_kl, policy_loss, value_loss
 from recurrent_rl.functional.statistics import explained_variance
 from recurrent_rl.networks.policy import ActorCritic
 
@@ -102,6 +101,7 @@ def ppo_update(
     cuts = buffer.sequences()
     targets = buffer.targets(config.normalize_advantage, world)
     count = max(world.numbers(minibatch_count(cuts.active, config.batch_size)))[0]
+    by_hand = known_by_hand(policy, device, now.ent_coef)
     records: list[Tensor] = []
     padding = computed = epochs = 0
     stop = False
@@ -122,9 +122,8 @@ def ppo_update(
                 parts = [buffer.batch(cuts, part, targets) for part in split]
                 computed += sum(part.observation.shape[:2].numel() for part in parts)
                 padding += sum(part.padding for part in parts)
-                loss, record = ppo_loss(
-                    policy, parts, config, device, now, with_entropy=epoch == 0, steps=steps
-                )
+                options = {"with_entropy": epoch == 0, "steps": steps, "by_hand": by_hand}
+                loss, record = ppo_loss(policy, parts, config, device, now, **options)
             if config.target_kl is not None:
                 kl = world.sum(record[RECORD.index("approx_kl")].clone())
                 if float(kl) > config.target_kl:
@@ -149,67 +148,5 @@ def ppo_update(
     )
 
 
-# What is noted of each minibatch: the loss's five, then the gradient's norm.
-RECORD = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction", "grad_norm")
-
-
-def ppo_loss(
-    policy: ActorCritic,
-    parts: Sequence[Batch],
-    config: PPOConfig,
-    device: torch.device,
-    now: Coefficients | None = None,
-    *,
-    with_entropy: bool = True,
-    steps: int | None = None,
-) -> tuple[Tensor, Tensor]:
-    """PPO's loss of one minibatch, averaged over its active steps.
-
-    Source: Schulman et al. 2017, eq. 9.
-
-    Args:
-        policy: evaluated with gradients.
-        parts: the minibatch, in sequences of like length, on any device.
-        config: weights and ranges.
-        device: the policy's.
-        now: what schedules make of hyper-parameters; None: as they are in config.
-        with_entropy: compute it even if it is no part of the loss.
-        steps: active ones of the minibatch on all ranks; None: there are no others than these.
-
-    Returns:
-        loss: scalar; of several ranks, this one's share.
-        record: the first five of ``RECORD``, [5], detached; NaN for an entropy not computed.
-
-    """
-    now = Coefficients(config.lr, config.clip_coef, config.ent_coef) if now is None else now
-    unrolled = [unroll_batch(policy, part, device) for part in parts]
-    dist_params, value = (_joined(x) for x in zip(*unrolled, strict=True))
-    distribution = policy.action_head.distribution
-    action, log_prob, advantage, returns, old_value = (
-        _joined([getattr(part, name) for part in parts]).to(device)
-        for name in ("action", "log_prob", "advantage", "returns", "value")
-    )
-    log_ratio = distribution.log_prob(dist_params, action) - log_prob
-    ratio = log_ratio.exp()
-    pi_loss = policy_loss(ratio, advantage, now.clip_coef)
-    if (units := policy.value_head.units) is not None:
-        value, returns, old_value = (x / units.deviation for x in (value, returns, old_value))
-    v_loss = value_loss(value, returns, old_value, config.clip_vf_coef)
-    steps = len(pi_loss) if steps is None else steps
-    loss = torch.add(pi_loss, v_loss, alpha=config.vf_coef)
-    entropy = torch.full_like(pi_loss, torch.nan)
-    if now.ent_coef > 0:
-        entropy = distribution.entropy(dist_params)
-        loss = torch.sub(loss, entropy, alpha=now.ent_coef)
-    elif with_entropy:
-        with torch.no_grad():
-            entropy = distribution.entropy(dist_params)
-    with torch.no_grad():
-        kl = approximate_kl(ratio, log_ratio)
-        clipped = ((ratio - 1).abs() > now.clip_coef).to(ratio.dtype)
-        record = torch.stack((pi_loss, v_loss, entropy, kl, clipped)).sum(1) / steps
-    return loss.sum() / steps, record
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else torch.cat(tuple(parts))
+# What is noted of each minibatch.
+RECORD = (*LOSS_RECORD, "grad_norm")

@@ -14,12 +14,11 @@ from recurrent_rl.buffers.steps import Steps
 from recurrent_rl.networks.policy import ActorCritic
 
 
-def unroll_batch(policy: ActorCritic, batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Run a minibatch through the policy, burn-in first.
+def unroll_trunks(policy: ActorCritic, batch: Batch, device: torch.device) -> list[Tensor]:
+    """Run a minibatch through the policy's trunks, burn-in first.
 
     Returns:
-        dist_params: [M, ...].
-        value: [M].
+        what the heads read, [M, H] of each trunk.
 
     """
 
@@ -30,12 +29,11 @@ def unroll_batch(policy: ActorCritic, batch: Batch, device: torch.device) -> tup
     if batch.burn_in is not None:
         observation, extra, length, view = map(put, batch.burn_in)
         state = policy.advance(observation, extra, length, state, view)
-    return policy.unroll(
+    return policy.unroll_trunks(
         put(batch.observation),
         put(batch.extra),
         state,
         put(batch.active_index),
-        put(batch.mask),
         put(batch.view),
     )
 
@@ -99,7 +97,10 @@ def replay(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> tuple[Tensor, 
     device = policy.device
     if len(cuts):
         batch = buffer.batch(cuts, torch.arange(len(cuts)), buffer.targets(False))
-        dist_params, values = unroll_batch(policy, batch, device)
+        features = unroll_trunks(policy, batch, device)
+        mask = None if batch.mask is None else batch.mask.to(device)
+        dist_params = policy.action_head(features[0], mask)
+        values = policy.value_of(features[-1])
         distribution = policy.action_head.distribution
         log_prob[batch.step] = distribution.log_prob(dist_params, batch.action.to(device)).cpu()
         value[batch.step] = values.cpu()

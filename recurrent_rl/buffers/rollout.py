@@ -50,10 +50,8 @@ class Batch:
         step: their places in the rollout (t * N + n), [M].
         action: of the active steps, [M, *shape]; so are the fields that follow.
         mask: [M, mask_size] or None.
-        log_prob: at collection, [M].
-        value: at collection, [M].
-        advantage: normalised, if the configuration says so, [M].
-        returns: [M].
+        targets: log-probability and value at collection, advantage (normalised, if the
+            configuration says so) and return, [4, M]; also ``log_prob`` and so on.
         padding: steps of [L, S] that no sequence has.
         burn_in: None without any.
         view: what a central critic reads, [L, S, *shape] or None.
@@ -67,17 +65,34 @@ class Batch:
     step: Tensor
     action: Tensor
     mask: Tensor | None
-    log_prob: Tensor
-    value: Tensor
-    advantage: Tensor
-    returns: Tensor
+    targets: Tensor
     padding: int
     burn_in: BurnIn | None
     view: Tensor | None
 
     def __len__(self) -> int:
         """M."""
-        return len(self.log_prob)
+        return len(self.step)
+
+    @property
+    def log_prob(self) -> Tensor:
+        """At collection, [M]."""
+        return self.targets[0]
+
+    @property
+    def value(self) -> Tensor:
+        """At collection, [M]."""
+        return self.targets[1]
+
+    @property
+    def advantage(self) -> Tensor:
+        """[M]."""
+        return self.targets[2]
+
+    @property
+    def returns(self) -> Tensor:
+        """[M]."""
+        return self.targets[3]
 
 
 class SequenceRolloutBuffer(Steps):
@@ -326,7 +341,7 @@ class SequenceRolloutBuffer(Steps):
             world: whose ranks' steps count for that.
 
         Returns:
-            log_prob, value, advantage and return of each step, [T * N, 4].
+            log_prob, value, advantage and return of each step, [4, T * N].
 
         """
         advantage = self.advantage
@@ -334,7 +349,7 @@ class SequenceRolloutBuffer(Steps):
             chosen = self.active & self.exists
             advantage = normalize(advantage, chosen, gather=world.gather)
         columns = (self.log_prob, self.value, advantage, self.returns)
-        return torch.stack([x.flatten() for x in columns], dim=1)
+        return torch.stack([x.flatten() for x in columns])
 
     def batch(self, cuts: Sequences, which: Tensor, targets: Tensor) -> Batch:
         """Gather some sequences.
@@ -351,29 +366,24 @@ class SequenceRolloutBuffer(Steps):
         index, active_index = cuts.index(which)
         step = index.flatten()  # [L, S] -> [L * S]
         if active_index is not None:
-            step = step[active_index]
-        log_prob, value, advantage, returns = targets[step].unbind(1)
+            step = step.index_select(0, active_index)
         fresh = cuts.fresh[which]
         if self.burn_in:
             # Even without a step to burn in: an episode may have started since, unseen as yet.
             fresh = fresh | cuts.burn_in_fresh[which]
+        place = cuts.chunk[which] * self.rows + cuts.row[which]
         return Batch(
             observation=_take(self.obs, index),
             extra=_take(self.extra, index) if self.extra is not None else None,
             state=[
-                h[cuts.chunk[which], cuts.row[which]]  # [S, K, H]
-                .transpose(0, 1)
-                .masked_fill(fresh[:, None], 0)
+                _take(h, place).transpose(0, 1).masked_fill(fresh[:, None], 0)  # [S, K, H] first
                 for h in self.hidden
             ],
             active_index=active_index,
             step=step,
             action=_take(self.action, step),
             mask=_take(self.action_mask, step) if self.action_mask is not None else None,
-            log_prob=log_prob,
-            value=value,
-            advantage=advantage,
-            returns=returns,
+            targets=targets.index_select(1, step),
             padding=index.numel() - int(cuts.length[which].sum()),
             burn_in=self._burn_in(cuts, which) if self.burn_in else None,
             view=self.views_of(index),
@@ -394,7 +404,9 @@ class SequenceRolloutBuffer(Steps):
 
 def _take(field: Tensor, index: Tensor) -> Tensor:
     """Pick flat steps of a [T, N, ...] field: [*index.shape, ...]."""
-    return field.flatten(0, 1)[index]
+    # Half the time of indexing by a tensor.
+    taken = field.flatten(0, 1).index_select(0, index.flatten())
+    return taken if index.ndim == 1 else taken.unflatten(0, index.shape)
 
 
 def discounted_returns(

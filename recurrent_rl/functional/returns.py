@@ -78,12 +78,14 @@ def gae(
     cut = torch.where(truncated, bootstrap, zero).where(~terminated, zero)  # next value at an end
     cont = gamma * (~(terminated | truncated)).to(value.dtype)
 
-    # `where`, not a product: what stands in inactive rows may be anything, NaN included.
-    carried = reverse_scan(
-        torch.where(active, value, reward + gamma * cut),
-        torch.where(active, zero, cont),
-        last_value,
-    )
+    carried = value
+    if not bool(active.all()):
+        # `where`, not a product: what stands in inactive rows may be anything, NaN included.
+        carried = reverse_scan(
+            torch.where(active, value, reward + gamma * cut),
+            torch.where(active, zero, cont),
+            last_value,
+        )
     following = torch.cat((carried[1:], last_value[None]))
     delta = reward + gamma * cut + cont * following - value
     if unknown is not None:

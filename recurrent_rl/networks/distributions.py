@@ -288,9 +288,7 @@ class DiagonalGaussian(ActionDistribution):
         norm = log_std.sum(dim=-1) + 0.5 * action.shape[-1] * math.log(2 * math.pi)
         log_prob: Tensor = -0.5 * torch.linalg.vecdot(z, z) - norm
         if half is not None:
-            # log(1 - tanh(u)^2), written so that it does not underflow for large |u|.
-            slope = 2 * (math.log(2) - action - F.softplus(-2 * action))
-            log_prob = log_prob - (slope + half.log()).sum(dim=-1)
+            log_prob = log_prob - squashing(action, half)
         return log_prob
 
     def entropy(self, dist_params: Tensor) -> Tensor:
@@ -305,6 +303,20 @@ class DiagonalGaussian(ActionDistribution):
             each = each + half.log() - 2 * expected_log_cosh(mean, log_std.exp())
         entropy: Tensor = each.sum(dim=-1).expand(dist_params.shape[:-1])
         return entropy
+
+
+def squashing(action: Tensor, half_range: Tensor) -> Tensor:
+    """Log of the slope of ``half_range * tanh(u)``, summed over the numbers of an action, [...].
+
+    Args:
+        action: u, [..., A].
+        half_range: [A].
+
+    """
+    # log(1 - tanh(u)^2), written so that it does not underflow for large |u|.
+    slope = 2 * (math.log(2) - action - F.softplus(-2 * action))
+    total: Tensor = (slope + half_range.log()).sum(dim=-1)
+    return total
 
 
 class Gaussian(DiagonalGaussian):
@@ -329,7 +341,7 @@ class Gaussian(DiagonalGaussian):
         if not torch.is_grad_enabled():
             return dist_params, self.log_std.clamp_min(self.least)
         # Nearly always, and much faster on a CPU, where asking costs no synchronisation.
-        if self.log_std.is_cpu and bool((self.log_std.detach() >= self.least).all()):
+        if self.log_std.is_cpu and float(self.log_std.detach().min()) >= self.least:
             return dist_params, self.log_std
         bounded: Tensor = _BoundedBelow.apply(self.log_std, self.least)  # type: ignore[no-untyped-call]
         return dist_params, bounded

@@ -72,7 +72,11 @@ class ValueHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """[..., H] -> [...]."""
-        value: Tensor = self.layers(features).squeeze(-1)
+        return self.from_outputs(self.layers(features))
+
+    def from_outputs(self, outputs: Tensor) -> Tensor:
+        """Return values [...] from what the layers give, [..., 1]."""
+        value = outputs.squeeze(-1)
         if self.units is None:
             return value
         return value * self.units.deviation + self.units.mean

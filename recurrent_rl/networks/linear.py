@@ -31,10 +31,14 @@ class Linear(nn.Linear):
         y: Tensor = _Product.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return y.view(*x.shape[:-1], self.out_features)
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether oneDNN would multiply enough rows."""
+        return FASTER and min(self.in_features, self.out_features) >= LEAST_WIDTH
+
     def _pays(self, x: Tensor) -> bool:
         return (
-            FASTER
-            and min(self.in_features, self.out_features) >= LEAST_WIDTH
+            self.is_wide
             and not torch.compiler.is_compiling()  # which is not to ask how many rows there are
             and x.numel() >= LEAST_ROWS * self.in_features
             and x.device.type == "cpu"

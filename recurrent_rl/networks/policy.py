@@ -125,10 +125,25 @@ class ActorCritic(Policy):
             value: [M].
 
         """
-        outputs = []
+        features = self.unroll_trunks(observation, extra, state, active_index, view)
+        return self.action_head(features[0], mask), self.value_of(features[-1])
+
+    def unroll_trunks(
+        self,
+        observation: Tensor,
+        extra: Tensor | None,
+        state: Sequence[Tensor],
+        active_index: Tensor | None,
+        view: Tensor | None = None,
+    ) -> list[Tensor]:
+        """Run over whole sequences; give what the heads read, [M, H] of each trunk.
+
+        Args are those of ``unroll``.
+        """
+        features = []
         for trunk, x in self._inputs(observation, self._ends, view):
             y = trunk(x, self._extra_of(trunk, extra), state)[0].flatten(
                 0, 1
             )  # [L, S, H] -> [L * S, H]
-            outputs.append(y if active_index is None else y[active_index])
-        return self.action_head(outputs[0], mask), self.value_of(outputs[-1])
+            features.append(y if active_index is None else y.index_select(0, active_index))
+        return features

@@ -1096,7 +1096,7 @@ def test_garbage_where_nobody_acts_changes_nothing(
             for buffer in buffers:
                 spoil(buffer, value)
         prepare(team)
-        targets = [buffer.targets(True)[buffer.active.flatten()] for buffer in buffers]
+        targets = [buffer.targets(True)[:, buffer.active.flatten()] for buffer in buffers]
         results.append((targets, team.learn(), team_weights(team)))
     (ours, our_diagnostics, our_weights), (theirs, diagnostics, their_weights) = results
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))

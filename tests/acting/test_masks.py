@@ -29,7 +29,7 @@ from recurrent_rl import (
     collect_rollouts_recurrent,
 )
 from recurrent_rl.algorithms.on_policy import OnPolicyTrainer
-from recurrent_rl.algorithms.ppo_update import ppo_loss
+from recurrent_rl.algorithms.ppo_loss import ppo_loss
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.envs.gymnasium_vector import GymRows
 from recurrent_rl.spaces.masks import flat_mask

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,7 +38,8 @@ from support.updates import (
 )
 from torch import Tensor
 
-from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_loss, ppo_update
+from recurrent_rl.algorithms.ppo_loss import known_by_hand, ppo_loss
+from recurrent_rl.algorithms.ppo_update import Diagnostics, ppo_update
 from recurrent_rl.algorithms.unroll import replay
 from recurrent_rl.buffers.minibatches import minibatches, rectangles
 from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
@@ -50,10 +50,10 @@ from recurrent_rl.networks.policy import ActorCritic
 
 
 @settings(max_examples=50)
-@given(CASES, st.booleans(), st.booleans())
+@given(CASES, st.booleans(), st.booleans(), st.booleans())
 @double()
 def test_loss_and_gradient_equal_those_of_stepping(
-    case: Case, masked: bool, normalize: bool
+    case: Case, masked: bool, normalize: bool, known: bool
 ) -> None:
     """Of a minibatch, against a loop over rows and steps with torch's own distributions."""
     policy, buffer = collected(case, masked=masked)
@@ -67,7 +67,9 @@ def test_loss_and_gradient_equal_those_of_stepping(
     generator = torch.Generator().manual_seed(case[2])
     for which in minibatches(cuts.active, 6, generator):
         batch = buffer.batch(cuts, which, buffer.targets(normalize))
-        loss, _ = ppo_loss(policy, [batch], config, CPU)
+        by_hand = known_by_hand(policy, CPU, config.ent_coef) if known else None
+        assert (by_hand is not None) == known
+        loss, _ = ppo_loss(policy, [batch], config, CPU, by_hand=by_hand)
         expected = torch.stack([terms[i] for i in batch.step.tolist()]).mean()
         torch.testing.assert_close(loss, expected, rtol=1e-8, atol=1e-9)
         theirs = gradients(policy, expected)
@@ -189,7 +191,7 @@ def test_record_of_a_minibatch() -> None:
 def test_without_an_entropy_bonus_entropy_is_reported_and_has_no_gradient() -> None:
     policy = make_policy(action="box")
     batch = whole(rollout(policy))
-    batch = replace(batch, advantage=torch.zeros_like(batch.returns))
+    batch.advantage.zero_()
     for ent_coef, moves in ((0.0, False), (0.1, True)):
         loss, record = ppo_loss(policy, [batch], CONFIG.replace(ent_coef=ent_coef), CPU)
         assert record[2].item() == pytest.approx(
@@ -519,7 +521,8 @@ def test_diagnostics_are_means_over_the_updates() -> None:
     for _ in range(2):
         for which in minibatches(cuts.active, 30, generator):
             parts = [buffer.batch(cuts, part, targets) for part in rectangles(which, cuts.length)]
-            loss, record = ppo_loss(again, parts, config, CPU)
+            by_hand = known_by_hand(again, CPU, config.ent_coef)
+            loss, record = ppo_loss(again, parts, config, CPU, by_hand=by_hand)
             optimizer.zero_grad(set_to_none=False)
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(

@@ -158,15 +158,15 @@ def test_targets_are_those_of_each_step(f: Flags, normalize: bool) -> None:
     buffer, _ = collect(policy, f, max_seq_len=3)
     spoil(policy, buffer)
     targets = buffer.targets(normalize)
-    assert targets.shape == (f.active.numel(), 4)
+    assert targets.shape == (4, f.active.numel())
     active = f.active.flatten()
     expected = buffer.advantage[f.active]
     if normalize and len(expected):
         wide = expected.double()
         expected = ((wide - wide.mean()) / (wide.std(unbiased=False) + 1e-8)).float()
-    torch.testing.assert_close(targets[active, 2], expected, rtol=1e-3, atol=1e-4)
-    for column, field in ((0, buffer.log_prob), (1, buffer.value), (3, buffer.returns)):
-        assert torch.equal(targets[active, column], field[f.active])
+    torch.testing.assert_close(targets[2, active], expected, rtol=1e-3, atol=1e-4)
+    for row, field in ((0, buffer.log_prob), (1, buffer.value), (3, buffer.returns)):
+        assert torch.equal(targets[row, active], field[f.active])
 
 
 @settings(max_examples=40)
