@@ -4,11 +4,13 @@
     python benchmarks/ranks.py --ranks 4 --envs 8
 
 Each process has one torch thread and environments of its own. ``same`` gives every process as many
-as the one has; ``split`` deals the one's environments, and its minibatches, out among them.
+as the one has; ``split`` deals the one's environments, and its minibatches, out among them;
+``apart`` has processes that know nothing of each other, which is what the machine allows.
 """
 
 import argparse
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -56,18 +58,28 @@ def measure(envs: int, batch_size: int, rollouts: int) -> None:
         print((agent.env_steps - before) / (time.perf_counter() - began))
 
 
-def speed(ranks: int, envs: int, batch_size: int, rollouts: int) -> float:
+def speed(ranks: int, envs: int, batch_size: int, rollouts: int, *, apart: bool = False) -> float:
     """Return steps a second of so many processes."""
-    worker = ["--worker", str(envs), str(batch_size), str(rollouts)]
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*command, f"--nproc-per-node={ranks}", __file__, *worker],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return float(done.stdout.split()[-1])
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # What torchrun sets, which puts its processes into sessions, and so priorities, of their own.
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(ranks)}
+    started = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--worker", str(envs), str(batch_size), str(rollouts)],
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": "1",
+                **({} if apart else {**world, "RANK": str(rank)}),
+            },
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(ranks)
+    ]
+    said = "".join(process.communicate()[0] for process in started)
+    return sum(map(float, said.split()))
 
 
 def main() -> None:
@@ -85,13 +97,14 @@ def main() -> None:
     ranks, envs, batch = options.ranks, options.envs, 2 * STEPS
     kinds = {
         "one": (1, envs, batch),
+        "apart": (ranks, envs, batch),
         "same": (ranks, envs, batch),
         "split": (ranks, envs // ranks, batch // ranks),
     }
     seen: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(options.rounds):
         for name, kind in kinds.items():
-            seen[name].append(speed(*kind, options.rollouts))
+            seen[name].append(speed(*kind, options.rollouts, apart=name in ("one", "apart")))
     one = statistics.median(seen["one"])
     for name, (count, each, size) in kinds.items():
         found = statistics.median(seen[name])
