@@ -231,6 +231,31 @@ TUNED = {
             )
         ),
         TunedSettings(
+            env_id="Foraging-2s-8x8-2p-2f-coop-v3",
+            num_envs=16,
+            total_steps=3_000_000,
+            net_config={
+                "encoder_config": {
+                    "hidden_size": [128],
+                    "hidden_state_size": 128,
+                    "max_seq_len": 50,  # an episode
+                },
+                "head_config": {"hidden_size": [64]},
+            },
+            hyperparameters={
+                "learn_step": 50,
+                "batch_size": 800,
+                "update_epochs": 4,
+                "lr": 5e-4,
+                "lr_schedule": "linear",
+                "gamma": 0.99,
+                "ent_coef": 0.005,
+                "ent_schedule": "linear",
+                "share_encoders": False,
+            },
+            algo="MAPPO",
+        ),
+        TunedSettings(
             env_id="Pendulum-v1",
             num_envs=4,
             total_steps=20_000,
