@@ -159,17 +159,21 @@ def cart_pole() -> Any:
     return make_vect_envs("CartPole-v1", num_envs=2, should_async_vector=False)
 
 
+ONE_AT_A_TIME = threading.Lock()  # weights are drawn from the one generator of all threads
+
+
 def small(env: Any, seed: int | None = 3) -> PPO:
-    return PPO(
-        env.single_observation_space,
-        env.single_action_space,
-        {"encoder_config": {"hidden_state_size": 8}, "head_config": {"hidden_size": []}},
-        learn_step=16,
-        batch_size=32,
-        update_epochs=2,
-        normalize_obs=True,
-        seed=seed,
-    )
+    with ONE_AT_A_TIME:
+        return PPO(
+            env.single_observation_space,
+            env.single_action_space,
+            {"encoder_config": {"hidden_state_size": 8}, "head_config": {"hidden_size": []}},
+            learn_step=16,
+            batch_size=32,
+            update_epochs=2,
+            normalize_obs=True,
+            seed=seed,
+        )
 
 
 def run(folder: Path, steps: int, **options: Any) -> Any:
