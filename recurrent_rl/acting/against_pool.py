@@ -188,7 +188,8 @@ class RowsAgainstPool(RowSource):
         state = matches.states[number][i]
         reward = (matches.reward[i][torch.from_numpy(own)] * group.reward_scale).float()
         player = group.player(len(own), state[own], reward.to(group.device), own % self._sizes[i])
-        fields = (None if x is None else x[own] for x in seen[:-1])  # nobody judges
+        shown = seen._replace(view=None)  # nobody judges
+        fields = (None if x is None else x[own] for x in shown)
         part = Observed(*fields)  # type: ignore[arg-type]
         mask = None
         if part.action_mask is not None:
