@@ -66,6 +66,8 @@ class OnPolicyRecorder(Recorder):
         if buffer.views is not None:
             self._views = buffer.views.unflatten(0, (buffer.steps, -1))
         self._env = torch.arange(buffer.rows) // buffer.agents
+        # Of the steps since the last evaluation.
+        self._actions: list[Tensor] = []
         self._dist_params: list[Tensor] = []
         self._features: list[Tensor] = []
         # State before each row's last decision, or the decision before this rollout.
@@ -143,7 +145,6 @@ class OnPolicyRecorder(Recorder):
         buffer.store_state(t, turn.before)
         if buffer.extra is not None and turn.extra is not None:
             buffer.extra[t] = turn.extra
-        buffer.action[t] = acted.action
         if seen.exists is not None:
             buffer.exists[t] = torch.from_numpy(seen.exists)
         if seen.active is not None:
@@ -152,6 +153,7 @@ class OnPolicyRecorder(Recorder):
             self._before = turn.before.where(active.to(self.device), self._before)
         else:
             self._before = turn.before
+        self._actions.append(acted.action)
         self._dist_params.append(acted.dist_params)
         assert acted.critic_features is not None
         self._features.append(acted.critic_features)
@@ -161,11 +163,13 @@ class OnPolicyRecorder(Recorder):
     def _evaluate_block(self, end: int) -> None:
         """Log-probabilities and values of the steps since the last block."""
         part = slice(end - len(self._features), end)
-        action = self.buffer.action[part].to(self.device)
+        action = torch.stack(self._actions)
+        self.buffer.action[part] = action
         distribution = self.policy.action_head.distribution
         log_prob = distribution.log_prob(torch.stack(self._dist_params), action)
         self.buffer.log_prob[part] = log_prob
         self.buffer.value[part] = self.policy.value_of(torch.stack(self._features))
+        self._actions.clear()
         self._dist_params.clear()
         self._features.clear()
 

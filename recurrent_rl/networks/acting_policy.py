@@ -405,10 +405,11 @@ class Policy(nn.Module):
             judged = None
             after += state.tensors[self._ends[1].place]
         dist_params = self.dist_params(outputs[0], mask)
+        distribution = self.distribution
         if noise is None:
-            action = self.distribution.mode(dist_params)
+            action = distribution.mode(dist_params)
         else:
-            action = self.distribution.sample(dist_params, noise)
+            action = distribution.sample(dist_params, noise)
         if forced is not None:
             rows, given = forced
             action = torch.where(rows.view(-1, *[1] * (action.ndim - 1)), given, action)

@@ -84,13 +84,17 @@ class Encoder(nn.Module):
         return self.core.shapes if self.core is not None else []
 
     def _front(self, x: Features, extra: Tensor | None) -> Tensor:
+        core, own = self.core, self.mlp  # once: a module's attributes are found on a detour
         vector = x.vector if self.vector_mlp is None else self.vector_mlp(x.vector)
         joined = [vector] if vector.shape[-1] else []
-        joined += [cnn(image) for cnn, image in zip(self.cnns, x.images, strict=True)]
-        if extra is not None and self.core is None:
+        if x.images:
+            joined += [cnn(image) for cnn, image in zip(self.cnns, x.images, strict=True)]
+        if extra is not None and core is None:
             joined.append(extra)
-        y: Tensor = self.mlp(joined[0] if len(joined) == 1 else torch.cat(joined, -1))
-        return y if extra is None or self.core is None else torch.cat((y, extra), -1)
+        y = joined[0] if len(joined) == 1 else torch.cat(joined, -1)
+        if own._modules:
+            y = own(y)
+        return y if extra is None or core is None else torch.cat((y, extra), -1)
 
     def _behind(self, read: Tensor, given: Tensor) -> Tensor:
         """Go around and behind the core, which made of what it ``read`` what it has ``given``."""
@@ -102,10 +106,10 @@ class Encoder(nn.Module):
         self, x: Features, extra: Tensor | None, state: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One step: [N, D] -> [N, H], and the state after it."""
-        y = self._front(x, extra)
-        if self.core is None:
+        y, core = self._front(x, extra), self.core
+        if core is None:
             return y, ()
-        given, after = self.core.step(y, state)
+        given, after = core.step(y, state)
         return self._behind(y, given), after
 
     def forward(

@@ -48,11 +48,12 @@ class ActionHead(nn.Module):
             mask: allowed actions, bool [..., mask_size], or None.
 
         """
-        if not self.distribution.latents:
-            return self.distribution.dist_params(self.layers(features), mask)
-        latents = self.layers[:-1](features)
-        outputs = torch.cat((self.layers[-1](latents), latents), -1)
-        return self.distribution.dist_params(outputs, mask)
+        layers, distribution = self.layers, self.distribution
+        if not distribution.latents:
+            return distribution.dist_params(layers(features), mask)
+        latents = layers[:-1](features)
+        outputs = torch.cat((layers[-1](latents), latents), -1)
+        return distribution.dist_params(outputs, mask)
 
 
 class ValueHead(nn.Module):

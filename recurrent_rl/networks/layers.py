@@ -4,6 +4,7 @@ Letters: D features, C channels of images.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,40 @@ from torch import Tensor, nn
 from recurrent_rl.networks.configs import CnnConfig
 from recurrent_rl.networks.linear import Linear
 from recurrent_rl.recurrent.cell import Cell
+
+
+class Layers(nn.Sequential):
+    """Layers in turn, each called without what a module's call takes if nobody hooks into it.
+
+    That is 1 to 2 us, at each step of acting several times.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., D] -> [..., H]."""
+        layers = self._modules.values()
+        if any(map(is_hooked, layers)) or _GLOBAL_HOOKS[0] or _GLOBAL_HOOKS[1]:
+            y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
+            return y
+        for layer in layers:
+            x = layer.forward(x)
+        return x
+
+
+_GLOBAL_HOOKS = (
+    nn.modules.module._global_forward_pre_hooks,
+    nn.modules.module._global_forward_hooks,
+)
+
+
+def is_hooked(module: Any) -> bool:
+    """Whether calling a module is more than its ``forward``."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or module._compiled_call_impl
+    )
 
 
 class ResidualBlock(nn.Module):
@@ -60,7 +95,7 @@ def mlp(
     layers += [ResidualBlock(inputs, activation) for _ in range(residual)]
     if outputs is not None:
         layers.append(Linear(inputs, outputs))
-    return nn.Sequential(*layers)
+    return Layers(*layers)
 
 
 def orthogonal_init(module: nn.Module, gain: float) -> None:

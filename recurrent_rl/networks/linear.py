@@ -25,7 +25,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., H]."""
-        if not self._pays(x):
+        if not FASTER or not self._pays(x):
             return F.linear(x, self.weight, self.bias)
         rows = x.reshape(-1, self.in_features)
         y: Tensor = _Product.apply(rows, self.weight, self.bias)  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from recurrent_rl.functional.perceptron import ACTIVATIONS
 from recurrent_rl.networks.heads import ActionHead, ValueHead
+from recurrent_rl.networks.layers import is_hooked
 from recurrent_rl.networks.linear import Linear
 
 
@@ -31,7 +32,7 @@ def plain_layers(head: ActionHead | ValueHead) -> PlainLayers | None:
     """Return a head's layers if they are plain and nothing hooks into them, else None."""
     modules = list(head.layers)
     if type(head) not in (ActionHead, ValueHead) or any(
-        _is_hooked(module) for module in (head, head.layers, *modules)
+        is_hooked(module) for module in (head, head.layers, *modules)
     ):
         return None
     linear, activations = modules[::2], modules[1::2]
@@ -48,12 +49,3 @@ def plain_layers(head: ActionHead | ValueHead) -> PlainLayers | None:
             return None
         layers.append((module.weight, module.bias))
     return PlainLayers(layers, kind.__name__)
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    return bool(
-        module._forward_hooks
-        or module._forward_pre_hooks
-        or module._backward_hooks
-        or module._backward_pre_hooks
-    )

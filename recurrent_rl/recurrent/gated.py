@@ -113,8 +113,11 @@ class LSTM(GatedCell, nn.LSTM):
         self, x: Tensor, state: Sequence[Tensor], first: int = 0
     ) -> tuple[Tensor, list[tuple[Tensor, ...]]]:
         layers: list[tuple[Tensor, ...]] = []
-        for k, weights in enumerate(self.all_weights, first):
-            layers.append(torch.lstm_cell(x, [s[k] for s in state], *weights))
+        # As `all_weights`, without looking each of them up by its name.
+        every = cast(list[Tensor], self._flat_weights)
+        for k in range(self.num_layers):
+            weights = every[4 * k : 4 * k + 4]
+            layers.append(torch.lstm_cell(x, [s[first + k] for s in state], *weights))
             x = layers[-1][0]
         return x, layers
 

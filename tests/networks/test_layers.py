@@ -71,3 +71,25 @@ def test_residual_block_by_its_equation(activation: str) -> None:
     (block(x) * torch.randn_like(x)).sum().backward()
     assert block.outer.weight.grad is not None
     assert (block.outer.weight.grad != 0).any(1).all()
+
+
+@pytest.mark.parametrize("where", ["one layer", "every module"])
+def test_hooks_into_layers_are_called(where: str) -> None:
+    """Layers that nobody hooks into are run without a module's call."""
+    layers, x = mlp(3, (4,), "Tanh", 2), torch.ones(5, 3)
+    expected = layers[2](layers[1](layers[0](x)))
+    assert torch.equal(layers(x), expected)
+    called: list[nn.Module] = []
+
+    def hook(module: nn.Module, *_: object) -> None:
+        called.append(module)
+
+    if where == "one layer":
+        handle = layers[1].register_forward_hook(hook)
+    else:
+        handle = nn.modules.module.register_module_forward_hook(hook)
+    try:
+        assert torch.equal(layers(x), expected)
+    finally:
+        handle.remove()
+    assert layers[1] in called
