@@ -123,7 +123,7 @@ def test_it_can_be_built_again() -> None:
         ({"env_name": None, "make_env": pool}, ValueError, "make_env: expected env_name with"),
         ({"backend": "brax"}, ValueError, r"backend: expected one of \['gymnasium', 'envpool'\]"),
     ],
-    ids=str,
+    ids=lambda part: " ".join(part) if isinstance(part, dict) else None,
 )
 def test_what_makes_no_sense_is_refused(
     options: dict[str, Any], error: type[Exception], message: str
