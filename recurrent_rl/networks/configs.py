@@ -141,8 +141,8 @@ class EncoderConfig(Config):
             ``SequenceConfig``.
         forget_bias: initial bias of an LSTM's forget gates, or of a GRU's or minGRU's update gates.
             A memory fades at first by a factor of sigmoid(forget_bias) a step; what must be
-            remembered for T steps wants about log(T). Of an LRU it is what every unit keeps. 0
-            leaves a minGRU's and an LRU's units as they start: each keeps another share.
+            remembered for T steps wants about log(T). Of an LRU it is what every unit keeps; 0
+            leaves its units as they start, each of which keeps another share.
 
     """
 

@@ -40,11 +40,7 @@ class MinGRU(GatedCell):
     keeping = 1
 
     def __init__(self, input_size: int, hidden_size: int, num_layers: int = 1) -> None:
-        """Args: D, H, K.
-
-        Weights are uniform in +- 1 / sqrt(H), as those of ``torch.nn.GRU``; but see
-        ``spread_gates``.
-        """
+        """Args: D, H, K. Weights are uniform in +- 1 / sqrt(H), as those of ``torch.nn.GRU``."""
         super().__init__()
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         for k in range(num_layers):
@@ -55,28 +51,6 @@ class MinGRU(GatedCell):
             ):
                 values = torch.empty(shape).uniform_(-bound, bound)
                 self.register_parameter(f"{name}_l{k}", nn.Parameter(values))
-        self.spread_gates()
-
-    @torch.no_grad()
-    def spread_gates(self) -> None:
-        """Draw the gates' biases so that what units keep a step is uniform in [1 / H, 1 - 1 / H].
-
-        A GRU's units differ in what they keep because they read each other. These do not, and with
-        gates alike a layer has one span of memory: of what was seen 1, 2, 3 and 4 steps ago it
-        could tell the sum only.
-
-        Source: Gu et al. 2020, "Improving the Gating Mechanism of Recurrent Neural Networks"
-        (uniform gate initialization).
-        """
-        least = 1 / max(self.hidden_size, 2)
-        for _, bias in self.all_weights:
-            gate = bias.chunk(2)[self.keeping]
-            gate.copy_(torch.logit(torch.empty_like(gate).uniform_(least, 1 - least)))
-
-    def orthogonal_init(self) -> None:
-        """Draw orthogonal weights, of candidates and gates; for biases see ``spread_gates``."""
-        super().orthogonal_init()
-        self.spread_gates()
 
     @property
     def all_weights(self) -> list[list[nn.Parameter]]:  # type: ignore[override]
