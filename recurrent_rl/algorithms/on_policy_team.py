@@ -85,7 +85,7 @@ class OnPolicyTeam(OnPolicyAgent, MultiAgent):
                 )
         if team.agent_ids != self.agent_ids:
             other.opponents = None
-        other.team = team
+        other._resettle(team=team)
         other.trainers = {name: other.trainers[name] for name in team.grouped_agents}
         for name, trainer in other.trainers.items():
             trainer.group.name_agents(team.grouped_agents[name])

@@ -64,6 +64,13 @@ class HasSettings:
             )
         super().__setattr__(name, value)
 
+    def _resettle(self, **parts: Any) -> None:
+        """Change what is settled, in an agent that is still being built from another one."""
+        for name in parts:
+            vars(self).pop(name)
+        for name, part in parts.items():
+            setattr(self, name, part)
+
     if not TYPE_CHECKING:  # type checkers are to find unknown names by themselves
 
         def __getattr__(self, name: str) -> Any:

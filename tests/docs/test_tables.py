@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import operator
 import re
 import sys
 from pathlib import Path
@@ -162,7 +163,7 @@ def test_the_reference_shows_members_that_exist() -> None:
     for page in (DOCS / "api").glob("*.md"):
         for block in re.split(r"^::: ", page.read_text(), flags=re.M)[1:]:
             name = block.split("\n", 1)[0].removeprefix("recurrent_rl.")
-            value = getattr(recurrent_rl, name)
+            value = operator.attrgetter(name)(recurrent_rl)
             for member in re.findall(r"^        - (\w+)$", block, re.M):
                 known = {field for owner in inspect.getmro(value) for field in vars(owner)}
                 assert member in known | set(getattr(value, "__annotations__", {})), (name, member)

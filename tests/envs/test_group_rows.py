@@ -128,7 +128,7 @@ def test_usual_fields_are_none() -> None:
     assert all(seen.start is not None and seen.start.all() for seen in first)
     actions = [np.full(6, 1), np.full(2, 1)]
     for outcome, seen in rows.step(actions, first):
-        assert list(seen[1:]) == [None] * 7
+        assert set(seen[1:]) == {None}
         assert len(outcome.final_rows) == 0
         assert outcome.final_observation is None
 

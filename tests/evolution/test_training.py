@@ -209,9 +209,9 @@ def test_the_documents_custom_loop() -> None:
         if total_steps % evo_steps == 0:
             fitnesses = [agent.test(single, max_steps=None, loop=2) for agent in pop]
             assert [agent.fitness[-1] for agent in pop] == fitnesses
-            recent = [np.mean(agent.fitness[-tournament.eval_loop :]) for agent in pop]
+            recent = [np.mean(agent.own_fitness[-tournament.eval_loop :]) for agent in pop]
             elite, pop = tournament.select(pop)
-            assert np.mean(elite.fitness[-tournament.eval_loop :]) == max(recent)
+            assert np.mean(elite.own_fitness[-tournament.eval_loop :]) == max(recent)
             pop = mutations.mutation(pop)
             for agent in pop:
                 agent.steps.append(agent.steps[-1])
