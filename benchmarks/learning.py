@@ -269,15 +269,15 @@ def report(name: str, curves: dict[int, list[dict[str, float]]], target: float |
         first = next((p for p in curve if target is not None and p["return"] >= target), None)
         reached = f"{first['steps']:,.0f} ({first['seconds']:.1f} s)" if first else "never"
         lines.append(
-            f"| {seed} | {returns[-1]:.1f} | {max(returns):.1f} | {reached} | "
+            f"| {seed} | {returns[-1]:.4g} | {max(returns):.4g} | {reached} | "
             f"{curve[-1]['seconds']:.1f} |"
         )
     table = np.array([[p["return"] for p in curve] for curve in curves.values()])
     steps = [p["steps"] for p in next(iter(curves.values()))]
     seconds = np.mean([[p["seconds"] for p in curve] for curve in curves.values()], axis=0)
     mean = table.mean(0)
-    lines.append(f"final: {mean[-1]:.1f} +- {table[:, -1].std():.1f} (mean and std over seeds)")
-    pairs = ", ".join(f"{s / 1000:.0f}k: {m:.0f}" for s, m in zip(steps, mean, strict=True))
+    lines.append(f"final: {mean[-1]:.4g} +- {table[:, -1].std():.4g} (mean and std over seeds)")
+    pairs = ", ".join(f"{s / 1000:.0f}k: {m:.3g}" for s, m in zip(steps, mean, strict=True))
     lines.append(f"mean curve: {pairs}")
     if target is not None:
         first_at = next((i for i, m in enumerate(mean) if m >= target), None)

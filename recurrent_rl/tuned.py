@@ -233,7 +233,7 @@ TUNED = {
         TunedSettings(
             env_id="Foraging-2s-8x8-2p-2f-coop-v3",
             num_envs=16,
-            total_steps=3_000_000,
+            total_steps=2_000_000,
             net_config={
                 "encoder_config": {
                     "hidden_size": [128],
@@ -252,6 +252,8 @@ TUNED = {
                 "ent_coef": 0.005,
                 "ent_schedule": "linear",
                 "share_encoders": False,
+                # Alike and sure of themselves, two would block each other's way for ever.
+                "agent_id_input": True,
             },
             algo="MAPPO",
         ),
