@@ -185,8 +185,8 @@ def init(timeout: float = TIMEOUT) -> World:
 
 def finish() -> None:
     """Leave the others; what is trained from here on is trained alone."""
-    global _world
-    _world = ALONE
+    global _world, _warned
+    _world, _warned = ALONE, True  # on purpose
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
