@@ -87,6 +87,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         except (EOFError, ConnectionError):
             if getattr(self, "closed", False):
                 raise
+            self._raise_what_was_told()
             raise self._died("building") from None
         self.env_fns = list(env_fns)
 
@@ -127,6 +128,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         except (EOFError, ConnectionError):
             if self.closed:  # an environment's own error
                 raise
+            self._raise_what_was_told()
             raise self._died(command) from None
 
     @property
@@ -153,15 +155,25 @@ class WorkerVectorEnv(AsyncVectorEnv):
             f"closed now); -9 is often a lack of memory, -11 a fault in compiled code"
         )
 
+    def _raise_what_was_told(self) -> None:
+        """Raise the error of a worker that has told it, and was gone before it was asked again."""
+        wait([process.sentinel for process in self.processes], 1)
+        if any(process.exitcode == 0 for process in self.processes):
+            with contextlib.suppress(queue.Empty):
+                self._raise(*self.error_queue.get(timeout=1))
+
     def _raise_if_errors(self, successes: Any) -> None:
         failed = [i for i, success in enumerate(successes) if not success]
         if not failed:
             return
-        state = {"default": "building"}.get(str(self._state.value), str(self._state.value))
         try:
-            index, _, error, trace = self.error_queue.get(timeout=CLOSING)
+            told = self.error_queue.get(timeout=CLOSING)
         except queue.Empty:
-            index, error, trace = failed[0], RuntimeError("an error that no process can send"), ""
+            told = failed[0], None, RuntimeError("an error that no process can send"), ""
+        self._raise(*told)
+
+    def _raise(self, index: int, _: Any, error: Exception, trace: str) -> None:
+        state = {"default": "building"}.get(str(self._state.value), str(self._state.value))
         self.close(timeout=1)
         self.closed = True
         error.add_note(

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 from recurrent_rl import PPO, collect_rollouts_recurrent, make_vect_envs
 
@@ -136,6 +136,21 @@ def test_building_that_fails() -> None:
 
 
 def test_one_object_for_all_workers() -> None:
+    one = Trouble()
+    with pytest.raises(ValueError, match="one object for several"):
+        make_vect_envs(make_env=lambda: one, num_envs=2)
+
+
+def test_what_a_worker_told_before_it_was_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its error is raised, not its end, even if it has ended before it is asked for its spaces."""
+    ask = AsyncVectorEnv._check_spaces
+
+    def late(env: Any) -> None:
+        for process in env.processes:
+            process.join(10)
+        ask(env)
+
+    monkeypatch.setattr(AsyncVectorEnv, "_check_spaces", late)
     one = Trouble()
     with pytest.raises(ValueError, match="one object for several"):
         make_vect_envs(make_env=lambda: one, num_envs=2)
