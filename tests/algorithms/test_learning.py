@@ -3,10 +3,10 @@
 One thread and fixed seeds: the numbers are the same in every run on one machine.
 """
 
-from collections.abc import os
+import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
-import Callable
 import gymnasium as gym
 import pytest
 from pettingzoo.utils import parallel_to_aec
