@@ -35,6 +35,8 @@ def plain_layers(head: ActionHead | ValueHead) -> PlainLayers | None:
         is_hooked(module) for module in (head, head.layers, *modules)
     ):
         return None
+    if len(modules) % 2 == 0:  # none, or an activation behind the last
+        return None
     linear, activations = modules[::2], modules[1::2]
     kinds = {type(module) for module in activations} or {nn.Tanh}
     (kind, *others) = kinds

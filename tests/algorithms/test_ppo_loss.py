@@ -90,7 +90,17 @@ def curved(policy: ActorCritic) -> None:
     policy.action_head.layers[1] = nn.GELU()
 
 
-@pytest.mark.parametrize("change", [hooked, parametrised, replaced, curved])
+def bounded(policy: ActorCritic) -> None:
+    """Values go through an activation."""
+    policy.value_head.layers.append(nn.Tanh())
+
+
+def bare(policy: ActorCritic) -> None:
+    """Features are values."""
+    policy.value_head.layers = nn.Sequential()
+
+
+@pytest.mark.parametrize("change", [hooked, parametrised, replaced, curved, bounded, bare])
 def test_what_is_not_known_is_left_to_autograd(change: Callable[[ActorCritic], None]) -> None:
     policy = make_policy()
     assert known_by_hand(policy, CPU, 0.0) is not None
