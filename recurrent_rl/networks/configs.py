@@ -129,7 +129,7 @@ class EncoderConfig(Config):
         vector_space_mlp: whether vectors go through an MLP of their own before they are joined.
         cell: kind of recurrent core. "lstm" and "gru" are PyTorch's; "mingru" and "lru" are linear
             recurrences, which train by a scan and take less time than an LSTM; one layer of
-            "mingru" cannot count steps, so give it two or three.
+            "mingru" cannot count steps, so give it three.
         hidden_state_size: H, units of a recurrent layer.
         num_layers: recurrent layers, one on top of the other.
         residual_layers: further ones on top, each of which adds to what it reads (or, in a
