@@ -231,6 +231,38 @@ def test_ranks_without_a_seed_begin_as_the_first(ranks: Ranks) -> None:
     alike(everything(agents[1]), everything(agents[0]), 0)
 
 
+@pytest.mark.parametrize("name", ["ppo-sde", "dqn"])
+def test_ranks_that_load_draw_apart_again(name: str, ranks: Ranks, tmp_path: Path) -> None:
+    case = CASES[name]
+    agents = [case.agent() for _ in range(2)]
+
+    def work(world: World) -> Any:
+        agent = train(agents[world.rank], case.vector(), 2)
+        agent.save_checkpoint(tmp_path / "agent.pt")
+        world.gather(None)  # the file is there
+        agent.load_checkpoint(tmp_path / "agent.pt")
+        train(agent, case.vector(), 2)
+        return everything(agent), agent.groups[0].generator.get_state()
+
+    first, second = ranks.run(2, work)
+    alike(second[0], first[0], 0)
+    assert not torch.equal(first[1], second[1])
+
+
+def test_critics_that_one_rank_has_changed_are_refused(ranks: Ranks) -> None:
+    case = CASES["sac"]
+    agents = [case.agent() for _ in range(2)]
+
+    def work(world: World) -> None:
+        agent = train(agents[world.rank], case.vector(), 3)
+        if world.rank == 1:
+            next(iter(agent.learner.critic.heads.parameters())).data[0] += 1
+        train(agent, case.vector(), 1)
+
+    with pytest.raises(RuntimeError, match="others than rank 0's on rank 1"):
+        ranks.run(2, work)
+
+
 def test_only_the_first_rank_writes_logs(ranks: Ranks, tmp_path: Path) -> None:
     def log(world: World) -> None:
         with MetricsLogger(tmp_path / "log", tensorboard=False) as logger:

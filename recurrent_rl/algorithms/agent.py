@@ -23,6 +23,7 @@ from recurrent_rl.algorithms.settings import HasSettings
 from recurrent_rl.algorithms.trainer import Trainer
 from recurrent_rl.checkpoint import CheckpointError
 from recurrent_rl.descriptions import as_text
+from recurrent_rl.distributed import ALONE
 from recurrent_rl.networks.configs import EncoderConfig, HeadConfig
 from recurrent_rl.plain import plain
 from recurrent_rl.validation import checked_device
@@ -250,6 +251,7 @@ class Agent(HasSettings, InPopulation, InWorld, ActingAgent):
                     f"{type(self).__name__}.load(path) to build the saved agent anew"
                 )
         self.become(other)
+        self._enter(ALONE)  # to join other ranks anew, or all of them would draw the same
 
     def become(self, other: Self) -> None:
         """Take over another agent's whole state; the other is not to be used any more."""

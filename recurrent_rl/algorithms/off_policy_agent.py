@@ -169,6 +169,9 @@ class OffPolicyAgent(Agent):
 
     def _shared(self) -> Iterator[Tensor]:
         yield from super()._shared()
+        for _, network in self.learner.networks():
+            for part in network.parts.values():
+                yield from part.parameters()
         for _, target in self.learner.targets():
             yield from target.to_data()
 

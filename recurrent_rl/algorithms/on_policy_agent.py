@@ -1,7 +1,9 @@
 """Agents that learn from the rollout that they have just collected, and from no other."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
 
 from recurrent_rl.acting.player import Player
 from recurrent_rl.algorithms.agent import Agent
@@ -69,3 +71,9 @@ class OnPolicyAgent(Agent):
         steps = self.on_all_ranks(steps)
         for trainer in self.trainers.values():
             trainer.end_rollout(steps)
+
+    def _shared(self) -> Iterator[Tensor]:
+        yield from super()._shared()
+        for trainer in self.trainers.values():
+            if trainer.reward_norm is not None:
+                yield from trainer.reward_norm.state_dict().values()
