@@ -16,18 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recurrent_rl.algorithms.learner import (
-    LEAST_PRIORITY,
-    Known,
-    Learner,
-    Network,
-    Target,
-    known_decisions,
-    priorities,
-    replayed,
-)
+from recurrent_rl.algorithms.decisions import LEAST_PRIORITY, Known, known_decisions, priorities
+from recurrent_rl.algorithms.learner import Learner
+from recurrent_rl.algorithms.network import Network
 from recurrent_rl.algorithms.off_policy_configs import ActorCriticConfig
-from recurrent_rl.algorithms.replayed import Replayed, joint
+from recurrent_rl.algorithms.replayed import Replayed, joint, replayed
+from recurrent_rl.algorithms.target import Target
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.configs import HeadConfig

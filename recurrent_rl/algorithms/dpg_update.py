@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner, Batch, ByGroup, Record
-from recurrent_rl.algorithms.learner import Target
 from recurrent_rl.algorithms.off_policy_configs import DDPGConfig
 from recurrent_rl.algorithms.replayed import Replayed
+from recurrent_rl.algorithms.target import Target
 from recurrent_rl.networks.exploring import NoisyBox, allowed
 from recurrent_rl.networks.off_policy import CentralCritic, OffPolicyActor
 

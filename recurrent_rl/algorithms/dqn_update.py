@@ -9,18 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recurrent_rl.algorithms.learner import (
-    LEAST_PRIORITY,
-    Known,
-    Learner,
-    Network,
-    Target,
-    known_decisions,
-    priorities,
-    replayed,
-)
+from recurrent_rl.algorithms.decisions import LEAST_PRIORITY, Known, known_decisions, priorities
+from recurrent_rl.algorithms.learner import Learner
+from recurrent_rl.algorithms.network import Network
 from recurrent_rl.algorithms.off_policy_configs import DQNConfig
-from recurrent_rl.algorithms.replayed import Replayed
+from recurrent_rl.algorithms.replayed import Replayed, replayed
+from recurrent_rl.algorithms.target import Target
 from recurrent_rl.buffers.replay import Windows
 from recurrent_rl.functional.targets import rescaled, unscaled
 from recurrent_rl.networks.acting_policy import Policy

@@ -4,15 +4,17 @@ Letters: W places of a window, P of them from the first that is trained on, R ro
 agents), S sequences, K layers, H units, D features.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from recurrent_rl.buffers.minibatches import rectangles
-from recurrent_rl.buffers.replay import GroupWindows
+from recurrent_rl.buffers.replay import GroupWindows, Windows
 from recurrent_rl.functional.targets import NStep, n_step
+from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.recurrent.sequences import cut_sequences
 
@@ -97,6 +99,34 @@ class Replayed:
         """Return extra inputs of some places, [end - begin, R, F], or None."""
         extra = self.windows.extra
         return None if extra is None else self.part(extra, begin, end).to(self.device)
+
+
+def replayed(
+    windows: Windows, policies: Mapping[str, Policy], device: torch.device
+) -> dict[str, Replayed]:
+    """Return a sample's groups for networks to be run over.
+
+    Args:
+        windows: sampled; states that are another network's, of other widths, count as zeros.
+        policies: by group.
+        device: of the networks.
+
+    """
+    return {
+        name: Replayed(
+            _with_own_state(group, policies[name]), windows.burn_in, windows.length, device
+        )
+        for name, group in windows.groups.items()
+    }
+
+
+def _with_own_state(group: GroupWindows, policy: Policy) -> GroupWindows:
+    """Return a group's windows with states of the policy's shapes, zeros if they have others."""
+    wanted = policy.state_shapes[: policy.memory]
+    if [(x.shape[0], x.shape[2]) for x in group.state] == wanted:
+        return group
+    rows = group.start.shape[1]
+    return replace(group, state=[torch.zeros(k, rows, h) for k, h in wanted])
 
 
 class _Plan:

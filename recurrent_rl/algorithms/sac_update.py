@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner, Batch, ByGroup, Record
-from recurrent_rl.algorithms.learner import Network
+from recurrent_rl.algorithms.network import Network
 from recurrent_rl.algorithms.off_policy_configs import SACConfig
 from recurrent_rl.algorithms.replayed import Replayed
 from recurrent_rl.networks.distributions import DiagonalGaussian

@@ -9,10 +9,10 @@ from torch import Tensor
 from recurrent_rl.algorithms.actor_critic_update import ActorCriticLearner
 from recurrent_rl.algorithms.dpg_update import DPGLearner
 from recurrent_rl.algorithms.dqn_update import DQNLearner
-from recurrent_rl.algorithms.learner import Learner, replayed
+from recurrent_rl.algorithms.learner import Learner
 from recurrent_rl.algorithms.multi_agent import MultiAgent
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
-from recurrent_rl.algorithms.replayed import Replayed, joint
+from recurrent_rl.algorithms.replayed import Replayed, joint, replayed
 from recurrent_rl.buffers.replay import Windows
 
 LEARNING: dict[str, Any] = {
