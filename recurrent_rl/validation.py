@@ -238,6 +238,11 @@ def checked(where: str, value: Any, hint: Any) -> Any:
     return _checked_scalar(where, value, hint)
 
 
+def replace_checked(settings: object, name: str, hint: Any) -> None:
+    """Check a field of frozen settings, and make it a value of Python's own."""
+    object.__setattr__(settings, name, checked(name, getattr(settings, name), hint))
+
+
 def _checked_choice(where: str, value: Any, choices: tuple[str, ...]) -> str:
     """Return the choice that a text is, which may be NumPy's or an enumeration's."""
     if isinstance(value, str):

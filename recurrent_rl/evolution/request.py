@@ -22,7 +22,6 @@ from recurrent_rl.evolution.run_settings import (
     check_population,
     check_scoring,
     check_steps,
-    replace_checked,
     warn_of_idle_arguments,
 )
 from recurrent_rl.evolution.run_state import RunSaver
@@ -30,7 +29,7 @@ from recurrent_rl.evolution.shared_memory import SharedMemory
 from recurrent_rl.evolution.tournament import TournamentSelection
 from recurrent_rl.evolution.training_run import TrainingRun
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.validation import checked_path
+from recurrent_rl.validation import checked_path, replace_checked
 
 FilePath = str | os.PathLike[str]
 

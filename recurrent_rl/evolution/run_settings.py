@@ -18,7 +18,7 @@ from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.evolution.tournament import TournamentSelection
 from recurrent_rl.files import check_directory
 from recurrent_rl.networks.configs import NetConfig
-from recurrent_rl.validation import COUNT, WHOLE, checked, shown
+from recurrent_rl.validation import COUNT, WHOLE, replace_checked, shown
 
 
 @dataclass(frozen=True)
@@ -93,11 +93,6 @@ class SavingSettings:
             path = getattr(self, name)
             if path is not None:
                 _check_writable(name, path)
-
-
-def replace_checked(settings: object, name: str, hint: Any) -> None:
-    """Check a field of frozen settings, and make it a value of Python's own."""
-    object.__setattr__(settings, name, checked(name, getattr(settings, name), hint))
 
 
 def _check_writable(name: str, path: Path) -> None:

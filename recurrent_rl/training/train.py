@@ -4,19 +4,13 @@ A loop of one's own is three lines; this is what most people write around them.
 """
 
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from tqdm import tqdm
-
-from recurrent_rl import checkpoint, distributed
-from recurrent_rl.algorithms.agent import Agent
-from recurrent_rl.files import check_directory
-from recurrent_rl.metrics import MetricsLogger
+from recurrent_rl import checkpoint
 from recurrent_rl.training.report import Rollout, State, TrainingResult
-from recurrent_rl.training.run import FilePath, Run, interruptible
-from recurrent_rl.validation import COUNT, SEED, Range, checked, shown
+from recurrent_rl.training.run import Run
+from recurrent_rl.training.settings import FilePath, Settings
 
 
 def train(
@@ -92,103 +86,19 @@ def train(
         CheckpointError: the checkpoint is damaged, or another agent's.
 
     """
-    if not isinstance(agent, Agent):
-        raise TypeError(f"agent: expected an agent of this package, got {shown(agent)}")
-    total_steps = checked("total_steps", total_steps, Annotated[int, COUNT])
-    eval_episodes = checked("eval_episodes", eval_episodes, Annotated[int, COUNT])
-    eval_seed = checked("eval_seed", eval_seed, Annotated[int, SEED])
-    stop_at = checked("stop_at", stop_at, Annotated[float | None, Range()])
-    each: dict[str, int] = {}
-    for name, value, parts in (
-        ("eval_every", eval_every, 20),
-        ("log_every", log_every, 1000),
-        ("checkpoint_every", checkpoint_every, 10),
-    ):
-        given = checked(name, value, Annotated[int | None, COUNT])
-        each[name] = max(total_steps // parts, 1) if given is None else given
-    _check_together(agent, env, eval_env, stop_at, best_path, checkpoint_path, resume)
-    state = State()
-    resumed = False
-    if resume and checkpoint_path is not None:
-        resumed = resume is True or Path(checkpoint_path).exists()
-        if resumed:
-            state = _resumed(agent, checkpoint_path)
-    run = Run(
-        agent,
-        env,
-        total_steps,
-        state,
-        each,
-        eval_env=eval_env,
-        eval_episodes=eval_episodes,
-        eval_seed=eval_seed,
-        stop_at=stop_at,
-        best_path=best_path,
-        checkpoint_path=checkpoint_path,
-        save_replay=save_replay,
-        on_rollout=on_rollout,
-    )
-    with ExitStack() as stack:
-        if log_dir is not None:
-            at = agent.env_steps if resumed else None
-            run.logger = stack.enter_context(MetricsLogger(Path(log_dir), resume_at=at))
-            run.logger.write_config(run.config())
-        run.bar = stack.enter_context(
-            tqdm(
-                total=total_steps,
-                initial=min(agent.env_steps, total_steps),
-                unit="step",
-                unit_scale=True,
-                mininterval=0.5,
-                disable=not progress or not distributed.current().is_first,
-            )
-        )
-        run.interrupted = stack.enter_context(interruptible())
-        return run.go()
+    settings = Settings(**locals())
+    state = _saved(settings)
+    return Run(settings, State() if state is None else state, resumed=state is not None).go()
 
 
-def _check_together(
-    agent: Agent,
-    env: Any,
-    eval_env: Any,
-    stop_at: float | None,
-    best_path: FilePath | None,
-    checkpoint_path: FilePath | None,
-    resume: bool | str,
-) -> None:
-    """Check options that ask for each other, before anything is done."""
-    if resume not in (True, False, "auto"):
-        raise ValueError(f"resume: expected True, False or 'auto', got {resume!r}")
-    if resume and checkpoint_path is None:
-        raise ValueError("resume: expected a checkpoint_path to go on from, got None")
-    for name, given in (("stop_at", stop_at), ("best_path", best_path)):
-        if given is not None and eval_env is None:
-            raise ValueError(
-                f"{name}: expected None without an eval_env, whose episodes say how good the "
-                f"agent is, got {given!r}; give eval_env="
-            )
-    if eval_env is not None and getattr(eval_env, "unwrapped", eval_env) is getattr(
-        env, "unwrapped", env
-    ):
-        raise ValueError(
-            "eval_env: expected another environment than env, as each test would end the episodes "
-            "that run there; build a second one"
-        )
-    for name, path in (("best_path", best_path), ("checkpoint_path", checkpoint_path)):
-        if path is not None:
-            check_directory(Path(path).parent, name)
-    both = best_path is not None and checkpoint_path is not None
-    if both and Path(best_path).resolve() == Path(checkpoint_path).resolve():  # type: ignore
-        raise ValueError(
-            f"best_path: expected another file than checkpoint_path, which has the latest "
-            f"agent rather than the best, got {best_path} for both"
-        )
-    agent.rows_of(env)  # refuses what it cannot be trained in
-
-
-def _resumed(agent: Agent, path: FilePath) -> State:
-    """Become the agent that was saved; return how its run stood."""
+def _saved(settings: Settings) -> State | None:
+    """Become the agent that is to go on; return how its run stood, None for a new one."""
+    agent, path = settings.agent, settings.checkpoint_path
+    if path is None or not settings.resume:
+        return None
     if not Path(path).exists():
+        if settings.resume == "auto":
+            return None
         raise FileNotFoundError(
             f"resume: expected a checkpoint at {path}, got none; leave resume out to begin anew, "
             f"or say resume='auto'"
