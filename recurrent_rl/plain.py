@@ -60,6 +60,19 @@ def plain(value: Any, where: str = "data") -> Any:
     )
 
 
+def is_plain(value: Any) -> bool:
+    """Whether ``plain`` loses nothing but NumPy's or Python's types of single numbers.
+
+    Tensors, which are moved, and arrays, of which it makes lists, are none.
+    """
+    if isinstance(value, Mapping):
+        parts = [*value, *value.values()]
+        return type(value) is dict and all(map(is_plain, parts))
+    if isinstance(value, list | tuple):
+        return type(value) in (list, tuple) and all(map(is_plain, value))
+    return type(value) in _PLAIN or isinstance(value, np.number | np.bool_ | np.str_)
+
+
 def _key(key: Any, where: str) -> Any:
     if isinstance(key, Tensor | Mapping | list):
         raise TypeError(f"{where}: expected keys that are numbers or text, got {key!r}")

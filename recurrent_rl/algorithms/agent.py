@@ -16,6 +16,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.algorithms.configs import AlgorithmConfig
 from recurrent_rl.algorithms.individual import Birth, Individual, InPopulation
 from recurrent_rl.algorithms.migration import upgraded
+from recurrent_rl.algorithms.own_attributes import HasOwnAttributes
 from recurrent_rl.algorithms.ranks import InWorld
 from recurrent_rl.algorithms.schedule_functions import check_given, with_functions
 from recurrent_rl.algorithms.schedules import Function
@@ -29,7 +30,7 @@ from recurrent_rl.plain import plain
 from recurrent_rl.validation import checked_device
 
 
-class Agent(HasSettings, InPopulation, InWorld, ActingAgent):
+class Agent(HasSettings, HasOwnAttributes, InPopulation, InWorld, ActingAgent):
     """One group of agents or several, each with a trainer, behind one front door.
 
     Attributes:
@@ -180,6 +181,7 @@ class Agent(HasSettings, InPopulation, InWorld, ActingAgent):
                 for name in ("steps", "fitness", "scores")
             },
             "individual": self.individual.to_data(),
+            "own": self.own_data(),
         }
 
     @classmethod
@@ -205,6 +207,7 @@ class Agent(HasSettings, InPopulation, InWorld, ActingAgent):
         agent.steps, agent.fitness = list(data["steps"]), list(data["fitness"])
         agent.scores = list(data["scores"])
         agent.individual = Individual.from_data(data["individual"])
+        agent.restore_own(data.get("own", {}))  # checkpoints of earlier versions have none
         return agent
 
     @abstractmethod

@@ -42,6 +42,9 @@ class OffPolicyAgent(Agent):
     trainers: dict[str, OffPolicyTrainer]
     memory: SequenceReplayBuffer
     learner: Learner
+    _due: float  # environment steps of a rank that no update has been taken for yet
+    _said: set[str]  # warnings given
+    _refills: bool  # has lost its memory, and waits for a batch
 
     def _set_up(
         self, trainers: Mapping[str, Trainer], device: torch.device | str, seed: int | None
@@ -49,9 +52,7 @@ class OffPolicyAgent(Agent):
         super()._set_up(trainers, device, seed)
         self.memory = SequenceReplayBuffer(self.config.memory_size)
         self.training = True
-        self._due = 0.0  # environment steps of a rank that no update has been taken for yet
-        self._said: set[str] = set()  # warnings given
-        self._refills = False  # has lost its memory, and waits for a batch
+        self._due, self._said, self._refills = 0.0, set(), False
         self.learner = self._make_learner()
         for name, trainer in self.trainers.items():
             trainer.name, trainer.learner = name, self.learner

@@ -53,7 +53,7 @@ class HasSettings:
                 f"another agent with it, or load a saved one: {kind.__name__}.load(path, "
                 f"device=...)"
             )
-        if not name.startswith("_") and name not in _attributes(kind) and _is_ours(kind):
+        if not name.startswith("_") and name not in _attributes(kind) and is_ours(kind):
             hint, option = self._meant(name)
             remedy = "Attributes of your own belong in a subclass."
             if option:
@@ -120,6 +120,6 @@ def _attributes(kind: type) -> frozenset[str]:
 _KNOWN: weakref.WeakKeyDictionary[type, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
-def _is_ours(kind: type) -> bool:
+def is_ours(kind: type) -> bool:
     """Whether a class is one of this package's, rather than somebody's own."""
     return kind.__module__.startswith(PACKAGE)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from recurrent_rl import checkpoint
+from recurrent_rl.algorithms.agent import Agent
 from recurrent_rl.algorithms.individual import Birth, Individual
 from recurrent_rl.algorithms.migration import upgraded
 from recurrent_rl.algorithms.schedule_functions import check_given
@@ -173,10 +174,27 @@ def _options(algo: str, init_hp: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def population_from_data(
-    data: Sequence[dict[str, Any]], device: torch.device | str = "cpu", **parts: Any
+    data: Sequence[dict[str, Any]],
+    own: type[Agent] | None,
+    device: torch.device | str = "cpu",
+    **parts: Any,
 ) -> list[Any]:
-    """Rebuild agents from what their ``to_checkpoint`` gave."""
-    return [ALGORITHMS[each["algorithm"]].from_checkpoint(each, device, **parts) for each in data]
+    """Rebuild agents from what their ``to_checkpoint`` gave; ``own`` may be a user's class."""
+    kinds = [_class_of(each["algorithm"], own) for each in data]
+    return [k.from_checkpoint(d, device, **parts) for k, d in zip(kinds, data, strict=True)]
+
+
+def _class_of(name: str, own: type[Agent] | None) -> type[Agent]:
+    """Return the class of a saved agent; ValueError: it is nobody's."""
+    if own is not None and own.__name__ == name:
+        return own
+    if name not in ALGORITHMS:
+        known = [*ALGORITHMS, *([] if own is None else [own.__name__])]
+        raise ValueError(
+            f"expected agents of {', '.join(known)}, got {name!r}; if that is a class of your own, "
+            f"call load_population(..., agent_class={name})"
+        )
+    return ALGORITHMS[name]
 
 
 def load_population(
@@ -186,6 +204,7 @@ def load_population(
     actor_network: Any = None,
     critic_network: Any = None,
     schedules: Mapping[str, Function] | None = None,
+    agent_class: type[Any] | None = None,
 ) -> list[Any]:
     """Load all agents of a checkpoint that a training function has written.
 
@@ -196,13 +215,18 @@ def load_population(
         critic_network: the one that ``create_population`` was given.
         schedules: functions like those that INIT_HP had, by name: ``{"lr_schedule": f}``; see
             ``PPO.load``.
+        agent_class: the agents' class, if it is one of your own: a checkpoint has its name only.
 
     Raises:
         FileNotFoundError: no such file.
-        TypeError, ValueError: schedules that the saved agents had no functions for.
+        TypeError, ValueError: schedules that the saved agents had no functions for; no class of
+            agents.
         CheckpointError: truncated or foreign.
 
     """
+    is_class = isinstance(agent_class, type) and issubclass(agent_class, Agent)
+    if agent_class is not None and not is_class:
+        raise TypeError(f"agent_class: expected an agents' class or None, got {shown(agent_class)}")
     data = checkpoint.load(path)
     if "population" not in data:
         raise checkpoint.CheckpointError(
@@ -212,11 +236,12 @@ def load_population(
     saved = data["population"]
     if schedules is not None and saved:
         configs = [group["config"] for each in saved for group in upgraded(each)["groups"].values()]
-        known = ALGORITHMS[saved[0]["algorithm"]].config_type.SCHEDULES
+        known = _class_of(saved[0]["algorithm"], agent_class).config_type.SCHEDULES
         check_given(schedules, known, configs)
     try:
         return population_from_data(
             saved,
+            agent_class,
             device,
             actor_network=actor_network,
             critic_network=critic_network,

@@ -154,6 +154,7 @@ def check_population(
             raise TypeError(
                 f"pop: expected {algo} agents, as algo says, got {type(agent).__name__}"
             )
+        agent.own_data()  # refuses what cannot be copied
     if len({id(agent) for agent in agents}) < len(agents):
         raise ValueError(
             "pop: expected different agents, got one of them more than once; build them with "

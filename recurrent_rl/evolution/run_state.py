@@ -88,16 +88,20 @@ class RunState:
 
     @classmethod
     def from_data(
-        cls, data: dict[str, Any], device: torch.device, parts: Mapping[str, Any]
+        cls,
+        data: dict[str, Any],
+        kind: type[Agent],
+        device: torch.device,
+        parts: Mapping[str, Any],
     ) -> "RunState":
-        """Rebuild what ``to_data`` described, with the user's ``custom_parts``."""
+        """Rebuild what ``to_data`` described, with the user's class and ``custom_parts``."""
         run = dict(data["run"])
         run["reports"] = [None if r is None else Report(**r) for r in run["reports"]]
         replay = run.get("memory")  # absent from checkpoints of earlier versions
         run["memory"] = None if replay is None else SequenceReplayBuffer.from_data(replay)
         news = run.get("news") or [None] * len(run["reports"])
         run["news"] = [None if each is None else News.from_data(each) for each in news]
-        population = population_from_data(data["population"], device, **parts)
+        population = population_from_data(data["population"], kind, device, **parts)
         return cls(population=population, **run)
 
 
@@ -117,7 +121,7 @@ def load_state(path: str | os.PathLike[str], present: RunState) -> RunState:
     data = checkpoint.load(path)
     first = present.population[0]
     try:
-        state = RunState.from_data(data, first.device, first.custom_parts())
+        state = RunState.from_data(data, type(first), first.device, first.custom_parts())
     except Exception as error:  # a file of something else fails in many ways
         raise CheckpointError(
             f"{path}: expected a checkpoint of a training run: {error!r}"

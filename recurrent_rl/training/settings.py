@@ -52,6 +52,8 @@ class Settings:
         self._check_eval_env()
         self._check_paths()
         self.agent.rows_of(self.env)  # refuses what it cannot be trained in
+        if self.best_path is not None or self.checkpoint_path is not None:
+            self.agent.own_data()  # refuses what cannot be saved
 
     def _check_resume(self) -> None:
         if self.resume not in (True, False, "auto"):
