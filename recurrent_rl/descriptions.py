@@ -77,6 +77,11 @@ def meaning(cls: type[Config], name: str) -> str:
     raise ValueError(f"{cls.__name__}.{name}: expected a docstring to say what it means; add it")
 
 
+def unmarked(text: str) -> str:
+    """Return a text without the marks that make code of words on the site."""
+    return text.replace("`", "")
+
+
 def attributes(docstring: str) -> dict[str, str]:
     """Return names and texts of a docstring's section of attributes."""
     found: dict[str, str] = {}
@@ -97,7 +102,7 @@ def as_text(cls: type[Config]) -> str:
     """Return all fields with defaults, values and meanings, as ``help`` shows them."""
     lines = []
     for name, hint in hints_of(cls).items():
-        values, meant = (text.replace("`", "") for text in (allowed(hint), meaning(cls, name)))
+        values, meant = map(unmarked, (allowed(hint), meaning(cls, name)))
         lines.append(f"    {name} = {default_of(cls, name)!r}  ({values})")
         lines += textwrap.wrap(meant, 92, initial_indent=" " * 8, subsequent_indent=" " * 8)
     return "\n".join(lines)

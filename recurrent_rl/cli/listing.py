@@ -9,7 +9,7 @@ from recurrent_rl.cli.environments import WRAPPED
 from recurrent_rl.cli.errors import UsageError, command
 from recurrent_rl.cli.options import Group, Options, options_in, parse, written
 from recurrent_rl.cli.settings import OBSERVED, TEAM_ALGORITHMS, agent_groups
-from recurrent_rl.descriptions import allowed, default_of, meaning
+from recurrent_rl.descriptions import allowed, default_of, meaning, unmarked
 from recurrent_rl.evolution.registry import ALGORITHMS
 from recurrent_rl.tuned import TUNED
 
@@ -78,7 +78,7 @@ def _wrappers() -> None:
 def _options(algo: str) -> None:
     for name, cls, field, hint in options_in(agent_groups(algo)):
         text = f"{written(name)} (default {default_of(cls, field)}): {allowed(hint)}."
-        print(f"{text} {meaning(cls, field)}".replace("`", ""))
+        print(unmarked(f"{text} {meaning(cls, field)}"))
 
 
 def _table(rows: Sequence[tuple[str, str]]) -> None:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 from recurrent_rl.aliases import ALIASES
 from recurrent_rl.cli.errors import UsageError, program, told_in_one_line
 from recurrent_rl.cli.values import value_of
-from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning
+from recurrent_rl.descriptions import allowed, default_of, hints_of, meaning, unmarked
 from recurrent_rl.extras import extra_package
 from recurrent_rl.validation import Config, Rule
 
@@ -246,12 +246,12 @@ def _shown(value: Any) -> list[str]:
 
 def _help(cls: type[Config], name: str, hint: Any) -> str:
     """Return what an option means, and what it may be where that is not to be seen already."""
-    text = meaning(cls, name).rstrip(".").replace("`", "")
+    text = unmarked(meaning(cls, name)).rstrip(".")
     text = text[:1].upper() + text[1:] + "."
     bare = _without_none(hint)
     if bare in (bool, str) or typing.get_origin(bare) is typing.Literal:
         return text if bare is hint else f"{text} [or None]"
-    return f"{text} [{allowed(hint)}]".replace("`", "")
+    return f"{text} [{unmarked(allowed(hint))}]"
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from recurrent_rl.cli.options import Group, Options, parse
 from recurrent_rl.cli.run_folder import CURVE, RUN
 from recurrent_rl.metrics import METRICS
 from recurrent_rl.plots.curves import plot_runs
+from recurrent_rl.plots.runs import run_folders
 
 PLOT = "Draw learning curves: a line and its band for each run, of all its seeds."
 
@@ -77,15 +78,14 @@ def grouped(paths: Sequence[Path]) -> dict[str, list[Path]]:
     """
     runs: dict[Path, list[Path]] = {}
     for path in paths:
-        found = sorted(path.rglob(METRICS))
+        found = run_folders(path)
         if not found:
             raise UsageError(
                 f"{path}: expected a run's folder, or one above some, got one without {METRICS}"
                 if path.exists()
                 else f"{path}: expected a run's folder, or one above some, got nothing there"
             )
-        for file in found:
-            seed = file.parent
+        for seed in found:
             belongs = runs.setdefault(_folder_of([seed]), [])
             belongs += [seed] if seed not in belongs else []
     return {name: runs[folder] for folder, name in _names(list(runs)).items()}

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from recurrent_rl.cli.errors import UsageError
-from recurrent_rl.descriptions import allowed
+from recurrent_rl.descriptions import allowed, unmarked
 from recurrent_rl.validation import checked
 
 _WORDS = {"none": None, "true": True, "false": False}
@@ -29,7 +29,7 @@ def value_of(where: str, words: Sequence[str], hint: Any, *, is_list: bool) -> A
             return checked(where, value, hint)
         except (TypeError, ValueError):  # perhaps it was meant in another way
             continue
-    expected = allowed(hint).replace("`", "")
+    expected = unmarked(allowed(hint))
     some = "a " if expected.startswith(("number", "whole number", "list")) else ""
     raise UsageError(f"{where}: expected {some}{expected}, got {' '.join(words) or 'nothing'}")
 

@@ -198,9 +198,13 @@ def _config(file: Path) -> dict[str, Any]:
     return config
 
 
-def _folders(where: FilePath) -> list[Path]:
-    """Return the folders of the runs that a path or a pattern leads to."""
-    path = checked_path("where", where)
+def run_folders(path: Path) -> list[Path]:
+    """Return the folders with logs that a path or a pattern leads to; none if there are none.
+
+    Args:
+        path: of a run, of its ``metrics.csv``, of a folder with runs anywhere in it, or a pattern.
+
+    """
     starts = [path]
     if not path.exists() and glob.has_magic(str(path)):
         starts = [Path(each) for each in glob.glob(str(path), recursive=True)]
@@ -210,12 +214,17 @@ def _folders(where: FilePath) -> list[Path]:
             files += [start / METRICS] if (start / METRICS).is_file() else start.rglob(METRICS)
         elif start.is_file():
             files.append(start)
-    if not files:
-        raise FileNotFoundError(
-            f"where: expected runs, folders with {METRICS}, at {where}, got none; give the log_dir "
-            f"of a run, or a folder above some"
-        )
     return [file.parent for file in sorted(set(files), key=_natural)]
+
+
+def _folders(where: FilePath) -> list[Path]:
+    """Return the folders with logs that a path or a pattern leads to, one at least."""
+    if folders := run_folders(checked_path("where", where)):
+        return folders
+    raise FileNotFoundError(
+        f"where: expected runs, folders with {METRICS}, at {where}, got none; give the log_dir of "
+        f"a run, or a folder above some"
+    )
 
 
 def _natural(path: Path) -> list[tuple[bool, int, str]]:

@@ -185,17 +185,18 @@ class TestPictures:
     ) -> None:
         for name in ("a", "b"):
             folder = Path("runs/CartPole-v1/PPO") / name
-            for seed in (0, 1):
+            for seed in (2, 10):
                 (folder / f"seed_{seed}").mkdir(parents=True)
                 log = "step,eval/mean_reward\n10,1\n20,2\n"
                 (folder / f"seed_{seed}/metrics.csv").write_text(log)
             (folder / "run.json").write_text("{}")
-        (folder / "seed_1/metrics.csv").write_text("step,eval/mean_reward\n10,5\n20,2\n")
-        groups = grouped([Path("runs"), folder / "seed_0"])
+        (folder / "seed_10/metrics.csv").write_text("step,eval/mean_reward\n10,5\n20,2\n")
+        groups = grouped([Path("runs"), folder / "seed_2"])
         assert {name: [seed.name for seed in seeds] for name, seeds in groups.items()} == {
-            "a": ["seed_0", "seed_1"],
-            "b": ["seed_0", "seed_1"],
+            "a": ["seed_2", "seed_10"],
+            "b": ["seed_2", "seed_10"],
         }
+        assert grouped([Path("runs/*/PPO/b")]).keys() == {"b"}
         assert say("plot runs") == "picture: curves.png\n"
         assert say(f"plot {folder}") == f"picture: {folder / 'curve.png'}\n"
         assert (folder / "curve.png").read_bytes()[:4] == b"\x89PNG"
