@@ -3,6 +3,8 @@
 import csv
 import io
 import itertools
+import math
+import numbers
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from recurrent_rl import distributed
 from recurrent_rl.files import Draft, explained, open_locked, unlock, write_json
+from recurrent_rl.validation import checked, shown
 
 METRICS, CONFIG = "metrics.csv", "config.json"  # names of files in a run's folder
 
@@ -131,6 +134,48 @@ def _as_line(columns: Sequence[str], row: Mapping[str, Any]) -> bytes:
     return line.getvalue().encode()
 
 
+def loggable(values: Mapping[str, Any]) -> dict[str, float]:
+    """Return what is to be logged as numbers of Python's own, which all logs write alike.
+
+    Args:
+        values: by name: numbers, truth values (as 0 and 1), arrays and tensors of one of them.
+
+    Raises:
+        TypeError: something else.
+        ValueError: a value by the name "step", or one beyond floating point.
+
+    """
+    if not isinstance(values, Mapping):
+        raise TypeError(f"values: expected names and numbers, got {shown(values)}")
+    for name in values:
+        if not isinstance(name, str):
+            raise TypeError(f"values: expected names that are text, got {shown(name)}")
+        if name == "step":
+            raise ValueError(
+                "values: expected names other than 'step', which is the environment step's own, "
+                "got it; call it otherwise"
+            )
+    return {name: _number(name, value) for name, value in values.items()}
+
+
+def _number(name: str, value: Any) -> float:
+    single = hasattr(value, "item") and math.prod(getattr(value, "shape", (0,))) == 1
+    number = value.item() if single else value
+    if not isinstance(number, numbers.Real):
+        raise TypeError(
+            f"values[{name!r}]: expected a number, which is all that metrics.csv and TensorBoard "
+            f"show, got {shown(value)} ({type(value).__name__}); log numbers, and leave out what "
+            f"has none at this step"
+        )
+    try:
+        exact = float(number)
+    except OverflowError:
+        raise ValueError(
+            f"values[{name!r}]: expected a number of at most 1.8e308, got {shown(value)}"
+        ) from None
+    return int(number) if isinstance(number, numbers.Integral) else exact
+
+
 class MetricsLogger:
     """Write the same numbers to TensorBoard event files and to ``metrics.csv``.
 
@@ -180,12 +225,15 @@ class MetricsLogger:
 
         Args:
             step: environment steps so far.
-            values: names ("train/return") and numbers.
+            values: names ("train/return") and numbers, arrays and tensors of one number included.
 
         Raises:
+            TypeError: something else than numbers; nothing is written.
+            ValueError: a value by the name "step", or one beyond floating point; likewise.
             OSError: they could not be written, as the disk is full, for example.
 
         """
+        step, values = checked("step", step, int), loggable(values)
         if self._table is not None:
             self._table.append({"step": step, **values})
         if self._writer is not None:

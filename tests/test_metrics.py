@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import math
 import os
 import stat
 import subprocess
@@ -10,7 +11,9 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from recurrent_rl import MetricsLogger
@@ -68,6 +71,52 @@ def test_columns_that_come_later_and_values_that_are_missing(tmp_path: Path) -> 
         "b": [(2, 2.0)],
         "c": [(3, 3.0)],
     }
+
+
+def test_numbers_of_other_kinds(tmp_path: Path) -> None:
+    values = {
+        "int": 10**30,
+        "bool": True,
+        "numpy": np.float32(0.5),
+        "array": np.array([2]),
+        "tensor": torch.tensor([[0.25]]),
+        "nan": math.nan,
+    }
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(np.int64(3), values)  # type: ignore[arg-type]
+    row = {"step": "3", "int": str(10**30), "bool": "1", "numpy": "0.5", "array": "2"}
+    assert table(tmp_path) == [{**row, "tensor": "0.25", "nan": "nan"}]
+    assert events(tmp_path)["tensor"] == [(3, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    [
+        ({"a": "best"}, TypeError, r"values\['a'\]: expected a number, .*, got 'best' \(str\)"),
+        ({"a": "3"}, TypeError, r"got '3' \(str\); log numbers"),
+        ({"a": None}, TypeError, "got None"),
+        ({"a": [1.0]}, TypeError, "got .* .list."),
+        ({"a": 1j}, TypeError, "got 1j"),
+        ({"a": np.zeros(2)}, TypeError, "got array"),
+        ({"a": np.array("text")}, TypeError, "got array"),
+        ({"a": torch.zeros(2)}, TypeError, "got tensor"),
+        ({"a": 10**400}, ValueError, r"at most 1\.8e308, got 1000"),
+        ({1: 1.0}, TypeError, "names that are text, got 1"),
+        ({"step": 1.0}, ValueError, "names other than 'step'"),
+        ([("a", 1.0)], TypeError, "expected names and numbers, got"),
+    ],
+)
+def test_what_is_no_number_is_refused_before_anything_is_written(
+    values: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with MetricsLogger(tmp_path) as logger:
+        logger.log(1, {"good": 1.0})
+        with pytest.raises(error, match=message):
+            logger.log(2, {"good": 2.0, **values} if isinstance(values, dict) else values)
+        with pytest.raises(TypeError, match="step: expected int, got 'now'"):
+            logger.log("now", {"good": 2.0})  # type: ignore[arg-type]
+    assert table(tmp_path) == [{"step": "1", "good": "1.0"}]
+    assert events(tmp_path) == {"good": [(1, 1.0)]}
 
 
 def test_each_row_can_be_read_at_once(tmp_path: Path) -> None:

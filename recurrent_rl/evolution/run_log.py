@@ -16,7 +16,7 @@ from recurrent_rl.envs.final_infos import SUCCESS, mean_of_known
 from recurrent_rl.evolution.member import Report
 from recurrent_rl.evolution.run_state import RunState
 from recurrent_rl.extras import extra_package
-from recurrent_rl.metrics import CsvTable, MetricsLogger
+from recurrent_rl.metrics import CsvTable, MetricsLogger, loggable
 
 
 class RunLog:
@@ -127,6 +127,7 @@ class RunLog:
         }
         for place, (agent, report) in enumerate(zip(state.population, reports, strict=True)):
             values |= _metrics_of(f"member_{place}", agent, report)
+        values = loggable(values)  # before anything is written
         self._write_files(state, rows, values)
         if self._wandb is not None:
             self._wandb.log(values, step=state.total_steps)

@@ -27,7 +27,8 @@ from recurrent_rl import train as train_alone
 from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 from recurrent_rl.checkpoint import CheckpointError
 
-SPACES = CASES["ppo"].vector().single_observation_space, CASES["sac"].vector().single_action_space
+ENV = CASES["ppo"].vector()
+SPACES = ENV.single_observation_space, ENV.single_action_space
 KINDS = {"ppo": PPO, "sac": SAC, "ippo": IPPO, "maddpg": MADDPG}
 SMALL: dict[str, Any] = {
     "net_config": {
@@ -169,3 +170,16 @@ def test_every_attribute_of_the_package_is_declared(name: str) -> None:
     subclass: Any = type("Mine", (type(agent),), {"__module__": __name__})
     agent.__class__ = subclass
     assert agent.own_data() == {}
+
+
+def test_text_among_own_metrics_is_refused_before_logs_are_written(tmp_path: Path) -> None:
+    kind, agent, env = own_agent("ppo")
+    kind.own_metrics = lambda self: {"phase": "early"}
+    with pytest.raises(TypeError, match=r"values\['member_0/phase'\]: expected a number"):
+        train_on_policy(
+            env, "x", "PPO", [agent], max_steps=16, evo_steps=8, verbose=False, log_dir=tmp_path
+        )
+    with pytest.raises(TypeError, match=r"values\['phase'\]: expected a number"):
+        train_alone(kind(*SPACES, **SMALL), env, 8, log_dir=tmp_path, progress=False)
+    for name in ("population.csv", "metrics.csv"):
+        assert len((tmp_path / name).read_text().splitlines()) == 1  # the names of columns
