@@ -1,7 +1,9 @@
 """Versions of what numbers depend on, for what is kept beside results."""
 
 import platform
+import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
 PACKAGES = ("recurrent_rl", "torch", "numpy", "gymnasium", "pettingzoo")
 
@@ -9,6 +11,11 @@ PACKAGES = ("recurrent_rl", "torch", "numpy", "gymnasium", "pettingzoo")
 def versions() -> dict[str, str]:
     """Return the versions of Python and of ``PACKAGES``, by name."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def how_it_was_run() -> dict[str, Any]:
+    """Return the command that runs this process, and versions, for ``config.json``."""
+    return {"command": sys.argv, "versions": versions()}
 
 
 def _version(name: str) -> str:

@@ -121,11 +121,10 @@ LAYERS = (
     {"algorithms"},
     {"export"},
     {"acting"},
-    {"buffers", "descriptions", "envs", "networks"},
+    {"buffers", "descriptions", "envs", "metrics", "networks"},
     {
         "checkpoint",
         "functional",
-        "metrics",
         "randomness",
         "recurrent",
         "spaces",

@@ -30,6 +30,7 @@ from recurrent_rl.evolution.tournament import TournamentSelection
 from recurrent_rl.evolution.training_run import TrainingRun
 from recurrent_rl.networks.configs import NetConfig
 from recurrent_rl.validation import checked_path, replace_checked
+from recurrent_rl.versions import how_it_was_run
 
 FilePath = str | os.PathLike[str]
 
@@ -137,6 +138,7 @@ class Request:
                 "settings": settings,
                 "INIT_HP": self.INIT_HP,
                 "MUT_P": self.MUT_P,
+                **how_it_was_run(),
             },
             wandb_kwargs={"name": self.env_name, **(self.wandb_kwargs or {})} if self.wb else None,
             resume_at=run.state.logged if resumed else None,

@@ -2,7 +2,6 @@
 
 import collections
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,7 +27,7 @@ from recurrent_rl.training.report import (
     TrainingResult,
 )
 from recurrent_rl.training.settings import Settings
-from recurrent_rl.versions import versions
+from recurrent_rl.versions import how_it_was_run
 
 # What users of other libraries look for, where a name of ours differs.
 TAGS = {
@@ -240,8 +239,7 @@ class Run:
             "eval_episodes": asked.eval_episodes,
             "eval_seed": asked.eval_seed,
             **self._each,
-            "command": sys.argv,
-            "versions": versions(),
+            **how_it_was_run(),
         }
 
 

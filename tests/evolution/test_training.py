@@ -650,7 +650,10 @@ def test_logs(tmp_path: Path, capsys: Any) -> None:
         agent.mut for agent in trained if not agent.elite
     ]
     assert [float(row["lr"]) for row in last] == [agent.config.lr for agent in trained]
-    assert json.loads((folder / "config.json").read_text())["INIT_HP"] == INIT_HP
+    said = json.loads((folder / "config.json").read_text())
+    assert said["INIT_HP"] == INIT_HP
+    assert said["versions"]["torch"] == torch.__version__
+    assert said["command"] == sys.argv
     assert list(folder.glob("events.out.tfevents.*"))
     with (folder / "metrics.csv").open() as file:
         metrics = list(csv.DictReader(file))
