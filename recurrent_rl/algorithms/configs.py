@@ -262,6 +262,7 @@ class PolicyOptions(TypedDict, total=False):
     use_sde: bool
     sde_sample_freq: int
     ortho_init: bool
+    compiled: bool
 
 
 class SequenceOptions(TypedDict, total=False):

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.algorithms.compiled_adam import compiled_adam
 from recurrent_rl.distributed import ALONE, World
 
 
@@ -15,6 +17,7 @@ def gradient_step(
     max_norm: float,
     also: Sequence[Tensor] = (),
     world: World = ALONE,
+    compiled: bool = False,
 ) -> Tensor:
     """Take one clipped step; return the global gradient norm before clipping, detached.
 
@@ -24,6 +27,7 @@ def gradient_step(
         max_norm: of them; infinity leaves gradients as they are.
         also: other losses, of parameters of their own, whose gradients are computed with it.
         world: whose ranks' gradients are added up.
+        compiled: by kernels, where they know the optimiser.
 
     Raises:
         FloatingPointError: loss or norm are not finite; the weights are those before the step.
@@ -41,7 +45,8 @@ def gradient_step(
     else:
         torch.autograd.backward([loss, *also])
     gradients = [p.grad for p in parameters if p.grad is not None]
-    return take_step(gradients, loss.detach(), *optimizers, max_norm=max_norm, world=world)
+    options: dict[str, Any] = {"max_norm": max_norm, "world": world, "compiled": compiled}
+    return take_step(gradients, loss.detach(), *optimizers, **options)
 
 
 def take_step(
@@ -50,10 +55,24 @@ def take_step(
     *optimizers: torch.optim.Optimizer,
     max_norm: float,
     world: World = ALONE,
+    compiled: bool = False,
 ) -> Tensor:
     """Clip gradients and step; returns and raises as ``gradient_step``."""
     loss = _add_up(gradients, loss, world)
+    adam = compiled_adam(optimizers, gradients) if compiled else None
+    if adam is not None:
+        norm = torch.tensor(adam.norm)
+        _check_finite(norm, loss)
+        adam.step(max_norm)
+        return norm
     norm = clip(gradients, max_norm)
+    _check_finite(norm, loss)
+    for optimizer in optimizers:
+        optimizer.step()
+    return norm.detach()
+
+
+def _check_finite(norm: Tensor, loss: Tensor) -> None:
     # Of a clipped error only the loss is infinite.
     if not math.isfinite(float(norm + loss)):
         raise FloatingPointError(
@@ -61,9 +80,6 @@ def take_step(
             f"weights are those before this step. Lower lr or reward_scale, or set "
             f"normalize_reward=True"
         )
-    for optimizer in optimizers:
-        optimizer.step()
-    return norm.detach()
 
 
 @torch.no_grad()

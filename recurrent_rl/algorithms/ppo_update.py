@@ -6,19 +6,22 @@ out. Feed-forward policies are the case of sequences of length one.
 
 import math
 from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from recurrent_rl.algorithms.compiled_ppo import compiled_gradient
 from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step
-from recurrent_rl.algorithms.ppo_loss import LOSS_RECORD, known_by_hand, ppo_loss
+from recurrent_rl.algorithms.ppo_loss import LOSS_RECORD, ByHand, known_by_hand, ppo_loss
 from recurrent_rl.algorithms.unroll import refresh_hidden_state
 from recurrent_rl.buffers.minibatches import minibatch_count, minibatches, rectangles
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.functional.statistics import explained_variance
 from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.recurrent.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -101,9 +104,11 @@ def ppo_update(
     cuts = buffer.sequences()
     targets = buffer.targets(config.normalize_advantage, world)
     count = max(world.numbers(minibatch_count(cuts.active, config.batch_size)))[0]
-    by_hand = known_by_hand(policy, device, now.ent_coef)
+    heads = known_by_hand(policy, device, now.ent_coef)
+    given = (policy, heads, buffer, cuts, targets, config, now)
+    of: Gradient = compiled_gradient(*given) or _ByAutograd(*given)
     records: list[Tensor] = []
-    padding = computed = epochs = 0
+    epochs = 0
     stop = False
     for epoch in range(config.update_epochs):
         if stop:
@@ -118,24 +123,19 @@ def ppo_update(
                 continue
             loss, record = None, torch.zeros(len(RECORD) - 1, device=device)
             if len(which):
-                split = rectangles(which, cuts.length)
-                parts = [buffer.batch(cuts, part, targets) for part in split]
-                computed += sum(part.observation.shape[:2].numel() for part in parts)
-                padding += sum(part.padding for part in parts)
-                options = {"with_entropy": epoch == 0, "steps": steps, "by_hand": by_hand}
-                loss, record = ppo_loss(policy, parts, config, device, now, **options)
+                loss, record = of.loss(which, steps, with_entropy=epoch == 0)
             if config.target_kl is not None:
                 kl = world.sum(record[RECORD.index("approx_kl")].clone())
                 if float(kl) > config.target_kl:
                     stop = True
                     break
-            norm = gradient_step(loss, optimizer, max_norm=config.max_grad_norm, world=world)
+            norm = of.step(loss, optimizer, world)
             records.append(torch.cat((record, norm[None] / world.size)))
     active = buffer.active & buffer.exists
     mean = [0.0] * len(RECORD)
     if records:  # not a number where there is no entropy
         mean = world.sum(torch.stack(records)).nanmean(0).tolist()
-    padding, computed = world.sum(torch.tensor([padding, computed])).tolist()
+    padding, computed = world.sum(torch.tensor([of.padding, of.computed])).tolist()
     return Diagnostics(
         **dict(zip(RECORD, mean, strict=True)),
         explained_variance=explained_variance(
@@ -150,3 +150,68 @@ def ppo_update(
 
 # What is noted of each minibatch.
 RECORD = (*LOSS_RECORD, "grad_norm")
+
+
+class Gradient(Protocol):
+    """How the gradients of a rollout's minibatches are found.
+
+    Attributes:
+        computed: steps that were run through the policy so far.
+        padding: those of them that no sequence has.
+
+    """
+
+    computed: int
+    padding: int
+
+    def loss(self, which: Tensor, steps: int, *, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        """Return a minibatch's loss and record, see ``ppo_loss``.
+
+        Args:
+            which: its sequences, [S].
+            steps: active ones of the minibatch on all ranks.
+            with_entropy: compute it even if it is no part of the loss.
+
+        """
+
+    def step(self, loss: Tensor | None, optimizer: torch.optim.Optimizer, world: World) -> Tensor:
+        """Take a step; see ``gradient_step``."""
+
+
+class _ByAutograd:
+    """By PyTorch, whatever the policy is made of; sequences are padded to like lengths."""
+
+    def __init__(
+        self,
+        policy: ActorCritic,
+        heads: ByHand | None,
+        buffer: SequenceRolloutBuffer,
+        cuts: Sequences,
+        targets: Tensor,
+        config: PPOConfig,
+        now: Coefficients,
+    ) -> None:
+        """Args: see ``compiled_gradient``."""
+        self._policy, self._heads, self._device = policy, heads, policy.device
+        self._buffer, self._cuts, self._targets = buffer, cuts, targets
+        self._config, self._now = config, now
+        self.computed = self.padding = 0
+
+    def loss(self, which: Tensor, steps: int, *, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        cuts = self._cuts
+        parts = [
+            self._buffer.batch(cuts, part, self._targets) for part in rectangles(which, cuts.length)
+        ]
+        self.computed += sum(part.observation.shape[:2].numel() for part in parts)
+        self.padding += sum(part.padding for part in parts)
+        options: dict[str, Any] = {
+            "with_entropy": with_entropy,
+            "steps": steps,
+            "by_hand": self._heads,
+        }
+        return ppo_loss(self._policy, parts, self._config, self._device, self._now, **options)
+
+    def step(self, loss: Tensor | None, optimizer: torch.optim.Optimizer, world: World) -> Tensor:
+        config = self._config
+        options: dict[str, Any] = {"max_norm": config.max_grad_norm, "compiled": config.compiled}
+        return gradient_step(loss, optimizer, world=world, **options)

@@ -137,12 +137,14 @@ class Steps:
 
     def views_of(self, place: Tensor) -> Tensor | None:
         """Return what a central critic saw at flat places (t * N + n): [*place.shape, *shape]."""
-        if self.views is None:
-            return None
+        return None if self.views is None else self.views[self.view_places(place)]
+
+    def view_places(self, place: Tensor) -> Tensor:
+        """Return where in ``views`` is what was seen at flat places (t * N + n)."""
         rows, leading = self.rows, self.lead * self.rows
         time, row = place // rows - self.lead, place % rows
         at = leading + time * (rows // self.agents) + row // self.agents
-        return self.views[torch.where(time < 0, place, at) if leading else at]
+        return torch.where(time < 0, place, at) if leading else at
 
     def add_masks(self, mask_size: int) -> Tensor:
         """Make room for action masks, as one has come; until now everything was allowed."""

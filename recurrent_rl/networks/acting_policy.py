@@ -176,7 +176,7 @@ class Policy(nn.Module):
                 preprocessor = Preprocessor(self.view_codec, config.normalize_obs)
             codec, extra = preprocessor.codec, self.extra_width(len(trunks))
             encoder = (
-                Encoder(codec, extra, net, config.recurrent)
+                Encoder(codec, extra, net, config.recurrent, compiled=config.compiled)
                 if network is None
                 else CustomEncoder(network, codec, extra, config.recurrent, name)
             )

@@ -257,6 +257,10 @@ class PolicyConfig(Config):
             new ones at its start and then at least once in 64 steps, unless this is more, and
             ``get_action`` at each call.
         ortho_init: orthogonal initial weights with the customary PPO gains, else PyTorch's own.
+        compiled: on the CPU, learn by kernels in C, which the C compiler of the machine builds at
+            their first use (once for all runs): LSTMs over whole sequences, Adam's step, and PPO's
+            losses. Small networks learn up to twice as fast; results differ by rounding. Without a
+            compiler a warning says so, and PyTorch's operations are used.
 
     """
 
@@ -272,6 +276,7 @@ class PolicyConfig(Config):
     use_sde: bool = False
     sde_sample_freq: Annotated[int, COUNT] = 4
     ortho_init: bool = True
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         """Check single fields, then the ones that depend on each other."""

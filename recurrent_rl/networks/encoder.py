@@ -36,7 +36,13 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, codec: ObservationCodec, extra: int, net: NetConfig, recurrent: bool
+        self,
+        codec: ObservationCodec,
+        extra: int,
+        net: NetConfig,
+        recurrent: bool,
+        *,
+        compiled: bool = False,
     ) -> None:
         """Args: what observations are like, extra F; ``net.encoder_config`` gives the widths."""
         super().__init__()
@@ -70,6 +76,7 @@ class Encoder(nn.Module):
                 config.num_layers,
                 config.cell,
                 config.residual_layers,
+                compiled=compiled,
             )
             if config.core_residual:
                 self.skip = nn.Linear(width + extra, hidden_size, bias=False)

@@ -30,24 +30,35 @@ class PlainLayers(NamedTuple):
 
 def plain_layers(head: ActionHead | ValueHead) -> PlainLayers | None:
     """Return a head's layers if they are plain and nothing hooks into them, else None."""
-    modules = list(head.layers)
-    if type(head) not in (ActionHead, ValueHead) or any(
-        is_hooked(module) for module in (head, head.layers, *modules)
-    ):
+    if type(head) not in (ActionHead, ValueHead) or is_hooked(head):
         return None
-    if len(modules) % 2 == 0:  # none, or an activation behind the last
+    return plain_sequence(head.layers)
+
+
+def plain_sequence(
+    layers: nn.Sequential, *, ends_on_activation: bool = False
+) -> PlainLayers | None:
+    """Return layers if they are plain and nothing hooks into them, else None.
+
+    Args:
+        layers: at least one is expected, unless they end on an activation.
+        ends_on_activation: an activation is expected behind the last one too.
+
+    """
+    modules = list(layers)
+    if any(map(is_hooked, (layers, *modules))) or len(modules) % 2 == ends_on_activation:
         return None
     linear, activations = modules[::2], modules[1::2]
     kinds = {type(module) for module in activations} or {nn.Tanh}
     (kind, *others) = kinds
     if others or getattr(nn, kind.__name__, None) is not kind or kind.__name__ not in ACTIVATIONS:
         return None
-    layers: list[tuple[Tensor, Tensor]] = []
+    found: list[tuple[Tensor, Tensor]] = []
     for module in linear:
         # Exactly these: torch.nn.utils.parametrize makes subclasses.
         if not isinstance(module, nn.Linear) or type(module) not in (Linear, nn.Linear):
             return None
         if module.bias is None or (isinstance(module, Linear) and module.is_wide):
             return None
-        layers.append((module.weight, module.bias))
-    return PlainLayers(layers, kind.__name__)
+        found.append((module.weight, module.bias))
+    return PlainLayers(found, kind.__name__)

@@ -15,6 +15,7 @@ from recurrent_rl.networks.acting_policy import Acted, Central, CustomNetworks, 
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig, ValuePolicyConfig
 from recurrent_rl.networks.distributions import ActionDistribution, make_distribution
 from recurrent_rl.networks.heads import ActionHead, ValueHead
+from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.recurrent.state import HiddenState
 
 
@@ -141,9 +142,21 @@ class ActorCritic(Policy):
         Args are those of ``unroll``.
         """
         features = []
-        for trunk, x in self._inputs(observation, self._ends, view):
-            y = trunk(x, self._extra_of(trunk, extra), state)[0].flatten(
-                0, 1
-            )  # [L, S, H] -> [L * S, H]
+        for trunk, x, shown in self.trunk_inputs(observation, extra, view):
+            y = trunk(x, shown, state)[0].flatten(0, 1)  # [L, S, H] -> [L * S, H]
             features.append(y if active_index is None else y.index_select(0, active_index))
         return features
+
+    def trunk_inputs(
+        self, observation: Tensor, extra: Tensor | None, view: Tensor | None = None
+    ) -> list[tuple[Trunk, Any, Tensor | None]]:
+        """Return each trunk with what it reads and with those extra inputs that it is shown.
+
+        Args:
+            observation: stored form, [..., *shape].
+            extra: [..., F] or None.
+            view: what a central critic reads, [..., *shape], of any other leading axes.
+
+        """
+        trunks = self._inputs(observation, self._ends, view)
+        return [(trunk, x, self._extra_of(trunk, extra)) for trunk, x in trunks]

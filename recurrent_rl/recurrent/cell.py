@@ -21,10 +21,12 @@ class Cell(nn.Module, ABC):
         input_size: D.
         hidden_size: H.
         num_layers: K.
+        compiled: run whole sequences by compiled kernels where this kind of cell has any.
 
     """
 
     states: ClassVar[int]
+    compiled: bool = False
     input_size: int
     hidden_size: int
     num_layers: int

@@ -38,14 +38,28 @@ class RecurrentCore(nn.Module):
         layers: int = 1,
         cell: CellKind = "lstm",
         residual: int = 0,
+        *,
+        compiled: bool = False,
     ) -> None:
-        """Args: inputs D, hidden H, plain layers, kind of cell (of ``CELLS``), residual layers."""
+        """Build untrained layers.
+
+        Args:
+            inputs: D.
+            hidden: H.
+            layers: plain ones.
+            cell: of ``CELLS``.
+            residual: layers.
+            compiled: see ``Cell``.
+
+        """
         super().__init__()
         kind: Any = CELLS[cell]
         self.rnn: Cell = kind(inputs, hidden, layers)
         self._residual: tuple[Cell, ...] = tuple(kind(hidden, hidden) for _ in range(residual))
         self.added = nn.ModuleList(self._residual)
         self.shapes = [(layers + residual, hidden)] * self.rnn.states
+        for each in self.cells:
+            each.compiled = compiled
 
     @property
     def cells(self) -> tuple[Cell, ...]:

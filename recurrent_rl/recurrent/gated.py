@@ -10,9 +10,11 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.compiled.kernels import Kernels, kernels
 from recurrent_rl.recurrent.cell import Cell, Match
 from recurrent_rl.recurrent.growth import gate_origins, matrix_origins, need_of_inputs
 from recurrent_rl.recurrent.gru_layer import gru_layer
+from recurrent_rl.recurrent.lstm_layer import lstm_layer
 
 
 class GatedCell(Cell):
@@ -124,9 +126,17 @@ class LSTM(GatedCell, nn.LSTM):
     def forward(  # type: ignore[override]  # one form of state for all cells
         self, x: Tensor, state: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        weights = cast(list[Tensor], self._flat_weights)
+        if self.compiled and (found := _kernels_for(x)) is not None:
+            h, c = [], []
+            for k in range(self.num_layers):
+                before = (state[0][k], state[1][k])
+                x, last = lstm_layer(found, x, before, weights[4 * k : 4 * k + 4])
+                h.append(x[-1])
+                c.append(last)
+            return x, (torch.stack(h), torch.stack(c))
         # What nn.LSTM.forward comes down to, without its checks of shapes.
         options = (True, self.num_layers, 0.0, self.training, False, False)
-        weights = cast(list[Tensor], self._flat_weights)
         output, *after = torch.lstm(x, (state[0], state[1]), weights, *options)
         return output, tuple(after)
 
@@ -161,6 +171,13 @@ class GRU(GatedCell, nn.GRU):
             x = gru_layer(x, state[0][k], *weights)
             after.append(x[-1])
         return x, (torch.stack(after),)
+
+
+def _kernels_for(x: Tensor) -> Kernels | None:
+    """Return the kernels where they can run in place of PyTorch's operations, while learning."""
+    if not torch.is_grad_enabled() or x.dtype != torch.float32 or not _steps_pay(x):
+        return None
+    return kernels()
 
 
 def _steps_pay(x: Tensor) -> bool:

@@ -1,0 +1,279 @@
+"""PPO's gradient of a minibatch by one call of a compiled kernel.
+
+For policies made of plain layers and LSTMs, with a density whose derivatives are known. Sequences
+are not padded there, and nothing is left to autograd. Everything else goes through ``ppo_loss``,
+which this must equal up to rounding.
+
+Letters: T steps, N rows, M active steps, P outputs of the actor.
+"""
+
+import math
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
+from recurrent_rl.algorithms.gradient import gradient_step, take_step
+from recurrent_rl.algorithms.ppo_loss import ByHand
+from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.compiled import structures
+from recurrent_rl.compiled.kernels import Kernels, kernels
+from recurrent_rl.compiled.structures import address
+from recurrent_rl.distributed import World
+from recurrent_rl.networks.distributions import Gaussian, squashing
+from recurrent_rl.networks.encoder import Encoder
+from recurrent_rl.networks.layers import is_hooked
+from recurrent_rl.networks.plain_layers import plain_sequence
+from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.networks.trunk import Trunk
+from recurrent_rl.recurrent.core import RecurrentCore
+from recurrent_rl.recurrent.gated import LSTM
+from recurrent_rl.recurrent.sequences import Sequences
+
+
+class CompiledGradient:
+    """The gradients of one rollout's minibatches, written into the parameters' ``grad``.
+
+    Attributes:
+        computed: steps that were run so far.
+        padding: 0.
+
+    """
+
+    def __init__(
+        self,
+        found: Kernels,
+        policy: ActorCritic,
+        heads: ByHand,
+        buffer: SequenceRolloutBuffer,
+        cuts: Sequences,
+        targets: Tensor,
+        config: PPOConfig,
+        now: Coefficients,
+    ) -> None:
+        """Describe policy and rollout for the kernel; see ``compiled_gradient``."""
+        self._kernels, self._distribution = found, policy.distribution
+        self._config, self._ent_coef = config, now.ent_coef
+        self._length = cuts.length
+        self.computed = self.padding = 0
+        self._kept: list[Any] = [buffer, cuts]  # whatever is pointed to
+        self._policy = self._described(policy, heads, buffer)
+        self._rollout = self._recorded(policy, buffer, cuts, targets)
+        clip_value = -1.0 if config.clip_vf_coef is None else config.clip_vf_coef
+        self._now = structures.Coefficients(
+            now.clip_coef, clip_value, config.vf_coef, now.ent_coef, 0.0
+        )
+        outputs = policy.distribution.outputs
+        self._outputs = torch.empty(len(cuts.order), outputs)
+
+    # --- what the kernel is told -------------------------------------------------------------
+
+    def _keep(self, tensor: Tensor | None) -> int | None:
+        """Return the address of a tensor's numbers, which stay where they are."""
+        if tensor is None:
+            return None
+        tensor = tensor.detach().contiguous()
+        self._kept.append(tensor)
+        return address(tensor)
+
+    def _described(
+        self, policy: ActorCritic, heads: ByHand, buffer: SequenceRolloutBuffer
+    ) -> structures.Policy:
+        # Once for all minibatches: statistics of observations move between rollouts only.
+        with torch.no_grad():
+            inputs = policy.trunk_inputs(buffer.obs, buffer.extra, buffer.views)
+        where = None
+        if buffer.views is not None:
+            where = buffer.view_places(torch.arange(buffer.active.numel()))
+        # Only a critic beside the actor reads views.
+        trunks = [
+            self._trunk(trunk, x.vector, extra, where if i else None, buffer)
+            for i, (trunk, x, extra) in enumerate(inputs)
+        ]
+        log_std = own = None
+        least = 0.0
+        if isinstance(policy.distribution, Gaussian):
+            log_std, least = policy.distribution.log_std, policy.distribution.least
+            own = log_std.grad
+        return structures.Policy(
+            len(trunks),
+            (structures.Trunk * len(trunks))(*trunks),
+            structures.mlp(*heads.actor),
+            structures.mlp(*heads.critic),
+            address(log_std),
+            address(own),
+            least,
+        )
+
+    def _trunk(
+        self,
+        trunk: Trunk,
+        x: Tensor,
+        extra: Tensor | None,
+        where: Tensor | None,
+        buffer: SequenceRolloutBuffer,
+    ) -> structures.Trunk:
+        encoder = cast(Encoder, trunk.encoder)
+        front = plain_sequence(encoder.mlp, ends_on_activation=True)
+        assert front is not None
+        cells: Any = None
+        h = c = None
+        if encoder.core is not None:
+            cells = structures.cells(cast(nn.LSTM, encoder.core.rnn))
+            h, c = buffer.hidden[trunk.place]
+        return structures.Trunk(
+            x.shape[-1],
+            0 if extra is None else extra.shape[-1],
+            trunk.outputs,
+            0 if cells is None else len(cells),
+            self._keep(x),
+            self._keep(where),
+            self._keep(extra),
+            structures.mlp(front.layers, front.activation, ends_on_activation=True),
+            cells,
+            address(h),
+            address(c),
+        )
+
+    def _recorded(
+        self, policy: ActorCritic, buffer: SequenceRolloutBuffer, cuts: Sequences, targets: Tensor
+    ) -> structures.Rollout:
+        log_prob, value, advantage, returns = targets
+        distribution = policy.distribution
+        if isinstance(distribution, Gaussian) and distribution.half_range is not None:
+            # What squashing adds depends on the action alone.
+            log_prob = log_prob + squashing(buffer.action, distribution.half_range).flatten()
+        if (units := policy.value_head.units) is not None:
+            value, returns = ((x - units.mean) / units.deviation for x in (value, returns))
+        gaussian = isinstance(distribution, Gaussian)
+        action = self._keep(buffer.action)
+        places = (cuts.order, cuts.first, cuts.length, cuts.row, cuts.chunk, cuts.fresh)
+        return structures.Rollout(
+            buffer.rows,
+            *map(self._keep, places),
+            self._keep(cuts.active_mask),
+            action if gaussian else None,
+            None if gaussian else action,
+            self._keep(buffer.action_mask),
+            *map(self._keep, (log_prob, value, advantage, returns)),
+        )
+
+    # --- minibatches ------------------------------------------------------------------------
+
+    def loss(self, which: Tensor, steps: int, *, with_entropy: bool) -> tuple[Tensor, Tensor]:
+        """Write the gradients of a minibatch's loss, too; see ``ppo_loss``.
+
+        Args:
+            which: its sequences, [S].
+            steps: active ones of the minibatch on all ranks.
+            with_entropy: compute it even if it is no part of the loss.
+
+        Returns:
+            loss: this rank's share.
+            record: of ``LOSS_RECORD``, [5].
+
+        """
+        self._now.share = 1 / steps
+        found = self._kernels.ppo_gradient(
+            self._policy, self._rollout, self._now, which, self._outputs
+        )
+        self.computed += int(self._length[which].sum())
+        entropy = math.nan
+        if self._ent_coef > 0 or with_entropy:
+            entropy = self._entropy(found)
+        loss = found.policy_loss + self._config.vf_coef * found.value_loss
+        if self._ent_coef > 0:
+            loss -= self._ent_coef * entropy
+        noted = (found.policy_loss, found.value_loss, entropy, found.kl, found.clipped, loss)
+        result = torch.tensor(noted, dtype=torch.float32).div_(steps)
+        return result[-1], result[:-1]
+
+    def step(self, loss: Tensor | None, optimizer: torch.optim.Optimizer, world: World) -> Tensor:
+        """Take a step by what ``loss`` has written; see ``gradient_step``."""
+        options: dict[str, Any] = {
+            "max_norm": self._config.max_grad_norm,
+            "world": world,
+            "compiled": True,
+        }
+        if loss is None:
+            return gradient_step(None, optimizer, **options)
+        stepped = [p for group in optimizer.param_groups for p in group["params"]]
+        return take_step([p.grad for p in stepped], loss, optimizer, **options)
+
+    def _entropy(self, found: structures.Record) -> float:
+        """Return the sum over steps [nats]."""
+        distribution = self._distribution
+        if isinstance(distribution, Gaussian) and distribution.half_range is not None:
+            with torch.no_grad():
+                return float(distribution.entropy(self._outputs[: found.active]).sum())
+        return found.entropy
+
+
+def compiled_gradient(
+    policy: ActorCritic,
+    heads: ByHand | None,
+    buffer: SequenceRolloutBuffer,
+    cuts: Sequences,
+    targets: Tensor,
+    config: PPOConfig,
+    now: Coefficients,
+) -> CompiledGradient | None:
+    """Return what computes gradients by compiled kernels; None where autograd is needed.
+
+    To be asked for each rollout.
+
+    Args:
+        policy: whose parameters have gradients that the optimiser reads.
+        heads: from ``known_by_hand``.
+        buffer: the rollout.
+        cuts: its sequences.
+        targets: from ``buffer.targets``.
+        config: weights and ranges.
+        now: what schedules make of hyper-parameters.
+
+    """
+    if not config.compiled or heads is None or not _is_known(policy, buffer):
+        return None
+    found = kernels()
+    if found is None:
+        return None
+    return CompiledGradient(found, policy, heads, buffer, cuts, targets, config, now)
+
+
+def _is_known(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> bool:
+    parameters = policy.trained_parameters()
+    return (
+        not buffer.burn_in
+        and not is_hooked(policy)
+        and len(set(parameters)) == len(parameters)  # none serves twice
+        and all(
+            p.requires_grad and p.grad is not None and p.dtype == torch.float32 for p in parameters
+        )
+        and all(p.is_contiguous() and p.grad.is_contiguous() for p in parameters)  # type: ignore[union-attr]
+        and all(_trunk_is_known(cast(Trunk, trunk)) for trunk in policy.trunks)
+    )
+
+
+def _trunk_is_known(trunk: Trunk) -> bool:
+    encoder = trunk.encoder
+    if type(encoder) is not Encoder or is_hooked(trunk) or is_hooked(encoder):
+        return False
+    core = encoder.core
+    return (
+        not len(encoder.cnns)
+        and encoder.vector_mlp is None
+        and encoder.skip is None
+        and encoder.norm is None
+        and plain_sequence(encoder.mlp, ends_on_activation=True) is not None
+        and (core is None or _core_is_known(core))
+    )
+
+
+def _core_is_known(core: RecurrentCore) -> bool:
+    return (
+        type(core.rnn) is LSTM
+        and not len(core.added)
+        and not is_hooked(core)
+        and not is_hooked(core.rnn)
+    )
