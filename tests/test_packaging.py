@@ -132,7 +132,7 @@ LAYERS = (
         "validation",
         "wrappers",
     },
-    {"aliases", "archive", "distributed", "extras", "files", "plain", "versions"},
+    {"aliases", "archive", "compiled", "distributed", "extras", "files", "plain", "versions"},
     {"shared_sum"},
 )
 HEIGHTS = {part: -i for i, layer in enumerate(LAYERS) for part in layer}

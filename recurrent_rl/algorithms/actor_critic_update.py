@@ -90,7 +90,9 @@ class ActorCriticLearner(Learner):
         if config.lr_encoder is not None:
             parts = {"lr_encoder": trunks, "lr_critic": heads}
         sizes = self._step_sizes(config)
-        self._of_critic = Network(parts, sizes, self.device, config.adam_eps)
+        self._of_critic = Network(
+            parts, sizes, self.device, config.adam_eps, compiled=config.compiled
+        )
         self._of_actors = {
             name: self._actor_network(policy, self.configs[name])
             for name, policy in policies.items()
@@ -112,7 +114,9 @@ class ActorCriticLearner(Learner):
         parts = {"lr_actor": [*trunks, *head]}
         if config.lr_encoder is not None:
             parts = {"lr_encoder": trunks, "lr_actor": head}
-        return Network(parts, self._step_sizes(config), self.device, config.adam_eps)
+        return Network(
+            parts, self._step_sizes(config), self.device, config.adam_eps, compiled=config.compiled
+        )
 
     @staticmethod
     def _step_sizes(config: ActorCriticConfig) -> dict[str, float]:

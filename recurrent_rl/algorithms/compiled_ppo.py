@@ -30,6 +30,7 @@ from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.recurrent.core import RecurrentCore
 from recurrent_rl.recurrent.gated import LSTM
 from recurrent_rl.recurrent.sequences import Sequences
+from recurrent_rl.spaces.codec import Features
 
 
 class CompiledGradient:
@@ -58,7 +59,7 @@ class CompiledGradient:
         self._length = cuts.length
         self.computed = self.padding = 0
         self._kept: list[Any] = [buffer, cuts]  # whatever is pointed to
-        self._policy = self._described(policy, heads, buffer)
+        self._policy = self._described(policy, heads, buffer, cuts)
         self._rollout = self._recorded(policy, buffer, cuts, targets)
         clip_value = -1.0 if config.clip_vf_coef is None else config.clip_vf_coef
         self._now = structures.Coefficients(
@@ -78,19 +79,22 @@ class CompiledGradient:
         return address(tensor)
 
     def _described(
-        self, policy: ActorCritic, heads: ByHand, buffer: SequenceRolloutBuffer
+        self, policy: ActorCritic, heads: ByHand, buffer: SequenceRolloutBuffer, cuts: Sequences
     ) -> structures.Policy:
+        every = torch.arange(buffer.active.numel())
+        seen, where = buffer.obs.flatten(0, 1), None
+        if len(cuts.order) < len(every):
+            # Nothing that does not exist is shown to anybody: it need not be in the space.
+            seen, where = seen[cuts.order], torch.zeros_like(every)
+            where[cuts.order] = torch.arange(len(cuts.order))
         # Once for all minibatches: statistics of observations move between rollouts only.
         with torch.no_grad():
-            inputs = policy.trunk_inputs(buffer.obs, buffer.extra, buffer.views)
-        where = None
-        if buffer.views is not None:
-            where = buffer.view_places(torch.arange(buffer.active.numel()))
-        # Only a critic beside the actor reads views.
-        trunks = [
-            self._trunk(trunk, x.vector, extra, where if i else None, buffer)
-            for i, (trunk, x, extra) in enumerate(inputs)
-        ]
+            inputs = policy.trunk_inputs(seen, buffer.extra, buffer.views)
+        trunks = [self._trunk(*inputs[0], where, buffer)]
+        if len(inputs) > 1:
+            if buffer.views is not None:
+                where = buffer.view_places(every)
+            trunks.append(self._trunk(*inputs[1], where, buffer))
         log_std = own = None
         least = 0.0
         if isinstance(policy.distribution, Gaussian):
@@ -109,7 +113,7 @@ class CompiledGradient:
     def _trunk(
         self,
         trunk: Trunk,
-        x: Tensor,
+        seen: Features,
         extra: Tensor | None,
         where: Tensor | None,
         buffer: SequenceRolloutBuffer,
@@ -123,11 +127,11 @@ class CompiledGradient:
             cells = structures.cells(cast(nn.LSTM, encoder.core.rnn))
             h, c = buffer.hidden[trunk.place]
         return structures.Trunk(
-            x.shape[-1],
+            seen.vector.shape[-1],
             0 if extra is None else extra.shape[-1],
             trunk.outputs,
             0 if cells is None else len(cells),
-            self._keep(x),
+            self._keep(seen.vector),
             self._keep(where),
             self._keep(extra),
             structures.mlp(front.layers, front.activation, ends_on_activation=True),

@@ -47,7 +47,9 @@ class DQNLearner(Learner):
         parts: dict[str, list[nn.Module]] = {"lr": [trunk, policy.q_head]}
         if config.lr_encoder is not None:
             parts = {"lr_encoder": [trunk], "lr": [policy.q_head]}
-        self.network = Network(parts, self._step_sizes(), policy.device, config.adam_eps)
+        self.network = Network(
+            parts, self._step_sizes(), policy.device, config.adam_eps, compiled=config.compiled
+        )
         both = nn.ModuleList([trunk, policy.q_head])
         self.target = Target(both, [policy.preprocessor])
         self.configure()

@@ -39,15 +39,26 @@ class Network:
         step_sizes: Mapping[str, float],
         device: torch.device,
         eps: float,
+        *,
+        compiled: bool = False,
     ) -> None:
-        """Args: modules by the name of their step size, the step sizes, device, Adam's epsilon."""
+        """Put an optimiser on each part.
+
+        Args:
+            parts: modules by the name of their step size.
+            step_sizes: by name.
+            device: of all.
+            eps: Adam's epsilon.
+            compiled: take steps by kernels, see ``PolicyConfig``.
+
+        """
         self.parts = {name: Parts(modules) for name, modules in parts.items() if modules}
         self.optimizers = {
             name: PolicyOptimizer(part, device, step_sizes[name], eps)
             for name, part in self.parts.items()
             if any(True for _ in part.parameters())
         }
-        self.max_norm = math.inf
+        self.max_norm, self._compiled = math.inf, compiled
         self._moving = list(self.optimizers.values())
 
     def set_step_sizes(self, step_sizes: Mapping[str, float], share: float) -> None:
@@ -71,7 +82,10 @@ class Network:
         if not self._moving:
             return loss.new_zeros(())
         adams = [optimizer.adam for optimizer in self._moving]
-        return gradient_step(loss, *adams, max_norm=self.max_norm, world=world)
+        return gradient_step(loss, *adams, **self._how(world))
+
+    def _how(self, world: World) -> dict[str, Any]:
+        return {"max_norm": self.max_norm, "world": world, "compiled": self._compiled}
 
     def descend(self, slope: Tensor, world: World) -> None:
         """Take the step of a network of one number, whose loss has a slope that is known.
@@ -89,7 +103,7 @@ class Network:
             if vector.grad is None:
                 vector.grad = torch.zeros_like(vector)
             vector.grad.view(-1)[:1] = slope  # behind it there may be zeros that fill up
-            take_step([vector.grad], slope, optimizer.adam, max_norm=self.max_norm, world=world)
+            take_step([vector.grad], slope, optimizer.adam, **self._how(world))
 
     def to_data(self) -> dict[str, Any]:
         """Return the optimisers' states."""

@@ -45,7 +45,9 @@ class SACLearner(ActorCriticLearner):
         self.log_alpha.requires_grad_(config.ent_coef is None)
         holder = nn.ParameterList([self.log_alpha])
         sizes = {"lr_alpha": config.lr_alpha or config.lr_critic}
-        self._of_alpha = Network({"lr_alpha": [holder]}, sizes, self.device, config.adam_eps)
+        self._of_alpha = Network(
+            {"lr_alpha": [holder]}, sizes, self.device, config.adam_eps, compiled=config.compiled
+        )
         actions = self._policy.actions
         self._unit = 0.0  # from densities of the environment's actions to those in (-1, 1)
         if isinstance(actions, BoxCodec) and actions.squash:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 from support.agents import make_agent, make_team, team_weights
+from support.compiled import HAS_COMPILER
 from support.envs import scripted
 from support.multi_envs import ScriptedParallel, scripted_makers
 from support.off_policy import make
@@ -102,6 +103,7 @@ EVERYTHING: dict[str, Any] = {
     "total_steps": 300,
     "num_layers": 2,
     "share_encoders": False,
+    "compiled": HAS_COMPILER,
     "update_epochs": 2,  # of the others, one is enough
 }
 
@@ -110,6 +112,7 @@ EXTRAS: dict[str, Any] = {
     "previous_reward": True,
     "normalize_obs": True,
     "num_layers": 2,
+    "compiled": HAS_COMPILER,
 }
 
 LIVES = [

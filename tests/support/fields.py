@@ -81,6 +81,7 @@ POLICY: dict[str, tuple[list[Any], ...]] = {
     "use_sde": BOOL,
     "sde_sample_freq": (required(COUNT)[0], [0, -1], [1, 4, 64, 65, 1000]),
     "ortho_init": BOOL,
+    "compiled": BOOL,
 }
 SEQUENCE: dict[str, tuple[list[Any], ...]] = {
     "max_seq_len": required(COUNT),

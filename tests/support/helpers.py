@@ -5,7 +5,7 @@ of the batched code can hide in the reference as well.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,12 +128,14 @@ def make_policy(
     hidden_size: tuple[int, ...] | None = None,
     hidden_state_size: int = 5,
     central: bool = False,
+    encoder: Mapping[str, Any] = {},
     seed: int = 0,
     **config: Any,
 ) -> ActorCritic:
     """A small policy in the default dtype whose choices clearly depend on what it has seen."""
     torch.manual_seed(seed)
     encoder = {
+        **encoder,
         "cell": cell,
         "num_layers": num_layers,
         "hidden_size": () if hidden_size is None and config.get("recurrent", True) else hidden_size,
