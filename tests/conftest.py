@@ -4,6 +4,7 @@ Tests run in several processes at once (pytest-xdist), which must all collect th
 same order, whatever their PYTHONHASHSEED.
 """
 
+import gc
 import multiprocessing
 import os
 import random
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Generator
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -45,7 +47,8 @@ def _seed() -> None:
     """Seed the global generators, so that no test depends on those that ran before it."""
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 - the generator that libraries use behind our back
-    torch.manual_seed(0)
+    # Not torch.manual_seed, which formats three tracebacks, for devices that are not there.
+    torch.default_generator.manual_seed(0)
 
 
 @pytest.fixture
@@ -60,6 +63,18 @@ def quick_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_pool, "Worker", start)
     server = multiprocessing.get_context("forkserver")
     monkeypatch.setattr(seeds, "mp", types.SimpleNamespace(get_context={"spawn": server}.get))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Spare the garbage collector what stays: half a million objects, over and over again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
