@@ -39,7 +39,7 @@ from recurrent_rl.algorithms.off_policy_agent import OffPolicyAgent
 NEXT, DISABLED = AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Case:
     """An agent class with options, and environments of its kind.
 

@@ -3,6 +3,7 @@
 import copy
 from typing import Any
 
+import torch
 from support.agents import randomise
 from support.envs import Scripted
 from torch import Tensor
@@ -36,7 +37,17 @@ def grow_older(agent: Any, steps: int) -> None:
 
 def snapshot(agent: Any) -> dict[str, Any]:
     """A copy of all that a checkpoint holds: weights, moments, random state, histories, shapes."""
-    return copy.deepcopy(agent.to_checkpoint())
+    data: dict[str, Any] = _copied(agent.to_checkpoint())
+    return data
+
+
+def _copied(data: Any) -> Any:
+    """In less than half the time of ``copy.deepcopy``."""
+    if isinstance(data, dict):
+        return {key: _copied(value) for key, value in data.items()}
+    if type(data) in (list, tuple):
+        return type(data)(map(_copied, data))
+    return data.clone() if type(data) is Tensor else copy.deepcopy(data)
 
 
 def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
@@ -53,6 +64,7 @@ def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
     elif isinstance(ours, Tensor):
         assert ours.dtype == theirs.dtype, where
         assert ours.shape == theirs.shape, where
-        assert bool(((ours == theirs) | ((ours != ours) & (theirs != theirs))).all()), where
+        if not torch.equal(ours, theirs):  # as those with nan are not, either
+            assert bool(((ours == theirs) | ((ours != ours) & (theirs != theirs))).all()), where
     else:
         assert ours == theirs or (ours != ours and theirs != theirs), where
