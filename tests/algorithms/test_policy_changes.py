@@ -100,46 +100,51 @@ HARMLESS: dict[str, Callable[[Any], Any]] = {
 
 
 @functools.cache
-def untouched(name: str, optimiser: str) -> dict[str, torch.Tensor]:
+def untouched_for(case: Case, optimiser: str) -> dict[str, torch.Tensor]:
     """The weights of a case after two rollouts; ``_optimiser`` has set which optimiser it has."""
-    case = ON_POLICY[name]
     return team_weights(train(case.agent(), case.vector(), 2))
+
+
+@pytest.fixture
+def untouched(case: Case, request: pytest.FixtureRequest) -> dict[str, torch.Tensor]:
+    """The same, of this test's case and optimiser."""
+    return untouched_for(case, request.node.callspec.params["_optimiser"])
 
 
 @in_pairs(ON_POLICY, "what", HARMLESS)
 def test_learning_goes_on_as_if_nothing_had_been_done(
-    case: Case, what: str, request: pytest.FixtureRequest
+    case: Case, what: str, untouched: dict[str, torch.Tensor]
 ) -> None:
     agent, env = case.agent(), case.vector()
     for _ in range(2):
         for policy in policies(agent):
             HARMLESS[what](policy)
         train(agent, env, 1)
-    name = next(name for name, each in ON_POLICY.items() if each is case)
-    expected = untouched(name, request.node.callspec.params["_optimiser"])
-    assert_same_weights(expected, team_weights(agent))
+    assert_same_weights(untouched, team_weights(agent))
 
 
 @SOME
-def test_other_strides_make_no_difference_beyond_rounding(case: Case) -> None:
-    agents = [case.trained(1), case.trained(1)]
-    for policy in policies(agents[0]):
+def test_other_strides_make_no_difference_beyond_rounding(
+    case: Case, untouched: dict[str, torch.Tensor]
+) -> None:
+    agent, env = case.agent(), case.vector()
+    train(agent, env, 1)
+    for policy in policies(agent):
         transposed_storage(policy)
-    for agent in agents:
-        train(agent, case.vector(), 1)
-    ours, theirs = map(team_weights, agents)
+    ours = team_weights(train(agent, env, 1))
     for name in ours:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(ours[name], untouched[name], rtol=1e-3, atol=1e-3)
 
 
 @EVERY
-def test_the_optimisers_own_zero_grad_does_no_harm(case: Case) -> None:
-    agents = [case.trained(1), case.trained(1)]
-    for trainer in agents[0].trainers.values():
+def test_the_optimisers_own_zero_grad_does_no_harm(
+    case: Case, untouched: dict[str, torch.Tensor]
+) -> None:
+    agent, env = case.agent(), case.vector()
+    train(agent, env, 1)
+    for trainer in agent.trainers.values():
         trainer.optimizer.zero_grad()
-    for agent in agents:
-        train(agent, case.vector(), 1)
-    assert_same_weights(*map(team_weights, agents))
+    assert_same_weights(untouched, team_weights(train(agent, env, 1)))
 
 
 @SOME
@@ -386,17 +391,19 @@ def test_tied_weights_learn_but_are_not_saved(tmp_path: Path) -> None:
 
 
 @EVERY
-def test_learning_does_not_ask_whether_gradients_are_switched_off(case: Case) -> None:
-    agents = [case.trained(1), case.trained(1)]
-    train(agents[0], case.vector(), 1)
+def test_learning_does_not_ask_whether_gradients_are_switched_off(
+    case: Case, untouched: dict[str, torch.Tensor]
+) -> None:
+    agent, env = case.agent(), case.vector()
+    train(agent, env, 1)
     with torch.no_grad():
-        train(agents[1], case.vector(), 1)
-    assert_same_weights(*map(team_weights, agents))
+        train(agent, env, 1)
+    assert_same_weights(untouched, team_weights(agent))
     with (
         torch.inference_mode(),
         pytest.raises(RuntimeError, match=r"^learn: expected a call outside of torch\.inference"),
     ):
-        train(agents[0], case.vector(), 1)
+        train(agent, env, 1)
 
 
 def test_groups_that_never_decide_are_reported() -> None:

@@ -2,9 +2,9 @@
 
 The blocks of a page run one after another in one namespace, as a reader would paste them, in an
 empty directory. Only lengths are cut: each number of 10,000 or more is a number of steps, and
-becomes 1,000, so that all of training happens, but not for long; tests of 20 or 100 episodes play
-4; of three seeds there are two; and demonstrations are gone through twice. Nothing else of the text
-is changed.
+becomes 1,000, so that all of training happens, but not for long; rollouts of 1,024 steps have 128;
+tests of 10, 20 or 100 episodes play 4; of three seeds there are two; and demonstrations are gone
+through twice. Nothing else of the text is changed.
 """
 
 import gc
@@ -42,7 +42,8 @@ def blocks(page: str, *languages: str) -> list[tuple[int, str]]:
 def shorter(code: str) -> str:
     """Cut the steps of training and the episodes of tests."""
     code = LONG.sub(lambda n: "1_000" if int(n[0]) >= 10_000 else n[0], code)
-    code = re.sub(r"(evaluate\(\w+, (?:episodes=)?)100\b", r"\g<1>4", code)
+    code = re.sub(r"(learn_step=|\"LEARN_STEP\": )1024\b", r"\g<1>128", code)
+    code = re.sub(r"(evaluate\(\w+(?:\(\))?, (?:episodes=)?)100?\b", r"\g<1>4", code)
     code = code.replace("for seed in range(3)", "for seed in range(2)")
     code = re.sub(r"(clone_behaviour\(\w+, \w+, epochs=)\d+", r"\g<1>2", code)
     return re.sub(r"\bloop=10\b", "loop=1", code)
@@ -121,12 +122,13 @@ def test_python_is_formatted_as_the_code_is(page: str) -> None:
 
 def test_only_steps_of_training_are_cut() -> None:
     code = "PPO(lr=2.5e-4, learn_step=1024, total_steps=100_000)\ntrain(agent, env, 100000)"
-    assert shorter(code) == "PPO(lr=2.5e-4, learn_step=1024, total_steps=1_000)\n" + (
+    assert shorter(code) == "PPO(lr=2.5e-4, learn_step=128, total_steps=1_000)\n" + (
         "train(agent, env, 1_000)"
     )
     assert shorter("agent.evaluate(env, 100), 100, x.test(e, loop=10)") == (
         "agent.evaluate(env, 4), 100, x.test(e, loop=1)"
     )
+    assert shorter("a.evaluate(make_env(), 10, seed=0)") == "a.evaluate(make_env(), 4, seed=0)"
 
 
 @pytest.mark.parametrize("page", NAMES)

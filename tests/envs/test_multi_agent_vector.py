@@ -27,12 +27,14 @@ from pettingzoo import ParallelEnv
 from pettingzoo.utils.wrappers import BaseParallelWrapper as Wrapper
 from support.envs import Scripted
 from support.multi_envs import ScriptedParallel, TurnTaking, scripted_makers
+from support.pairs import EXPLORE, pairwise
 
 from recurrent_rl import (
     AsyncMultiAgentVectorEnv,
     SyncMultiAgentVectorEnv,
     make_multi_agent_vect_envs,
 )
+from recurrent_rl.envs import watchdog
 
 KINDS = pytest.mark.parametrize("kind", [SyncMultiAgentVectorEnv, AsyncMultiAgentVectorEnv])
 # A late entry, an end by a limit and a re-entry; everybody's end at once, in all ways.
@@ -566,9 +568,11 @@ def test_copies_draw_different_numbers_and_the_same_again(how: str, options: Any
     assert torch.equal(before[2], after[2])
 
 
-def test_spawned_copies_draw_different_numbers_and_the_same_again() -> None:
+# Processes that are spawned differ by themselves; those of a fork server begin alike, and sooner.
+@pytest.mark.parametrize("context", ["forkserver", "spawn"] if EXPLORE else ["forkserver"])
+def test_processes_that_begin_anew_draw_different_numbers_and_the_same_again(context: str) -> None:
     make = functools.partial(Drawing, "numpy")
-    with AsyncMultiAgentVectorEnv([make] * 4, context="spawn", num_workers=2) as env:
+    with AsyncMultiAgentVectorEnv([make] * 4, context=context, num_workers=2) as env:
         assert len(set(drawn(env, None))) == 16
         runs = [drawn(env, 5) for _ in range(2)]
     assert runs[0] == runs[1]
@@ -745,9 +749,9 @@ class TestFailure:
         assert f"environment {which}" in text
         assert mp.active_children() == before
 
-    @pytest.mark.parametrize("where", ["build", "reset", "step"])
-    @pytest.mark.parametrize("which", [0, 1, 3])
-    @pytest.mark.parametrize("num_workers", [1, 2, 4])
+    @pytest.mark.parametrize(
+        ("num_workers", "which", "where"), pairwise((1, 2, 4), (0, 1, 3), ALL_STAGES)
+    )
     def test_error_in_a_worker(self, where: str, which: int, num_workers: int) -> None:
         before = mp.active_children()
         with pytest.raises(RuntimeError) as error:
@@ -937,6 +941,7 @@ class TestClosing:
 
 def live_and_tell(connection: Any, end: str) -> None:
     """A process that builds environments, tells their workers' numbers, and ends somehow."""
+    watchdog.die_with.__defaults__ = (0.5,)  # s, not 5, to wait for one that hangs
     env = AsyncMultiAgentVectorEnv(faulty(9, ""), num_workers=3)
     env.reset()
     other = mp.get_context("fork").Process(target=time.sleep, args=(30,))

@@ -71,16 +71,17 @@ def start() -> Iterator[Callable[..., Worker]]:
     end_workers(workers, seconds=5)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_messages_and_the_end_of_the_pipe(start: Any, method: str) -> None:
-    worker = start(echo, "a", 2, method=method)
-    assert worker.receive() == ("a", 2)
-    time.sleep(1.5)  # its watch for the parent's end goes off meanwhile
-    worker.send({"x": 1})
-    assert worker.receive() == {"x": 1}
-    worker.connection.close()
-    worker.process.join(20)
-    assert worker.process.exitcode == 0
+def test_messages_and_the_end_of_the_pipe(start: Any) -> None:
+    workers = [start(echo, "a", 2, method=how) for how in ("fork", "spawn", "forkserver")]
+    for worker in workers:
+        assert worker.receive() == ("a", 2)
+    time.sleep(1.5)  # their watch for the parent's end goes off meanwhile
+    for worker in workers:
+        worker.send({"x": 1})
+        assert worker.receive() == {"x": 1}
+        worker.connection.close()
+        worker.process.join(20)
+        assert worker.process.exitcode == 0
 
 
 def test_an_exception_comes_as_text_before_anything_is_closed(start: Any, tmp_path: Path) -> None:

@@ -6,11 +6,9 @@ import errno
 import functools
 import json
 import math
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
-import textwrap
 import time
 import types
 from pathlib import Path
@@ -531,37 +529,27 @@ def test_checkpoints_come_at_the_steps_asked_for(tmp_path: Path, monkeypatch: An
     assert saved == [2, 4, 5]
 
 
-KILLED = """
-import sys
-from support.training_runs import evolution, population, recall_env, train
-
-env = recall_env()
-print("ready", flush=True)
-train(env, population(env), max_steps=10**9, checkpoint_path=sys.argv[1], **evolution())
-"""
+def train_until_killed(path: Path) -> None:
+    env = recall_env()
+    train(env, population(env), max_steps=10**9, checkpoint_path=path, **evolution())
 
 
 def test_kill_9_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
     """Whenever it strikes: the file is saved some twenty times a second here."""
-    root = Path(__file__).parents[2]
-    script, path = tmp_path / "script.py", tmp_path / "run.pt"
-    script.write_text(textwrap.dedent(KILLED))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
-    process = subprocess.Popen(
-        [sys.executable, str(script), str(path)], env=environment, stdout=subprocess.PIPE
-    )
+    path = tmp_path / "run.pt"
+    process = multiprocessing.get_context("fork").Process(target=train_until_killed, args=(path,))
+    process.start()
     try:
-        assert process.stdout is not None
-        process.stdout.readline()
         deadline = time.monotonic() + 60
         while not path.exists():
-            assert process.poll() is None
+            assert process.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.01)
         time.sleep(0.777)
+        assert process.is_alive()
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
+        process.kill()
+        process.join()
     assert len(load_population(path)) == 3
     env = recall_env()
     steps = load_population(path)[0].steps[-1]
@@ -730,6 +718,13 @@ def test_weights_and_biases_is_an_extra(monkeypatch: Any) -> None:
 # --- arguments ---------------------------------------------------------------------------------
 
 
+@functools.cache
+def untrained(team: bool) -> tuple[Any, list[Any]]:
+    """An environment and a population for it, which refusals leave as they are."""
+    env = team_env() if team else recall_env()
+    return env, population(env)
+
+
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
@@ -797,8 +792,7 @@ def test_weights_and_biases_is_an_extra(monkeypatch: Any) -> None:
 def test_arguments_that_do_not_fit(
     team: bool, workers: int, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
-    env = team_env() if team else recall_env()
-    pop = population(env)
+    env, pop = untrained(team)
     with pytest.raises(error, match=message):
         train(env, pop, **{**evolution(), "workers": workers, **options})
     assert all(agent.steps == [0] for agent in pop)
