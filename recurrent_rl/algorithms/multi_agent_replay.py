@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import torch
 from torch import Tensor
 
-from recurrent_rl.algorithms.saved_step import SavedStep, Stored, shape_memory, write_step
+from recurrent_rl.algorithms.saved_step import SavedStep, Stored
+from recurrent_rl.algorithms.step_writing import shape_memory, write_step
 from recurrent_rl.algorithms.team import (
     Spaces,
     Team,

@@ -1,14 +1,13 @@
-"""Step one PettingZoo environment, parallel or turn-based, and write what happens into a table.
+"""Step one PettingZoo environment, of either kind, and write what happens into a table.
 
 Letters: E environments, n actions to choose from.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-from pettingzoo import ParallelEnv
 
 from recurrent_rl.envs.agent_table import AgentBlock, AgentTable
 from recurrent_rl.envs.final_infos import Numbers, numbers_of
@@ -16,10 +15,6 @@ from recurrent_rl.spaces.array import Array
 from recurrent_rl.spaces.masks import flat_mask, part_mask
 
 ByAgent = Mapping[str, Any]
-
-
-ALL = "__all__"  # a name under which some environments end the episode for everybody
-RESULTS = ("observations", "rewards", "terminations", "truncations", "infos")
 
 
 class EnvRows(ABC):
@@ -399,173 +394,3 @@ class EnvRows(ABC):
         value = source[self.index, i]
         # An array for a Box, even for one without dimensions.
         return value if block.is_number else np.array(value)
-
-
-class ParallelRows(EnvRows):
-    """A parallel environment: all agents act in every step."""
-
-    def _reset(self, seed: int | None, options: Any) -> tuple[ByAgent, ByAgent]:
-        result = self.env.reset(seed=seed, options=options)
-        self._check("reset", result, (RESULTS[0], RESULTS[-1]))
-        return result[0], result[1]
-
-    def _step(self) -> tuple[ByAgent, ...]:
-        # PettingZoo expects an action for each agent that is listed, even for one without an
-        # observation, whose action means nothing.
-        result = self.env.step({agent: self._action(agent) for agent in self.env.agents})
-        self._check("step", result, RESULTS)
-        observations, rewards, terminations, truncations, infos = result
-        if (ALL in terminations or ALL in truncations) and ALL not in self.table.place:
-            terminations, truncations = self._for_all(terminations, truncations)
-        return observations, rewards, terminations, truncations, infos, observations, infos
-
-    def _check(self, call: str, result: Any, names: Sequence[str]) -> None:
-        """Check what reset or step returned."""
-        if type(result) is tuple and len(result) == len(names) and {*map(type, result)} == {dict}:
-            return
-        count = len(result) if isinstance(result, tuple | list) else None
-        if count != len(names):
-            got = type(result).__name__ if count is None else f"{count} values"
-            raise ValueError(
-                f"environment {self.index}: expected {call}() to return {', '.join(names)}, got "
-                f"{got}; PettingZoo has returned {len(names)} since version 1.23: bring the "
-                f"environment up to date, or wrap it"
-            )
-        for name, part in zip(names, result, strict=True):
-            if type(part) is not dict and not isinstance(part, Mapping):
-                raise TypeError(
-                    f"environment {self.index}: expected the {name} that {call}() returns to be a "
-                    f"dictionary by agent, got {part!r}"
-                )
-
-    def _for_all(self, terminations: ByAgent, truncations: ByAgent) -> tuple[ByAgent, ByAgent]:
-        """Give the flag under ``ALL`` to everybody who is there without a flag."""
-        flags = dict(terminations), dict(truncations)
-        for mine, other in (flags, flags[::-1]):
-            if mine.pop(ALL, False):
-                mine |= {agent: True for agent in self._there() if not other.get(agent)}
-        return flags
-
-    def _has_ended(self, flagged: set[str]) -> bool:
-        # Many environments list agents that have ended until all have.
-        return flagged.issuperset(self.env.agents)
-
-    def _there(self) -> set[str]:
-        return self.alive.union(self.env.agents) - self._left
-
-    def _back_at_once(self, flagged: set[str], observations: ByAgent) -> set[str]:
-        if not flagged:
-            return flagged
-        back = flagged & self.alive & set(self.env.agents)
-        return {agent for agent in back if observations.get(agent) is not None}
-
-    def _doubted(self, back: set[str], infos: ByAgent, finals: ByAgent) -> tuple[set[str], ByAgent]:
-        # What they are shown now belongs to their next life.
-        return back, {**finals, **{a: _final_in(infos.get(a)) for a in back}} if back else finals
-
-
-class TurnRows(EnvRows):
-    """A turn-based (AEC) environment: one agent acts in each step, the others see nothing.
-
-    What an agent earns is what ``last()`` says at its turns. ``env.rewards`` says the same step by
-    step in most environments; where it does not, the difference goes to the latest step.
-    """
-
-    def _turn(self, rewards: dict[str, Any]) -> tuple[ByAgent, ByAgent]:
-        """Return the observation and the info of the agent whose turn it is.
-
-        Args:
-            rewards: of the step before; set right in place.
-
-        """
-        if not len(self.env.agents):
-            return {}, {}
-        agent = self.env.agent_selection
-        if agent not in self.env.infos:
-            return {agent: self.env.observe(agent)}, {}
-        observation, reward, _, _, info = self.env.last()
-        self._settle(agent, reward, rewards)
-        return {agent: observation}, {agent: info}
-
-    def _settle(self, agent: str, reward: Any, rewards: dict[str, Any]) -> None:
-        """Add what ``last()`` says beyond ``env.rewards``, summed since the agent's last turn."""
-        missing = reward - self._heard.get(agent, 0)
-        if np.all(np.abs(missing) <= 1e-5 * np.maximum(np.abs(reward), 1)):
-            return
-        if agent in self._left:
-            raise ValueError(
-                f"environment {self.index}: expected the rewards of agent {agent!r} to be those of "
-                f"last(), got {missing} more from last() after it had ended; let the environment "
-                f"call self._accumulate_rewards() at the end of every step()"
-            )
-        rewards[agent] = rewards.get(agent, 0) + missing
-
-    def _reset(self, seed: int | None, options: Any) -> tuple[ByAgent, ByAgent]:
-        self.env.reset(seed=seed, options=options)
-        for name in ("terminations", "truncations"):
-            if not isinstance(getattr(self.env, name, None), Mapping):
-                raise ValueError(
-                    f"environment {self.index}: expected reset() to fill self.{name}, a dictionary "
-                    f"by agent, as PettingZoo asks for since version 1.23"
-                )
-        self._heard: dict[str, Any] = {}
-        observations, infos = self._turn({})
-        return observations, {**{a: _mask_only(i) for a, i in self.env.infos.items()}, **infos}
-
-    def _step(self) -> tuple[ByAgent, ...]:
-        env = self.env
-        self._heard[env.agent_selection] = 0
-        env.step(self._action(env.agent_selection))
-        # Copies, as all of these change when agents that have ended are removed.
-        rewards, terminations, truncations = (
-            dict(x) for x in (env.rewards, env.terminations, env.truncations)
-        )
-        for agent, reward in rewards.items():
-            self._heard[agent] = self._heard.get(agent, 0) + reward
-        finals = {a: env.observe(a) for a in self.alive if truncations.get(a)}
-        last: ByAgent = {}
-        if any(terminations.values()) or any(truncations.values()) or not len(env.agents):
-            last = {a: numbers_of(info) for a, info in env.infos.items()}
-        for _ in range(len(env.agents)):
-            if not len(env.agents):
-                break
-            agent = env.agent_selection
-            if not (env.terminations[agent] or env.truncations[agent]):
-                break
-            if agent in env.infos:
-                self._settle(agent, env.last(observe=False)[1], rewards)
-            env.step(None)  # PettingZoo's way of removing an agent that has ended
-            self._heard.pop(agent, None)
-        observations, infos = self._turn(rewards)
-        return observations, rewards, terminations, truncations, infos, finals, last
-
-    def _has_ended(self, flagged: set[str]) -> bool:
-        return not len(self.env.agents)
-
-    def _there(self) -> set[str]:
-        return self.alive | self._listed()
-
-    def _listed(self) -> set[str]:
-        """Return who is listed and has not ended."""
-        ends, limits = self.env.terminations, self.env.truncations
-        return {a for a in self.env.agents if not (ends.get(a) or limits.get(a))}
-
-    def _back_at_once(self, flagged: set[str], observations: ByAgent) -> set[str]:
-        # Who had ended has been removed: whoever is listed without a flag has come back.
-        return flagged & self._listed() if flagged else flagged
-
-
-def _final_in(info: ByAgent | None) -> Any:
-    """Return the last observation that an info has, or None."""
-    info = info or {}
-    return info.get("final_observation", info.get("final_obs"))
-
-
-def _mask_only(info: ByAgent | None) -> ByAgent:
-    return {k: v for k, v in (info or {}).items() if k == "action_mask"}
-
-
-def environment_rows(env: Any, table: AgentTable, index: int) -> EnvRows:
-    """Return an environment, parallel or turn-based, as its rows of a table."""
-    kind = ParallelRows if isinstance(env, ParallelEnv) else TurnRows
-    return kind(env, table, index)

@@ -17,7 +17,8 @@ from gymnasium.vector.utils import CloudpickleWrapper
 
 from recurrent_rl.envs.agent_table import AgentTable, check_alike
 from recurrent_rl.envs.distinct import check_distinct, mark_example
-from recurrent_rl.envs.env_rows import EnvRows, environment_rows
+from recurrent_rl.envs.env_rows import EnvRows
+from recurrent_rl.envs.environment_rows import environment_rows
 from recurrent_rl.envs.multi_agent_members import (
     MakeEnv,
     build_member,

@@ -5,7 +5,7 @@ from typing import Any
 
 from recurrent_rl.envs.agent_table import AgentTable, check_alike
 from recurrent_rl.envs.distinct import check_distinct
-from recurrent_rl.envs.env_rows import environment_rows
+from recurrent_rl.envs.environment_rows import environment_rows
 from recurrent_rl.envs.multi_agent_members import (
     MakeEnv,
     build_member,

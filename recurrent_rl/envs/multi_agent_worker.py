@@ -11,7 +11,8 @@ import numpy as np
 
 from recurrent_rl.envs.agent_table import AgentSpaces, AgentTable, check_alike
 from recurrent_rl.envs.distinct import check_distinct, is_marked
-from recurrent_rl.envs.env_rows import EnvRows, environment_rows
+from recurrent_rl.envs.env_rows import EnvRows
+from recurrent_rl.envs.environment_rows import environment_rows
 from recurrent_rl.envs.multi_agent_members import MakeEnv, built, execute, final_infos_of
 from recurrent_rl.envs.worker_process import Parent
 from recurrent_rl.randomness import seed_this_process

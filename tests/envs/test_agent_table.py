@@ -14,7 +14,7 @@ from pettingzoo.utils import BaseWrapper
 from support.multi_envs import Episode, ScriptedParallel, TurnTaking
 
 from recurrent_rl.envs.agent_table import AgentTable, check_alike, describe
-from recurrent_rl.envs.env_rows import environment_rows
+from recurrent_rl.envs.environment_rows import environment_rows
 
 NUMBERS = Box(-9, 9, (2,))
 MASKED = Dict(observation=NUMBERS, action_mask=Box(0, 1, (3,), np.int8))
