@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import functools
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 import torch
 from support.contract import CASES, ON_POLICY, everything, train
@@ -261,6 +263,42 @@ def test_critics_that_one_rank_has_changed_are_refused(ranks: Ranks) -> None:
 
     with pytest.raises(RuntimeError, match="others than rank 0's on rank 1"):
         ranks.run(2, work)
+
+
+class Paid(gym.Env[Any, Any]):
+    """Five steps of rewards that grow from an amount, whatever is done."""
+
+    observation_space = gym.spaces.Box(0, 5, (1,))
+    action_space = gym.spaces.Discrete(2)
+
+    def __init__(self, amount: float) -> None:
+        self.amount = amount
+
+    def reset(self, **options: Any) -> Any:
+        self.time = 0
+        return np.zeros(1, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.time += 1
+        seen = np.full(1, self.time, np.float32)
+        return seen, self.amount * self.time, self.time == 5, False, {}
+
+
+def statistics_of_rewards(*amounts: float) -> dict[str, torch.Tensor]:
+    """What is known of rewards after three rollouts of environments that pay so much."""
+    makers = [functools.partial(Paid, amount) for amount in amounts]
+    env = gym.vector.SyncVectorEnv(makers, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+    agent = train(small(env), env, 3)
+    return agent.trainer.reward_norm.state_dict()  # type: ignore[no-any-return]
+
+
+def test_statistics_of_rewards_are_of_all_ranks(ranks: Ranks) -> None:
+    amounts = (1.0, 100.0)
+    whole, alone = statistics_of_rewards(*amounts), statistics_of_rewards(amounts[0])
+    found = ranks.run(2, lambda world: statistics_of_rewards(amounts[world.rank]))
+    alike(found[0], whole, 1e-5)
+    alike(found[1], found[0], 0)
+    assert not torch.allclose(alone["mean"], whole["mean"], rtol=0.5)
 
 
 def test_only_the_first_rank_writes_logs(ranks: Ranks, tmp_path: Path) -> None:
