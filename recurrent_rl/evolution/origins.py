@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from recurrent_rl.networks.acting_policy import Policy
 from recurrent_rl.networks.custom import CustomEncoder
-from recurrent_rl.networks.distributions import ActionDistribution, GeneralizedSDE
+from recurrent_rl.networks.distributions import ActionDistribution
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.layers import Cnn, ResidualBlock
+from recurrent_rl.networks.state_dependent import GeneralizedSDE
 from recurrent_rl.recurrent.cell import Match
 from recurrent_rl.recurrent.core import LayerOrigins
 from recurrent_rl.recurrent.growth import (

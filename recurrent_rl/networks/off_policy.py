@@ -15,13 +15,10 @@ from torch import Tensor, nn
 
 from recurrent_rl.functional.targets import unscaled
 from recurrent_rl.networks.acting_policy import Acted, CustomNetworks, Policy
+from recurrent_rl.networks.choose_distribution import check_no_deviation, make_distribution
 from recurrent_rl.networks.configs import HeadConfig, NetConfig, PolicyConfig, QPolicyConfig
 from recurrent_rl.networks.critic_actions import CriticActions
-from recurrent_rl.networks.distributions import (
-    ActionDistribution,
-    check_no_deviation,
-    make_distribution,
-)
+from recurrent_rl.networks.distributions import ActionDistribution
 from recurrent_rl.networks.exploring import EpsilonGreedy, NoisyBox
 from recurrent_rl.networks.heads import ActionHead, head_layers
 from recurrent_rl.networks.layers import ResidualBlock, orthogonal_init

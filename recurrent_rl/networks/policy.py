@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from recurrent_rl.networks.acting_policy import Acted, Central, CustomNetworks, Policy
+from recurrent_rl.networks.choose_distribution import make_distribution
 from recurrent_rl.networks.configs import NetConfig, PolicyConfig, ValuePolicyConfig
-from recurrent_rl.networks.distributions import ActionDistribution, make_distribution
+from recurrent_rl.networks.distributions import ActionDistribution
 from recurrent_rl.networks.heads import ActionHead, ValueHead
 from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.recurrent.state import HiddenState

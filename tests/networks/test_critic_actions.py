@@ -9,9 +9,9 @@ import torch
 from support.helpers import double
 from torch import Tensor
 
+from recurrent_rl.networks.choose_distribution import make_distribution
 from recurrent_rl.networks.configs import PolicyConfig
 from recurrent_rl.networks.critic_actions import CriticActions
-from recurrent_rl.networks.distributions import make_distribution
 from recurrent_rl.spaces.actions import action_codec
 
 SPACES: dict[str, gym.Space[Any]] = {

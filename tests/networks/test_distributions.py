@@ -19,13 +19,15 @@ from torch.distributions import AffineTransform, Normal, TanhTransform
 from torch.distributions import TransformedDistribution as Transformed
 
 from recurrent_rl.networks.distributions import (
-    LOG_STD_RISE,
     Bernoulli,
     Categorical,
     DiagonalGaussian,
     Gaussian,
-    GeneralizedSDE,
     MultiCategorical,
+)
+from recurrent_rl.networks.state_dependent import (
+    LOG_STD_RISE,
+    GeneralizedSDE,
     StateDependentGaussian,
 )
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
+from recurrent_rl.networks.choose_distribution import make_distribution
 from recurrent_rl.networks.configs import PolicyConfig
-from recurrent_rl.networks.distributions import make_distribution
 from recurrent_rl.spaces.actions import BoxCodec, IntegerBoxCodec, action_codec
 
 DTYPES = [np.int8, np.uint8, np.int16, np.int32, np.int64, np.uint64, np.bool_]

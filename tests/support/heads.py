@@ -5,8 +5,9 @@ from typing import Any
 
 import gymnasium as gym
 
+from recurrent_rl.networks.choose_distribution import make_distribution
 from recurrent_rl.networks.configs import PolicyConfig
-from recurrent_rl.networks.distributions import ActionDistribution, make_distribution
+from recurrent_rl.networks.distributions import ActionDistribution
 from recurrent_rl.spaces.actions import ActionCodec, action_codec
 
 
