@@ -66,11 +66,19 @@ def pendulum(num_envs: int) -> VectorEnv[Any, Any, Any]:
     return make_vect_envs(make_env=make, num_envs=num_envs, should_async_vector=False)
 
 
+COMMON: dict[str, Any] = {}  # options of all agents
+
+
 def make_agent(env: VectorEnv[Any, Any, Any], max_seq_len: int, **options: Any) -> PPO:
     """One LSTM(64) layer and heads with one hidden layer of 64, as the peer has them."""
     encoder = {"hidden_size": [], "max_seq_len": max_seq_len}
     net = {"encoder_config": encoder, "head_config": {"hidden_size": [64]}}
-    options = {"normalize_reward": False, "squash_output": False, **options}  # as the peer does
+    options = {
+        **COMMON,
+        "normalize_reward": False,
+        "squash_output": False,
+        **options,
+    }  # as the peer does
     return PPO(env.single_observation_space, env.single_action_space, net, seed=0, **options)
 
 
@@ -333,7 +341,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--peer-venv", type=Path, default=Path(".venv-peer-sb3"))
+    parser.add_argument("--compiled", action="store_true", help="learn by kernels in C")
     options = parser.parse_args()
+    COMMON["compiled"] = options.compiled
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, one torch thread")
     for name, rounds in parts.items():

@@ -76,10 +76,13 @@ class Crowd(ParallelEnv):
         return self._seen, self._reward, self._no, self._yes if over else self._no, {}
 
 
+COMMON: dict[str, Any] = {}  # options of all agents
+
+
 def make_agent(env: MultiAgentVectorEnv, kind: Any = IPPO, **options: Any) -> Any:
     """One LSTM(64) for actor and critic, heads with one hidden layer of 64."""
     net = {"encoder_config": NETWORK, "head_config": {"hidden_size": [64]}}
-    options = {"normalize_reward": False, **options}  # as the peer does
+    options = {**COMMON, "normalize_reward": False, **options}  # as the peer does
     return kind(
         env.observation_spaces, env.action_spaces, env.possible_agents, net, seed=0, **options
     )
@@ -236,7 +239,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
     parser.add_argument("--rounds", type=int, help="of each part")
     parser.add_argument("--peer-venv", type=Path, default=Path(".venv-peer-agilerl"))
+    parser.add_argument("--compiled", action="store_true", help="learn by kernels in C")
     options = parser.parse_args()
+    COMMON["compiled"] = options.compiled
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, {os.cpu_count()} cores")
     for name, rounds in parts.items():

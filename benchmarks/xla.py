@@ -75,6 +75,7 @@ def main() -> None:
     """Take turns."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--compiled", action="store_true", help="learn by kernels in C")
     parser.add_argument("--peer-venv", type=Path, default=Path(".venv-peer-xla"))
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -85,7 +86,8 @@ def main() -> None:
     for num_envs, steps, batch_size in SIZES:
         env = Free(num_envs)
         work = {"learn_step": steps, "batch_size": batch_size, "update_epochs": EPOCHS}
-        agent = make_agent(env, steps, gamma=0.97, gae_lambda=0.9, **work)
+        own = {"compiled": options.compiled, "gamma": 0.97, "gae_lambda": 0.9}
+        agent = make_agent(env, steps, **own, **work)
         asked = {**work, "num_envs": num_envs, "rollouts": ROLLOUTS}
         updates = EPOCHS * num_envs * steps // batch_size
         ask(peer, asked), ours(agent, env, updates)
