@@ -21,6 +21,7 @@ from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.run_folder import BEST, LATEST, seed_folder
 from recurrent_rl.cli.settings import TESTS, Run
 from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
+from recurrent_rl.envs.worker_process import available_cores
 from recurrent_rl.training.interrupts import interruptible
 from recurrent_rl.training.report import Rollout, TrainingResult
 from recurrent_rl.training.train import train
@@ -136,7 +137,7 @@ class _SideBySide:
         self.processes: dict[int, BaseProcess] = {}
         self.steps = dict.fromkeys(seeds, 0)
         self.returns: dict[int, float] = {}
-        self.at_once = min(len(seeds), max(_cores() // run.threads, 1))
+        self.at_once = min(len(seeds), max(available_cores() // run.threads, 1))
 
     def go(self) -> Results:
         """Train all; after Ctrl-C let those that run end in order."""
@@ -206,10 +207,3 @@ class _SideBySide:
         if self.returns:
             shown = " ".join(f"{self.returns[seed]:.0f}" for seed in sorted(self.returns))
             bar.set_postfix_str(f"returns {shown}", refresh=False)
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

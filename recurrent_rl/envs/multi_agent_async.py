@@ -34,9 +34,13 @@ from recurrent_rl.envs.worker_process import (
     WorkerDiedError,
     WorkerFailedError,
     WorkerTimeoutError,
+    available_cores,
     end_workers,
 )
 from recurrent_rl.randomness import PrivateGenerators
+
+# How long processes stay awake for the next command or answer [s]: acting takes less, in general.
+PATIENCE = 1e-3
 
 
 class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
@@ -127,6 +131,8 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
         self.table = AgentTable(spaces, self.num_envs, allocate, self.state_space)
         # The environment that each worker is at: when a process dies, the one that ended it.
         self._current = start.RawArray(ctypes.c_int, len(self._parts))
+        # Nobody stays awake on a core that another of these processes needs.
+        patience = PATIENCE if len(self._parts) < available_cores() else 0.0
         for i, part in enumerate(self._parts):
             worker = Worker(
                 context,
@@ -141,6 +147,7 @@ class AsyncMultiAgentVectorEnv(MultiAgentVectorEnv):
                 self._mark,
                 name=f"environments {part.start} to {part.stop - 1}",
                 daemon=True,
+                patience=patience,
             )
             self._workers.append(worker)
 
@@ -263,7 +270,7 @@ def _worker_count(num_envs: int, num_workers: int | None, use_main_process: bool
     own = int(use_main_process)
     most = num_envs - own
     if num_workers is None:
-        num_workers = max(min(num_envs, os.cpu_count() or 1) - own, 1)
+        num_workers = max(min(num_envs, available_cores()) - own, 1)
     if not 1 <= num_workers <= most:
         raise ValueError(
             f"num_workers: expected a number in [1, {most}], as there are {num_envs} "

@@ -7,7 +7,9 @@ pipe to the parent process.
 import contextlib
 import multiprocessing as mp
 import os
+import select
 import signal
+import time
 import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,6 +18,13 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class ParentGoneError(Exception):
@@ -44,6 +53,39 @@ class _Failure:
     traceback: str
 
 
+class Line:
+    """One end of a pipe, which can wait for a message awake.
+
+    A process that sleeps until a message comes is woken some 0.1 ms later, or more in a virtual
+    machine: as long as a cheap environment's step takes. While it stays awake it takes a core.
+    """
+
+    def __init__(self, connection: Connection, patience: float) -> None:
+        """Args: the end; how long to stay awake before going to sleep [s]."""
+        self._connection, self._patience = connection, patience
+        self._poll: Any = None
+        if patience > 0 and hasattr(select, "poll"):  # which Windows lacks
+            self._poll = select.poll()
+            self._poll.register(connection.fileno(), select.POLLIN)
+
+    def has_message(self, seconds: float | None) -> bool:
+        """Wait for one, or for the end of the other process; whether it has come.
+
+        Args:
+            seconds: how long at most, beside the time spent awake; None waits for ever.
+
+        """
+        if self._poll is not None:
+            end = time.perf_counter() + self._patience
+            while not self._poll.poll(0):
+                if time.perf_counter() > end:
+                    break
+                os.sched_yield()
+            else:
+                return True
+        return self._connection.poll(seconds)
+
+
 class Parent:
     """The parent process, as its worker sees it.
 
@@ -52,9 +94,10 @@ class Parent:
 
     """
 
-    def __init__(self, connection: Connection, pid: int) -> None:
-        """Args: the worker's end of the pipe, the parent's process number."""
+    def __init__(self, connection: Connection, pid: int, patience: float = 0.0) -> None:
+        """Args: the worker's end of the pipe, the parent's process number, see ``Line``."""
         self._connection, self._pid = connection, pid
+        self._line = Line(connection, patience)
         self.exit_stack = contextlib.ExitStack()
 
     def send(self, message: Any) -> None:
@@ -77,7 +120,7 @@ class Parent:
 
         """
         try:
-            while not self._connection.poll(1):
+            while not self._line.has_message(1):
                 # Forked workers hold copies of each other's pipes, so the pipe of a killed parent
                 # may stay open.
                 if os.getppid() != self._pid:
@@ -106,6 +149,7 @@ class Worker:
         *args: Any,
         name: str,
         daemon: bool = False,
+        patience: float = 0.0,
     ) -> None:
         """Start the process.
 
@@ -115,6 +159,7 @@ class Worker:
             args: the other arguments.
             name: of the process.
             daemon: the process is terminated when the parent exits.
+            patience: how long either side stays awake for a message [s], see ``Line``.
 
         """
         context = mp.get_context(start_method)
@@ -123,9 +168,10 @@ class Worker:
         pids = (None if has_server else os.getpid(), os.getpid())
         parent_end, child_end = context.Pipe()
         self.connection = parent_end
+        self._line = Line(parent_end, patience)
         self.process = context.Process(  # type: ignore[attr-defined]
             target=_run,
-            args=(work, child_end, parent_end, pids, args),
+            args=(work, child_end, parent_end, pids, patience, args),
             name=name,
             daemon=daemon,
         )
@@ -151,7 +197,7 @@ class Worker:
 
         """
         try:
-            if seconds is not None and not self.connection.poll(seconds):
+            if not self._line.has_message(seconds):
                 raise WorkerTimeoutError
             message = self.connection.recv()
         except (EOFError, ConnectionError):
@@ -195,6 +241,7 @@ def _run(
     connection: Connection,
     parent_end: Connection,
     pids: tuple[int | None, int],
+    patience: float,
     args: tuple[Any, ...],
 ) -> None:
     """Run a worker's function in its process; an exception is its last message.
@@ -205,6 +252,7 @@ def _run(
         parent_end: the parent's.
         pids: the numbers of the process whose child this one is (None: of a fork server), and of
             the one that it works for.
+        patience: see ``Line``.
         args: the function's.
 
     """
@@ -212,7 +260,7 @@ def _run(
     die_with(owner)
     parent_end.close()  # a copy, which would hide that the parent has closed its own
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    parent = Parent(connection, os.getppid() if parent_pid is None else parent_pid)
+    parent = Parent(connection, os.getppid() if parent_pid is None else parent_pid, patience)
     with parent.exit_stack:
         try:
             work(parent, *args)

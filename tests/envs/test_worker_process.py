@@ -1,18 +1,24 @@
 """Tests of `recurrent_rl.envs.worker_process`: how workers start, fail, and end."""
 
+import multiprocessing as mp
 import os
+import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
-from support.multi_envs import ScriptedParallel
+from support.multi_envs import ScriptedParallel, scripted_makers
 
 from recurrent_rl import AsyncMultiAgentVectorEnv
+from recurrent_rl.envs import multi_agent_async
 from recurrent_rl.envs.worker_process import (
+    Line,
     Parent,
     Worker,
     WorkerDiedError,
@@ -160,3 +166,45 @@ def test_ctrl_c_does_not_reach_a_worker_that_still_starts(start: Callable[..., W
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     assert signal.SIGINT in start(tell_what_is_blocked).receive()
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == before
+
+
+class TestLine:
+    """Waiting awake, then asleep."""
+
+    @pytest.mark.parametrize("patience", [0.0, 0.05])
+    def test_a_message_is_noticed_before_and_after_falling_asleep(self, patience: float) -> None:
+        here, there = mp.Pipe()
+        line = Line(here, patience)
+        assert not line.has_message(0)
+        for delay in (0.0, 0.01, 0.1):
+            timer = threading.Timer(delay, there.send, [delay])
+            timer.start()
+            assert line.has_message(5)
+            assert here.recv() == delay
+            timer.join()
+
+    @pytest.mark.skipif(not hasattr(select, "poll"), reason="needs select.poll")
+    def test_awake_it_does_not_sleep(self) -> None:
+        here, there = mp.Pipe()
+        there.send(1)
+        with mock.patch.object(here, "poll", side_effect=AssertionError):
+            assert Line(here, 1.0).has_message(None)
+
+    @pytest.mark.parametrize("patience", [0.0, 0.05])
+    def test_the_end_of_the_other_side_is_noticed(self, patience: float) -> None:
+        here, there = mp.Pipe()
+        there.close()
+        assert Line(here, patience).has_message(5)
+
+    @pytest.mark.parametrize(("cores", "patience"), [(2, 0.0), (3, multi_agent_async.PATIENCE)])
+    def test_only_where_every_process_has_a_core(
+        self, cores: int, patience: float, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(multi_agent_async, "available_cores", lambda: cores)
+        asked = mock.Mock(side_effect=ZeroDivisionError)
+        monkeypatch.setattr(multi_agent_async, "Worker", asked)
+        with pytest.raises(ZeroDivisionError):
+            AsyncMultiAgentVectorEnv(
+                scripted_makers([[{"bob_0": [(0, 3, "t")]}]] * 4), num_workers=2
+            )
+        assert asked.call_args.kwargs["patience"] == patience
