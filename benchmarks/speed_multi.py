@@ -98,7 +98,8 @@ def seconds(work: Callable[[], object]) -> float:
 def cycle(agent: Any, env: MultiAgentVectorEnv) -> None:
     """Collect one rollout and learn from it."""
     collect_rollouts_recurrent(agent, env)
-    torch.set_num_threads(os.cpu_count() or 1)  # while learning the workers are idle
+    if not COMMON.get("compiled"):  # kernels in C take one thread
+        torch.set_num_threads(os.cpu_count() or 1)  # while learning the workers are idle
     agent.learn()
     torch.set_num_threads(1)
 
