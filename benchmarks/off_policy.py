@@ -70,13 +70,16 @@ def environments(name: str, count: int) -> VectorEnv[Any, Any, Any]:
     )
 
 
+COMMON: dict[str, Any] = {}  # options of all agents that learn
+
+
 def agent_of(name: str, env: VectorEnv[Any, Any, Any], **options: Any) -> Any:
     """Return an agent whose encoder is one LSTM layer of 64, or nothing."""
     net: dict[str, Any] = {
         "encoder_config": {"hidden_size": [], "hidden_state_size": 64},
         "head_config": {"hidden_size": options.pop("head", [64])},
     }
-    options = {"learning_starts": 256, "learn_step": 1, **options}
+    options = {"learning_starts": 256, "learn_step": 1, **COMMON, **options}
     spaces = env.single_observation_space, env.single_action_space
     return ALGORITHMS[name](*spaces, net, seed=0, **options)
 
@@ -310,10 +313,12 @@ def main() -> None:
     parts = {"memory": None, "step": 15, "learner": 9, "peer": 9, "collect": 7}
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("parts", nargs="*", choices=[[], *parts], default=[])
+    parser.add_argument("--compiled", action="store_true", help="learn by kernels in C")
     parser.add_argument("--rounds", type=int, help="of taking turns, instead of the usual ones")
     parser.add_argument("--sac-venv", type=Path, default=Path(".venv-peer-sac"))
     parser.add_argument("--torchrl-venv", type=Path, default=Path(".venv-peer-torchrl"))
     options = parser.parse_args()
+    COMMON["compiled"] = options.compiled
     torch.set_num_threads(1)
     print(f"torch {torch.__version__}, Python {sys.version.split()[0]}, one torch thread")
     folders = {"step": [options.sac_venv], "peer": [options.torchrl_venv]}
