@@ -1,6 +1,6 @@
 """PPO's gradient of a minibatch by one call of a compiled kernel.
 
-For policies made of plain layers and LSTMs, with a density whose derivatives are known. Sequences
+For policies made of plain layers, LSTMs and GRUs, with a density whose derivatives are known. Sequences
 are not padded there, and nothing is left to autograd. Everything else goes through ``ppo_loss``,
 which this must equal up to rounding.
 
@@ -28,7 +28,7 @@ from recurrent_rl.networks.plain_layers import plain_sequence
 from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.networks.trunk import Trunk
 from recurrent_rl.recurrent.core import RecurrentCore
-from recurrent_rl.recurrent.gated import LSTM
+from recurrent_rl.recurrent.gated import GRU, LSTM
 from recurrent_rl.recurrent.sequences import Sequences
 from recurrent_rl.spaces.codec import Features
 
@@ -124,8 +124,11 @@ class CompiledGradient:
         cells: Any = None
         h = c = None
         if encoder.core is not None:
-            cells = structures.cells(cast(nn.LSTM, encoder.core.rnn))
-            h, c = buffer.hidden[trunk.place]
+            rnn = encoder.core.rnn
+            assert isinstance(rnn, nn.LSTM | nn.GRU)
+            cells = structures.cells(rnn)
+            h, *others = buffer.hidden[trunk.place]
+            c = others[0] if others else None
         return structures.Trunk(
             seen.vector.shape[-1],
             0 if extra is None else extra.shape[-1],
@@ -276,7 +279,7 @@ def _trunk_is_known(trunk: Trunk) -> bool:
 
 def _core_is_known(core: RecurrentCore) -> bool:
     return (
-        type(core.rnn) is LSTM
+        type(core.rnn) in (LSTM, GRU)
         and not len(core.added)
         and not is_hooked(core)
         and not is_hooked(core.rnn)

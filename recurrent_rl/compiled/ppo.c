@@ -4,9 +4,11 @@
    Letters: S sequences, L the longest, M slots (steps of all sequences, see lstm.h), A active ones,
    T * N steps of the rollout, D features, F extra inputs, H units, P outputs of the actor. */
 
+#include "gru.h"
 #include "lstm.h"
 
 enum { TANH, RELU };
+enum { LSTM = 4, GRU = 3 }; /* by their gates */
 
 struct linear { /* y = W x + b; gradients are written, not added */
     int inputs, outputs;
@@ -19,8 +21,8 @@ struct mlp { /* an activation between layers, and behind the last if it ends on 
     const struct linear *layers;
 };
 
-struct cell { /* as PyTorch has an LSTM's layer */
-    int inputs, units;
+struct cell { /* one layer, with PyTorch's weights */
+    int gates, inputs, units;
     const float *w_ih, *w_hh, *b_ih, *b_hh;
     float *of_ih, *of_hh, *of_b_ih, *of_b_hh;
 };
@@ -32,7 +34,7 @@ struct trunk {
     const float *extra;   /* [T * N, F] */
     struct mlp front;
     const struct cell *cells; /* `count` of them on top of each other, all of the same width */
-    const float *h, *c;       /* stored states, [chunks * N, count, H] */
+    const float *h, *c;       /* stored states, [chunks * N, count, H]; a GRU has no c */
 };
 
 struct rollout {
@@ -248,8 +250,10 @@ static void mlp_backward(struct memory *memory, const struct mlp *mlp, const flo
 
 /* --- trunks ------------------------------------------------------------------------------------ */
 
-struct pass { /* of one cell */
-    float *gates, *before_h, *before_c, *h, *c, *squash;
+struct pass { /* of one cell, see lstm.h and gru.h */
+    float *gates, *before_h, *h;
+    float *before_c, *c, *squash; /* of an LSTM */
+    float *memory;                /* of a GRU */
 };
 
 struct unrolled {
@@ -284,25 +288,34 @@ static void cell_forward(struct memory *memory, const struct trunk *trunk, int k
                          struct pass *pass)
 {
     const struct cell *cell = trunk->cells + k;
-    const int H = cell->units, G = 4 * H, M = slots->M;
-    struct linear inputs = {cell->inputs, G, cell->w_ih, NULL, NULL, NULL};
+    const int H = cell->units, G = cell->gates * H, M = slots->M, is_lstm = cell->gates == LSTM;
+    struct linear inputs = {cell->inputs, G, cell->w_ih, cell->b_ih, NULL, NULL};
     float *bias = floats(memory, 1, G), *w = floats(memory, H, G);
-    float *h = floats(memory, slots->S, H), *c = floats(memory, slots->S, H);
+    float *first_h = floats(memory, slots->S, H), *first_c = floats(memory, slots->S, H);
     pass->gates = floats(memory, M, G);
-    pass->before_h = floats(memory, M, H), pass->before_c = floats(memory, M, H);
-    pass->h = floats(memory, M, H), pass->c = floats(memory, M, H);
-    pass->squash = floats(memory, M, H);
+    pass->before_h = floats(memory, M, H), pass->h = floats(memory, M, H);
+    if (is_lstm) {
+        pass->before_c = floats(memory, M, H), pass->c = floats(memory, M, H);
+        pass->squash = floats(memory, M, H);
+    } else
+        pass->memory = floats(memory, M, G);
     if (memory->failed)
         return;
-    for (int j = 0; j < G; j++)
-        bias[j] = cell->b_ih[j] + cell->b_hh[j];
-    inputs.b = bias;
+    if (is_lstm) { /* an LSTM's biases are always added up */
+        for (int j = 0; j < G; j++)
+            bias[j] = cell->b_ih[j] + cell->b_hh[j];
+        inputs.b = bias;
+    }
     linear_forward(memory, &inputs, x, M, pass->gates);
     transpose(w, cell->w_hh, G, H);
-    stored_state(h, trunk->h, slots, rollout, trunk->count, k, H);
-    stored_state(c, trunk->c, slots, rollout, trunk->count, k, H);
-    lstm_forward(slots->L, slots->begin, H, pass->gates, h, c, w, pass->before_h, pass->before_c,
-                 pass->h, pass->c, pass->squash);
+    stored_state(first_h, trunk->h, slots, rollout, trunk->count, k, H);
+    if (is_lstm) {
+        stored_state(first_c, trunk->c, slots, rollout, trunk->count, k, H);
+        lstm_forward(slots->L, slots->begin, H, pass->gates, first_h, first_c, w, pass->before_h,
+                     pass->before_c, pass->h, pass->c, pass->squash);
+    } else
+        gru_forward(slots->L, slots->begin, H, pass->gates, first_h, w, cell->b_hh, pass->before_h,
+                    pass->h, pass->memory);
 }
 
 /* Joins what the front gives, [M, width], with the extra inputs. */
@@ -363,19 +376,24 @@ static struct unrolled trunk_forward(struct memory *memory, const struct trunk *
 static void cell_backward(struct memory *memory, const struct cell *cell, const struct slots *slots,
                           const struct pass *pass, const float *x, float *of_h, float *of_x)
 {
-    const int H = cell->units, G = 4 * H, M = slots->M;
+    const int H = cell->units, G = cell->gates * H, M = slots->M, is_lstm = cell->gates == LSTM;
     float *of_c = floats(memory, slots->S, H), *of_gates = floats(memory, M, G);
+    float *of_memory = is_lstm ? of_gates : floats(memory, M, G);
     if (memory->failed)
         return;
-    clear(of_c, (ptrdiff_t)slots->S * H);
-    lstm_backward(slots->L, slots->begin, H, pass->gates, pass->before_c, pass->squash, cell->w_hh,
-                  of_h, of_c, of_gates);
+    if (is_lstm) {
+        clear(of_c, (ptrdiff_t)slots->S * H);
+        lstm_backward(slots->L, slots->begin, H, pass->gates, pass->before_c, pass->squash,
+                      cell->w_hh, of_h, of_c, of_gates);
+    } else
+        gru_backward(slots->L, slots->begin, H, pass->gates, pass->before_h, pass->memory,
+                     cell->w_hh, of_h, of_gates, of_memory);
     clear(cell->of_ih, (ptrdiff_t)G * cell->inputs);
     add_outer_product(cell->of_ih, of_gates, x, G, M, cell->inputs);
     clear(cell->of_hh, (ptrdiff_t)G * H);
-    add_outer_product(cell->of_hh, of_gates, pass->before_h, G, M, H);
+    add_outer_product(cell->of_hh, of_memory, pass->before_h, G, M, H);
     sum_rows(cell->of_b_ih, of_gates, M, G);
-    memcpy(cell->of_b_hh, cell->of_b_ih, sizeof(float) * (size_t)G);
+    sum_rows(cell->of_b_hh, of_memory, M, G);
     if (of_x) {
         clear(of_x, (ptrdiff_t)M * cell->inputs);
         add_product(of_x, of_gates, cell->w_ih, M, G, cell->inputs);

@@ -41,8 +41,7 @@ class Cell(ctypes.Structure):
     """``struct cell``."""
 
     _fields_: ClassVar[Fields] = [
-        ("inputs", _INT),
-        ("units", _INT),
+        *((name, _INT) for name in ("gates", "inputs", "units")),
         *((name, _ARRAY) for name in ("w_ih", "w_hh", "b_ih", "b_hh")),
         *((name, _ARRAY) for name in ("of_ih", "of_hh", "of_b_ih", "of_b_hh")),
     ]
@@ -135,10 +134,11 @@ def mlp(
     return Mlp(len(described), ACTIVATIONS[activation], ends_on_activation, array)
 
 
-def cells(lstm: nn.LSTM) -> "ctypes.Array[Cell]":
-    """Describe an LSTM's layers, whose parameters have gradients."""
+def cells(rnn: nn.LSTM | nn.GRU) -> "ctypes.Array[Cell]":
+    """Describe the layers of an LSTM or a GRU, whose parameters have gradients."""
+    units = rnn.hidden_size
     described = [
-        Cell(weights[0].shape[1], lstm.hidden_size, *_with_gradients(weights))
-        for weights in lstm.all_weights
+        Cell(len(weights[0]) // units, weights[0].shape[1], units, *_with_gradients(weights))
+        for weights in rnn.all_weights
     ]
     return (Cell * len(described))(*described)

@@ -28,6 +28,8 @@ pytestmark = needs_compiler
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": {},
     "two layers behind an mlp": {"num_layers": 2, "hidden_size": (4, 20)},
+    "gru": {"cell": "gru", "num_layers": 2, "hidden_size": (4,), "previous_action": True},
+    "gru separate": {"cell": "gru", "share_encoders": False, "action": "box"},
     "separate": {"share_encoders": False, "action": "box", "num_layers": 2},
     "previous inputs": {"previous_action": True, "previous_reward": True, "hidden_size": (7,)},
     "index": {"observation": "index", "action": "box", "share_encoders": False},
@@ -107,10 +109,10 @@ def test_loss_and_gradient_equal_those_of_autograd(
 
 
 @pytest.mark.parametrize("units", [15, 64, 70])
-@pytest.mark.parametrize("action", ["box", "discrete"])
-def test_at_sizes_that_are_trained(units: int, action: str) -> None:
+@pytest.mark.parametrize(("action", "cell"), [("box", "lstm"), ("discrete", "gru")])
+def test_at_sizes_that_are_trained(units: int, action: str, cell: str) -> None:
     """Vectors and blocks of rows are filled, and are not; long sums of terms of both signs."""
-    policy = make_policy(action=action, hidden_state_size=units, hidden_size=(33,))
+    policy = make_policy(action=action, cell=cell, hidden_state_size=units, hidden_size=(33,))
     for head, width in (
         (policy.action_head, policy.distribution.outputs),
         (policy.value_head, 1),
@@ -225,7 +227,8 @@ def test_policies_that_were_changed_are_left_to_autograd(
 @pytest.mark.parametrize(
     "options",
     [
-        {"cell": "gru"},
+        {"cell": "mingru"},
+        {"cell": "lru"},
         {"encoder": {"residual_layers": 1}},
         {"encoder": {"core_residual": True}},
         {"encoder": {"core_layer_norm": True}},
