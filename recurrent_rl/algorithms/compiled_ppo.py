@@ -1,8 +1,8 @@
 """PPO's gradient of a minibatch by one call of a compiled kernel.
 
-For policies made of plain layers, LSTMs and GRUs, with a density whose derivatives are known. Sequences
-are not padded there, and nothing is left to autograd. Everything else goes through ``ppo_loss``,
-which this must equal up to rounding.
+For policies made of plain layers, LSTMs and GRUs, with a density whose derivatives are known.
+Sequences are not padded there, and nothing is left to autograd. Everything else goes through
+``ppo_loss``, which this must equal up to rounding.
 
 Letters: T steps, N rows, M active steps, P outputs of the actor.
 """
