@@ -11,12 +11,19 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Numbers in a vector, and vectors of columns whose sums fit into registers, for four rows. */
 #if defined(__AVX512F__)
 #define LANES 16
+#define WIDE 4
 #elif defined(__AVX__)
 #define LANES 8
+#define WIDE 2
+#elif defined(__aarch64__)
+#define LANES 4
+#define WIDE 4
 #else
 #define LANES 4
+#define WIDE 2
 #endif
 
 typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
@@ -36,9 +43,9 @@ static inline float lanes_sum(vec v)
 
 /* sum[r][c] = out[r, c] + sum_k x[r * row + k * step] w[k, c], in registers: R rows, C vectors of
    columns. x [R, K] has a step of 1, and x^T [K, R] a row of 1. */
-#define DEFINE_PRODUCT(R, C)                                                                       \
-    static inline void product_##R##x##C(float *out, const float *x, ptrdiff_t row, ptrdiff_t step, \
-                                         const float *w, int K, int J)                             \
+#define DEFINE_PRODUCT(NAME, R, C)                                                                 \
+    static inline void NAME(float *out, const float *x, ptrdiff_t row, ptrdiff_t step,             \
+                            const float *w, int K, int J)                                          \
     {                                                                                              \
         vec sum[R][C];                                                                             \
         for (int r = 0; r < R; r++)                                                                \
@@ -55,11 +62,11 @@ static inline float lanes_sum(vec v)
                 store(out + (ptrdiff_t)r * J + c * LANES, sum[r][c]);                              \
     }
 
-DEFINE_PRODUCT(4, 4)
-DEFINE_PRODUCT(2, 4)
-DEFINE_PRODUCT(1, 4)
-DEFINE_PRODUCT(4, 1)
-DEFINE_PRODUCT(1, 1)
+DEFINE_PRODUCT(four_rows, 4, WIDE)
+DEFINE_PRODUCT(two_rows, 2, WIDE)
+DEFINE_PRODUCT(one_row, 1, WIDE)
+DEFINE_PRODUCT(four_rows_of_a_vector, 4, 1)
+DEFINE_PRODUCT(one_row_of_a_vector, 1, 1)
 
 /* out [B, J] += x w [K, J], but for the last J % LANES columns; see above for row and step.
    Columns outside, so that a panel of w stays in the cache. Returns the columns that were done. */
@@ -67,21 +74,21 @@ static inline int add_whole_vectors(float *out, const float *x, ptrdiff_t row, p
                                     const float *w, int B, int K, int J)
 {
     int j = 0;
-    for (; j + 4 * LANES <= J; j += 4 * LANES) {
+    for (; j + WIDE * LANES <= J; j += WIDE * LANES) {
         int b = 0;
         for (; b + 4 <= B; b += 4)
-            product_4x4(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
+            four_rows(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
         for (; b + 2 <= B; b += 2)
-            product_2x4(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
+            two_rows(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
         if (b < B)
-            product_1x4(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
+            one_row(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
     }
     for (; j + LANES <= J; j += LANES) {
         int b = 0;
         for (; b + 4 <= B; b += 4)
-            product_4x1(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
+            four_rows_of_a_vector(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
         for (; b < B; b++)
-            product_1x1(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
+            one_row_of_a_vector(out + (ptrdiff_t)b * J + j, x + b * row, row, step, w + j, K, J);
     }
     return j;
 }
