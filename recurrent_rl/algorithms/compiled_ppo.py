@@ -231,7 +231,7 @@ def compiled_gradient(
     To be asked for each rollout.
 
     Args:
-        policy: whose parameters have gradients that the optimiser reads.
+        policy: whose parameters' gradients an optimiser reads.
         heads: from ``known_by_hand``.
         buffer: the rollout.
         cuts: its sequences.
@@ -245,6 +245,9 @@ def compiled_gradient(
     found = kernels()
     if found is None:
         return None
+    for p in policy.trained_parameters():
+        if p.grad is None or not p.grad.is_contiguous():
+            p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format)
     return CompiledGradient(found, policy, heads, buffer, cuts, targets, config, now)
 
 
@@ -255,9 +258,8 @@ def _is_known(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> bool:
         and not is_hooked(policy)
         and len(set(parameters)) == len(parameters)  # none serves twice
         and all(
-            p.requires_grad and p.grad is not None and p.dtype == torch.float32 for p in parameters
+            p.requires_grad and p.dtype == torch.float32 and p.is_contiguous() for p in parameters
         )
-        and all(p.is_contiguous() and p.grad.is_contiguous() for p in parameters)  # type: ignore[union-attr]
         and all(_trunk_is_known(cast(Trunk, trunk)) for trunk in policy.trunks)
     )
 

@@ -14,15 +14,14 @@ from recurrent_rl.validation import shown
 class HasOwnAttributes:
     """Carries attributes that a subclass's constructor sets, which copies are built without.
 
-    >>> from recurrent_rl import PPO
-    >>> class Mine(PPO):
-    ...     def __init__(self, *spaces, bonus=0.1, **options):
-    ...         super().__init__(*spaces, **options)
-    ...         self.bonus = bonus
-    >>> import gymnasium as gym
-    >>> agent = Mine(gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2), bonus=0.5)
-    >>> agent.clone().bonus
-    0.5
+    After ``agent = Mine(*spaces, bonus=0.5)`` of ::
+
+        class Mine(PPO):
+            def __init__(self, *spaces, bonus=0.1, **options):
+                super().__init__(*spaces, **options)
+                self.bonus = bonus
+
+    ``agent.clone().bonus`` is 0.5.
     """
 
     def own_data(self) -> dict[str, Any]:
