@@ -71,10 +71,12 @@ class CompiledGradient:
     # --- what the kernel is told -------------------------------------------------------------
 
     def _keep(self, tensor: Tensor | None) -> int | None:
-        """Return the address of a tensor's numbers, which stay where they are."""
+        """Return the address of a tensor's numbers, which stay where they are; floats as float32."""
         if tensor is None:
             return None
         tensor = tensor.detach().contiguous()
+        if tensor.is_floating_point():
+            tensor = tensor.float()
         self._kept.append(tensor)
         return address(tensor)
 
@@ -255,6 +257,7 @@ def _is_known(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> bool:
     parameters = policy.trained_parameters()
     return (
         not buffer.burn_in
+        and all(h.dtype == torch.float32 and h.is_contiguous() for h in buffer.hidden)
         and not is_hooked(policy)
         and len(set(parameters)) == len(parameters)  # none serves twice
         and all(

@@ -243,6 +243,28 @@ def test_policies_that_kernels_do_not_know_are_left_to_autograd(options: dict[st
     assert compiled(policy, buffer, CONFIG.replace(compiled=True)) is None
 
 
+def test_rollouts_of_other_floats_are_converted_or_left_to_autograd() -> None:
+    """As after ``torch.set_default_dtype``."""
+    policy, config = make_policy(recurrent=False), CONFIG.replace(compiled=True)
+    buffer = rollout(policy)
+    every = torch.arange(len(buffer.sequences()))
+    plain = both(policy, buffer, config, every)[0]
+    for name in ("log_prob", "value", "advantage", "returns"):
+        setattr(buffer, name, getattr(buffer, name).double())
+    targets = buffer.targets(config.normalize_advantage)
+    assert targets.dtype == torch.float64
+    by_kernels = compiled(policy, buffer, config)
+    assert by_kernels is not None
+    steps = 3 + int(buffer.sequences().active.sum())
+    loss, record = by_kernels.loss(every, steps, with_entropy=True)
+    torch.testing.assert_close([loss, record], plain[:2], rtol=1e-5, atol=1e-6)
+    policy = make_policy()
+    buffer = rollout(policy)
+    adam(policy)
+    buffer.hidden = [h.double() for h in buffer.hidden]
+    assert compiled(policy, buffer, config) is None
+
+
 def test_burn_in_is_left_to_autograd() -> None:
     policy = make_policy()
     buffer = rollout(policy, burn_in=3)
