@@ -71,7 +71,7 @@ class CompiledGradient:
     # --- what the kernel is told -------------------------------------------------------------
 
     def _keep(self, tensor: Tensor | None) -> int | None:
-        """Return the address of a tensor's numbers, which stay where they are; floats as float32."""
+        """Return where a tensor's numbers are, floats as float32, and keep them there."""
         if tensor is None:
             return None
         tensor = tensor.detach().contiguous()
