@@ -8,6 +8,7 @@ Source: Moritz et al. 2018, "Ray: A Distributed Framework for Emerging AI Applic
 """
 
 import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -87,8 +88,7 @@ class RayPool(Pool):
         here = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         )
-        board = ray.remote(num_cpus=0, scheduling_strategy=here)(_Board)
-        self._board = board.remote()
+        self._board = _Board({"num_cpus": 0, "scheduling_strategy": here})
 
     def run(
         self,
@@ -119,7 +119,7 @@ class RayPool(Pool):
         if self._is_ours:
             self._ray.shutdown()
         else:
-            self._ray.kill(self._board)
+            self._board.close()
 
     def _start(self, attempt: _Attempt, replay: Any) -> None:
         # "cuda:1" is the second GPU of this process; a task sees none but the one it gets.
@@ -146,7 +146,7 @@ class RayPool(Pool):
     def _tell(self, progress: Progress) -> None:
         """Pass on what tasks have told since the last time."""
         attempts = {attempt.job.place: attempt for attempt in self._running.values()}
-        for place, steps, score in self._ray.get(self._board.taken.remote()):
+        for place, steps, score in self._board.taken():
             if place in attempts:
                 attempts[place].told += steps
             progress(steps, score)
@@ -187,19 +187,32 @@ class RayPool(Pool):
 
 
 class _Board:
-    """Where tasks write how far they are: an actor of Ray."""
+    """Where tasks write how far they are: Ray's queue.
 
-    def __init__(self) -> None:
-        self._lines: list[tuple[int, int, float]] = []
+    Its process imports Ray alone. That of an actor of ours would import this package, and torch.
+    """
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        """Start the queue's process, with these options of an actor."""
+        from ray.util.queue import Queue
+
+        self._lines = Queue(actor_options=options)
 
     def tell(self, place: int, steps: int, score: float) -> None:
-        """Write a line: the individual's place, steps since its last line, mean return."""
-        self._lines.append((place, steps, score))
+        """Write a line: the individual's place, steps since its last line, mean return.
+
+        Waits until it is there, so that all has been told when a task's result is.
+        """
+        self._lines.put((place, steps, score))
 
     def taken(self) -> list[tuple[int, int, float]]:
         """Return the lines, and wipe the board."""
-        lines, self._lines = self._lines, []
+        lines: list[tuple[int, int, float]] = self._lines.get_nowait_batch(self._lines.qsize())
         return lines
+
+    def close(self) -> None:
+        """End the queue's process."""
+        self._lines.shutdown(force=True)
 
 
 def _train(
@@ -215,12 +228,8 @@ def _train(
         board: where to tell how far it is, and as whom.
 
     """
-    ray, (actor, place) = import_ray(), board
+    lines, place = board
     torch.set_num_threads(threads)
-
-    def tell(steps: int, score: float) -> None:
-        # Waits, so that all has been told when the result is there.
-        ray.get(actor.tell.remote(place, steps, score))
-
+    tell = functools.partial(lines.tell, place)
     with contextlib.closing(built(*vector)) as env:
         return do_packed(job, env, tell, unpacked_memory(replay))

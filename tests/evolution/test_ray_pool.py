@@ -55,11 +55,27 @@ def mortal_env(folder: Path, deaths: int) -> Any:
     return env_of(type("Mortal", (Mortal,), {"folder": str(folder)}))
 
 
+def steps_told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that will hold what pools tell of their progress."""
+    told, run = [], ray_pool.RayPool.run
+
+    def listened_to(self: Any, jobs: Any, progress: Any, memory: Any = None) -> Any:
+        def tell(steps: int, score: float) -> None:
+            told.append(steps)
+            progress(steps, score)
+
+        return run(self, jobs, tell, memory)
+
+    monkeypatch.setattr(ray_pool.RayPool, "run", listened_to)
+    return told
+
+
 # One test, as pytest-xdist would have several processes start a Ray each.
 def test_tasks_do_what_one_process_does_or_say_why(
     two_cpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     env, settings = recall_env(), {"max_steps": 256}
+    told = steps_told(monkeypatch)
     alone, fitnesses = train(env, population(env, 2), **settings, **evolution(2))
     with pytest.warns(UserWarning, match=r"individual \d of the population died .* attempt 2 of 3"):
         together, theirs = train(
@@ -67,6 +83,7 @@ def test_tasks_do_what_one_process_does_or_say_why(
         )
     assert_same_agents(together, alone)
     assert theirs == fitnesses
+    assert sum(told) == sum(each.env_steps for each in alone)
 
     env = env_of(Broken)
     with pytest.raises(RuntimeError, match=r"(?s)failed in its worker:.*ZeroDivisionError.*task"):
