@@ -3,8 +3,10 @@
 import copy
 import csv
 import functools
+import multiprocessing
 import os
 import platform
+import signal
 import subprocess
 import sys
 import threading
@@ -375,7 +377,7 @@ class TestSharedSum:
 # --- processes --------------------------------------------------------------------------------
 
 SCRIPT = """
-import os, signal, sys, warnings
+import sys, warnings
 from pathlib import Path
 warnings.simplefilter("error")
 sys.path.insert(0, {tests!r})
@@ -384,14 +386,8 @@ from recurrent_rl import distributed
 from test_distributed import everything, run
 world = distributed.init(timeout=60)
 assert distributed.init() is world is distributed.current()
-how = sys.argv[1]
-
-def fail(rollout):
-    if world.rank == 1 and how == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
-
-agent, result = run(Path(sys.argv[2]), 192, resume="auto", on_rollout=fail)
-torch.save(everything(agent), f"{{sys.argv[2]}}/rank{{world.rank}}.pt")
+agent, result = run(Path(sys.argv[1]), 192, resume="auto")
+torch.save(everything(agent), f"{{sys.argv[1]}}/rank{{world.rank}}.pt")
 world.gather("saved")
 if world.rank == 1:
     raise ZeroDivisionError("on purpose")
@@ -399,12 +395,12 @@ world.gather("never")
 """
 
 
-def torchrun(folder: Path, how: str) -> "subprocess.CompletedProcess[str]":
+def torchrun(folder: Path) -> "subprocess.CompletedProcess[str]":
     script = folder / "script.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
-        [*command, str(script), how, str(folder)],
+        [*command, str(script), str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -413,11 +409,37 @@ def torchrun(folder: Path, how: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+def train_and_die(folder: Path) -> None:
+    """What a rank does, of which one is killed while it trains."""
+    world = distributed.init(timeout=60)
+
+    def die(rollout: Any) -> None:
+        (folder / f"rank{world.rank}").touch()
+        world.gather("both train")
+        if world.rank == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run(folder, 192, on_rollout=die)
+
+
+def launch(folder: Path, connection: Any) -> None:
+    """Do what torchrun does, and tell what it says; but ranks have imported all that they need."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    where = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}  # as --standalone
+    config = LaunchConfig(1, 1, 2, max_restarts=0, start_method="fork", run_id="test", **where)
+    try:
+        elastic_launch(config, train_and_die)(folder)
+    except ChildFailedError as error:
+        connection.send(str(error))
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="needs torch.distributed")
 class TestProcesses:
     def test_resumed_on_other_numbers_of_ranks_until_one_raises(self, tmp_path: Path) -> None:
         run(tmp_path, 64)  # one
-        done = torchrun(tmp_path, "raises")  # two
+        done = torchrun(tmp_path)  # two
         assert done.returncode != 0
         assert "ZeroDivisionError: on purpose" in done.stderr
         first, second = (torch.load(tmp_path / f"rank{rank}.pt") for rank in (0, 1))
@@ -429,9 +451,16 @@ class TestProcesses:
         assert steps == [32, 64, 128, 192, 224]
 
     def test_a_rank_that_dies_ends_all(self, tmp_path: Path) -> None:
-        done = torchrun(tmp_path, "dies")
-        assert done.returncode != 0
-        assert "SIGKILL" in done.stderr
+        context = multiprocessing.get_context("forkserver")
+        ours, theirs = context.Pipe()
+        launcher = context.Process(target=launch, args=(tmp_path, theirs))
+        launcher.start()
+        theirs.close()
+        assert ours.poll(60)
+        assert "SIGKILL" in ours.recv()
+        launcher.join(60)
+        assert launcher.exitcode == 0
+        assert {path.name for path in tmp_path.glob("rank*")} == {"rank0", "rank1"}
 
 
 def test_a_script_that_forgets_to_begin_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
