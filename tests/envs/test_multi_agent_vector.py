@@ -10,7 +10,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -989,55 +988,81 @@ def test_no_orphans_when_the_process_dies(end: str) -> None:
     process.join(30)
 
 
+# Each case is a process of its own, which runs to its end as a script does; all have imported once.
 SCRIPT = """
-import signal, sys
+import multiprocessing, os, signal, sys
 from test_multi_agent_vector import ACTIONS, AsyncMultiAgentVectorEnv, faulty, workers
 
-if __name__ == "__main__":
+def live(context, end):
     # Shells start what runs in the background with Ctrl-C ignored, and children inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    context, end = sys.argv[1:]
     env = AsyncMultiAgentVectorEnv(faulty(9, ""), num_workers=2, context=context)
     env.reset()
-    print(*workers(env), flush=True)
+    print(os.getpid(), *workers(env), flush=True)
     if end == "exception":
         raise ZeroDivisionError("an error of the user's")
     while True:
         env.step(ACTIONS)
+
+if __name__ == "__main__":
+    multiprocessing.set_forkserver_preload(["test_multi_agent_vector"])
+    cases = {}
+    for case in sys.argv[1:]:
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            for stream in (1, 2):
+                os.dup2(os.open(f"{case}.{stream}", os.O_WRONLY | os.O_CREAT), stream)
+            live(*case.split())
+        cases[case] = pid
+    for case, pid in cases.items():
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 """
 
 
-@pytest.mark.parametrize(
-    ("context", "end"),
-    [("fork", "exception"), ("fork", "interrupt"), ("forkserver", "kill")],
-)
-def test_no_orphans_of_a_script(context: str, end: str, tmp_path: Path) -> None:
+def first_line(path: Path, within: float = 60.0) -> str:
+    """Wait for a file's first line [s]."""
+    end = time.monotonic() + within
+    while time.monotonic() < end:
+        if path.exists() and path.read_text().endswith("\n"):
+            return path.read_text()
+        time.sleep(0.05)
+    raise TimeoutError(path)
+
+
+def test_no_orphans_of_a_script(tmp_path: Path) -> None:
     path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(SCRIPT))
+    path.write_text(SCRIPT)
     here = Path(__file__).parent
+    # What the user sees of each: one error, the own one, and nothing from the workers.
+    raised, interrupted, killed = ("fork exception", "fork interrupt", "forkserver kill")
+    expected = {raised: "ZeroDivisionError: an error of the user's", interrupted: "KeyboardI"}
     process = subprocess.Popen(
-        [sys.executable, str(path), context, end],
+        [sys.executable, str(path), raised, interrupted, killed],
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
+        cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])},
         start_new_session=True,
     )
-    assert process.stdout is not None
-    pids = [int(word) for word in process.stdout.readline().split()]
-    assert len(pids) == 2
-    if end == "interrupt":
-        os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C in a terminal does, to all of them
-    if end == "kill":
-        process.kill()
+    pids: dict[str, list[int]] = {}
     try:
-        _, errors = process.communicate(timeout=60)
+        for case in (raised, interrupted, killed):
+            pids[case] = [int(word) for word in first_line(tmp_path / f"{case}.1").split()]
+            assert len(pids[case]) == 3, case  # itself, and two workers
+            if case == interrupted:  # as Ctrl-C in a terminal does, to all of them
+                os.killpg(pids[case][0], signal.SIGINT)
+            if case == killed:
+                os.kill(pids[case][0], signal.SIGKILL)
+        codes, _ = process.communicate(timeout=60)
+        assert_gone([pid for each in pids.values() for pid in each])
     finally:
-        with contextlib.suppress(ProcessLookupError):  # it should be gone
-            os.killpg(process.pid, signal.SIGKILL)
-    assert_gone(pids)
-    assert process.returncode != 0
-    # The user sees one error: the own one, and nothing from the workers.
-    assert errors.count("Traceback") == (end != "kill")
-    expected = {"exception": "ZeroDivisionError: an error of the user's", "interrupt": "KeyboardI"}
-    assert expected.get(end, "") in errors
+        for group in (process.pid, *(first for first, *_ in pids.values())):
+            with contextlib.suppress(ProcessLookupError):  # it should be gone
+                os.killpg(group, signal.SIGKILL)
+    assert len(codes.split()) == 3
+    assert "0" not in codes.split()
+    for case in pids:
+        errors = (tmp_path / f"{case}.2").read_text()
+        assert errors.count("Traceback") == (case != killed), case
+        assert expected.get(case, "") in errors
