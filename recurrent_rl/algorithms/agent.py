@@ -3,6 +3,7 @@
 import copy
 import inspect
 import os
+import warnings
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self
@@ -77,6 +78,13 @@ class Agent(HasSettings, HasOwnAttributes, InPopulation, InWorld, ActingAgent):
         self.trainers, self.device, self.seed = dict(trainers), checked_device(device), seed
         self.collection, self.individual = Collection(), Individual()
         self.steps, self.fitness, self.scores = [0], [], []
+        if self.device.type != "cpu" and any(t.config.compiled for t in self.trainers.values()):
+            warnings.warn(
+                f"compiled=True: expected device='cpu', which kernels are for, got "
+                f"{str(self.device)!r}, where PyTorch's operations go on; leave one of them out",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
     # --- groups -----------------------------------------------------------------------------
 

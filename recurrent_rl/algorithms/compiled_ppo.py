@@ -7,12 +7,15 @@ Sequences are not padded there, and nothing is left to autograd. Everything else
 Letters: T steps, N rows, M active steps, P outputs of the actor.
 """
 
+import functools
 import math
+import warnings
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from recurrent_rl.algorithms.compiled_reach import obstacle_of
 from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step, take_step
 from recurrent_rl.algorithms.ppo_loss import ByHand
@@ -23,12 +26,9 @@ from recurrent_rl.compiled.structures import address
 from recurrent_rl.distributed import World
 from recurrent_rl.networks.distributions import Gaussian, squashing
 from recurrent_rl.networks.encoder import Encoder
-from recurrent_rl.networks.layers import is_hooked
 from recurrent_rl.networks.plain_layers import plain_sequence
 from recurrent_rl.networks.policy import ActorCritic
 from recurrent_rl.networks.trunk import Trunk
-from recurrent_rl.recurrent.core import RecurrentCore
-from recurrent_rl.recurrent.gated import GRU, LSTM
 from recurrent_rl.recurrent.sequences import Sequences
 from recurrent_rl.spaces.codec import Features
 
@@ -66,11 +66,11 @@ class CompiledGradient:
             now.clip_coef, clip_value, config.vf_coef, now.ent_coef, 0.0
         )
         outputs = policy.distribution.outputs
-        self._outputs = torch.empty(len(cuts.order), outputs)
+        self._outputs = buffer.log_prob.new_empty(len(cuts.order), outputs)
 
     # --- what the kernel is told -------------------------------------------------------------
 
-    def _keep(self, tensor: Tensor | None) -> int | None:
+    def _keep(self, tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
         """Return where a tensor's numbers are, floats as float32, and keep them there."""
         if tensor is None:
             return None
@@ -78,7 +78,7 @@ class CompiledGradient:
         if tensor.is_floating_point():
             tensor = tensor.float()
         self._kept.append(tensor)
-        return address(tensor)
+        return address(tensor, dtype)
 
     def _described(
         self, policy: ActorCritic, heads: ByHand, buffer: SequenceRolloutBuffer, cuts: Sequences
@@ -137,7 +137,7 @@ class CompiledGradient:
             trunk.outputs,
             0 if cells is None else len(cells),
             self._keep(seen.vector),
-            self._keep(where),
+            self._keep(where, torch.int64),
             self._keep(extra),
             structures.mlp(front.layers, front.activation, ends_on_activation=True),
             cells,
@@ -156,15 +156,15 @@ class CompiledGradient:
         if (units := policy.value_head.units) is not None:
             value, returns = ((x - units.mean) / units.deviation for x in (value, returns))
         gaussian = isinstance(distribution, Gaussian)
-        action = self._keep(buffer.action)
-        places = (cuts.order, cuts.first, cuts.length, cuts.row, cuts.chunk, cuts.fresh)
+        places = (cuts.order, cuts.first, cuts.length, cuts.row, cuts.chunk)
         return structures.Rollout(
             buffer.rows,
-            *map(self._keep, places),
-            self._keep(cuts.active_mask),
-            action if gaussian else None,
-            None if gaussian else action,
-            self._keep(buffer.action_mask),
+            *(self._keep(place, torch.int64) for place in places),
+            self._keep(cuts.fresh, torch.bool),
+            self._keep(cuts.active_mask, torch.bool),
+            self._keep(buffer.action) if gaussian else None,
+            None if gaussian else self._keep(buffer.action, torch.int64),
+            self._keep(buffer.action_mask, torch.bool),
             *map(self._keep, (log_prob, value, advantage, returns)),
         )
 
@@ -230,7 +230,8 @@ def compiled_gradient(
 ) -> CompiledGradient | None:
     """Return what computes gradients by compiled kernels; None where autograd is needed.
 
-    To be asked for each rollout.
+    To be asked for each rollout. A warning says, once for each reason, why autograd is needed,
+    unless parameters are frozen.
 
     Args:
         policy: whose parameters' gradients an optimiser reads.
@@ -242,50 +243,31 @@ def compiled_gradient(
         now: what schedules make of hyper-parameters.
 
     """
-    if not config.compiled or heads is None or not _is_known(policy, buffer):
+    if not config.compiled:
         return None
+    obstacle = obstacle_of(policy, heads, buffer)
+    if heads is None or obstacle is not None:
+        if policy.device.type == "cpu":  # others are warned of where agents are built
+            _warn_of(obstacle)
+        return None
+    parameters = policy.trained_parameters()
+    if not all(p.requires_grad for p in parameters):
+        return None  # frozen for a while, which is not worth a word
     found = kernels()
     if found is None:
         return None
-    for p in policy.trained_parameters():
-        if p.grad is None or not p.grad.is_contiguous():
+    for p in parameters:
+        if p.grad is None or not p.grad.is_contiguous():  # not of one vector
             p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format)
     return CompiledGradient(found, policy, heads, buffer, cuts, targets, config, now)
 
 
-def _is_known(policy: ActorCritic, buffer: SequenceRolloutBuffer) -> bool:
-    parameters = policy.trained_parameters()
-    return (
-        not buffer.burn_in
-        and all(h.dtype == torch.float32 and h.is_contiguous() for h in buffer.hidden)
-        and not is_hooked(policy)
-        and len(set(parameters)) == len(parameters)  # none serves twice
-        and all(
-            p.requires_grad and p.dtype == torch.float32 and p.is_contiguous() for p in parameters
-        )
-        and all(_trunk_is_known(cast(Trunk, trunk)) for trunk in policy.trunks)
-    )
-
-
-def _trunk_is_known(trunk: Trunk) -> bool:
-    encoder = trunk.encoder
-    if type(encoder) is not Encoder or is_hooked(trunk) or is_hooked(encoder):
-        return False
-    core = encoder.core
-    return (
-        not len(encoder.cnns)
-        and encoder.vector_mlp is None
-        and encoder.skip is None
-        and encoder.norm is None
-        and plain_sequence(encoder.mlp, ends_on_activation=True) is not None
-        and (core is None or _core_is_known(core))
-    )
-
-
-def _core_is_known(core: RecurrentCore) -> bool:
-    return (
-        type(core.rnn) in (LSTM, GRU)
-        and not len(core.added)
-        and not is_hooked(core)
-        and not is_hooked(core.rnn)
+@functools.cache  # once, not at each rollout
+def _warn_of(obstacle: str | None) -> None:
+    warnings.warn(
+        f"compiled=True: expected a policy that PPO's kernel knows, got {obstacle}: autograd "
+        f"computes its gradients, which takes longer and gives the same; LSTMs and Adam's steps "
+        f"are compiled by themselves",
+        RuntimeWarning,
+        stacklevel=2,
     )

@@ -61,7 +61,7 @@ def take_step(
     loss = _add_up(gradients, loss, world)
     adam = compiled_adam(optimizers, gradients) if compiled else None
     if adam is not None:
-        norm = torch.tensor(adam.norm)
+        norm = loss.new_tensor(adam.norm)
         _check_finite(norm, loss)
         adam.step(max_norm)
         return norm

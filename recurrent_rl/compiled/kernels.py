@@ -14,9 +14,10 @@ from torch import Tensor
 from recurrent_rl.compiled.library import load
 from recurrent_rl.compiled.structures import Coefficients, Policy, Record, Rollout, address
 
-_INT, _SIZE, _BYTES, _FLOAT = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_size_t, ctypes.c_float
+_INT, _SIZE, _BYTES = ctypes.c_int, ctypes.c_ssize_t, ctypes.c_size_t
+_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
 _ARRAY = ctypes.c_void_p
-_NOTHING = torch.empty(0, dtype=torch.uint8)
+_NOTHING = torch.empty(0, dtype=torch.uint8, device="cpu")
 
 
 class Kernels:
@@ -29,7 +30,7 @@ class Kernels:
         self._lstm_backward = library.lstm_layer_backward
         self._lstm_backward.argtypes = [_INT] * 2 + [_ARRAY] * 9
         self._adam = library.adam
-        self._adam.argtypes = [_SIZE] + [_ARRAY] * 4 + [_FLOAT] * 6
+        self._adam.argtypes = [_SIZE] + [_ARRAY] * 4 + [_FLOAT] + [_DOUBLE] * 2 + [_FLOAT] * 3
         for function in (self._lstm_forward, self._lstm_backward, self._adam):
             function.restype = None
         self._square_sum = library.square_sum
@@ -57,9 +58,8 @@ class Kernels:
         """
         steps, rows, units = len(gates), *first[0].shape
         states = gates.new_empty(5, steps, rows, units).unbind()
-        begin = torch.arange(0, (steps + 1) * rows, rows, dtype=torch.int32)
-        arrays = (begin, gates, *first, weight, *states)
-        self._lstm_forward(steps, units, *map(address, arrays))
+        arrays = (gates, *first, weight, *states)
+        self._lstm_forward(steps, units, _begin(steps, rows), *map(address, arrays))
         before_h, before_c, h, c, squash = states
         return before_h, before_c, h, c, squash
 
@@ -88,9 +88,8 @@ class Kernels:
         """
         steps, rows, units = squash.shape
         of_gates, of_first = torch.empty_like(gates), torch.empty_like(of_c)
-        begin = torch.arange(0, (steps + 1) * rows, rows, dtype=torch.int32)
-        arrays = (begin, gates, before_c, squash, weight, of_h, of_c, of_gates, of_first)
-        self._lstm_backward(steps, units, *map(address, arrays))
+        arrays = (gates, before_c, squash, weight, of_h, of_c, of_gates, of_first)
+        self._lstm_backward(steps, units, _begin(steps, rows), *map(address, arrays))
         return of_gates, of_first
 
     def norm(self, x: Tensor) -> float:
@@ -123,7 +122,7 @@ class Kernels:
         """
         arrays = map(address, (parameter, gradient, *moments))
         step, root = lr / (1 - betas[0] ** count), math.sqrt(1 - betas[1] ** count)
-        self._adam(parameter.numel(), *arrays, scale, *betas, step, root, eps)
+        self._adam(parameter.numel(), *arrays, scale, *map(float, betas), step, root, eps)
 
     def ppo_gradient(
         self,
@@ -145,13 +144,19 @@ class Kernels:
 
         """
         record = Record()
-        given = (policy, rollout, now, address(which), len(which), address(outputs), record)
+        sequences = address(which, torch.int64)
+        given = (policy, rollout, now, sequences, len(which), address(outputs), record)
         room: Tensor = getattr(self._local, "room", _NOTHING)
-        while self._ppo_gradient(*given, address(room), room.numel()):
+        while self._ppo_gradient(*given, room.data_ptr(), room.numel()):
             # What torch allocates begins at a cache line.
-            room = torch.empty(max(1 << 20, 2 * room.numel()), dtype=torch.uint8)
+            room = _NOTHING.new_empty(max(1 << 20, 2 * room.numel()))
             self._local.room = room
         return record
+
+
+def _begin(steps: int, rows: int) -> "ctypes.Array[ctypes.c_int]":
+    """Return the slots that the steps of sequences of one length begin at, and the end."""
+    return (_INT * (steps + 1))(*(t * rows for t in range(steps + 1)))
 
 
 @functools.cache

@@ -42,13 +42,15 @@ float square_sum(ptrdiff_t n, const float *restrict x)
    step            lr / (1 - beta1^t)
    root            sqrt(1 - beta2^t) */
 void adam(ptrdiff_t n, float *restrict p, float *restrict g, float *restrict m, float *restrict v,
-          float scale, float beta1, float beta2, float step, float root, float eps)
+          float scale, double beta1, double beta2, float step, float root, float eps)
 {
+    /* 1 - beta2 by floats is off by more than a hundred roundings. */
+    const float fresh1 = (float)(1.0 - beta1), fresh2 = (float)(1.0 - beta2), kept = (float)beta2;
     for (ptrdiff_t i = 0; i < n; i++) {
         float x = g[i] * scale;
         g[i] = x;
-        m[i] += (1.0f - beta1) * (x - m[i]);
-        v[i] = beta2 * v[i] + (1.0f - beta2) * x * x;
+        m[i] += fresh1 * (x - m[i]);
+        v[i] = kept * v[i] + fresh2 * x * x;
         p[i] -= step * m[i] / (sqrtf(v[i]) / root + eps);
     }
 }

@@ -159,7 +159,9 @@ static inline float exponential(float x)
 {
     x = x < -87.0f ? -87.0f : x;
     x = x > 87.0f ? 87.0f : x;
-    float k = floorf(x * 1.44269504088896341f + 0.5f);
+    /* Near 1.5 * 2^23 floats are the whole numbers, which stand in the last bits. No conversion to an
+       int: that of what is not a number is undefined. */
+    const float shift = 12582912.0f, shifted = x * 1.44269504088896341f + shift, k = shifted - shift;
     float r = x - k * 0.693359375f + k * 2.12194440e-4f;
     float y = 1.9875691500e-4f;
     y = y * r + 1.3981999507e-3f;
@@ -168,7 +170,9 @@ static inline float exponential(float x)
     y = y * r + 1.6666665459e-1f;
     y = y * r + 5.0000001201e-1f;
     y = y * (r * r) + r + 1.0f;
-    int32_t bits = (int32_t)((uint32_t)((int32_t)k + 127) << 23); /* 2 to the k-th */
+    uint32_t bits;
+    memcpy(&bits, &shifted, sizeof bits);
+    bits = (bits + 127) << 23; /* 2 to the k-th */
     float scale;
     memcpy(&scale, &bits, sizeof scale);
     return y * scale;

@@ -7,6 +7,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 _INT, _LONG, _FLOAT = ctypes.c_int, ctypes.c_int64, ctypes.c_float
@@ -110,18 +111,28 @@ class Record(ctypes.Structure):
     ]
 
 
-def address(tensor: Tensor | None) -> int | None:
-    """Return where a contiguous tensor lies; None, the null pointer, for none."""
+def address(tensor: Tensor | None, dtype: torch.dtype = torch.float32) -> int | None:
+    """Return where a tensor's numbers lie; None, the null pointer, for none.
+
+    Raises:
+        TypeError: a kernel would read something else there.
+
+    """
     if tensor is None:
         return None
-    assert tensor.is_contiguous()
+    if tensor.dtype != dtype or not tensor.is_cpu or not tensor.is_contiguous():
+        dense = "dense" if tensor.is_contiguous() else "not dense"
+        raise TypeError(
+            f"kernel: expected {dtype} on cpu, dense, got {tensor.dtype} on "
+            f"{tensor.device.type}, {dense}; convert it, or leave compiled=True out"
+        )
     return tensor.data_ptr()
 
 
 def _with_gradients(parameters: Sequence[Tensor]) -> list[int | None]:
     """Return the addresses of parameters, then those of their gradients."""
     gradients = [p.grad for p in parameters]
-    assert None not in gradients
+    assert all(g is not None for g in gradients)
     return [address(x) for x in (*parameters, *gradients)]
 
 

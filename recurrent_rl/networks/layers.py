@@ -23,7 +23,7 @@ class Layers(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """[..., D] -> [..., H]."""
         layers = self._modules.values()
-        if any(map(is_hooked, layers)) or _GLOBAL_HOOKS[0] or _GLOBAL_HOOKS[1]:
+        if any(map(is_hooked, layers)) or any(_GLOBAL_HOOKS):
             y: Tensor = nn.Sequential.forward(self, x)  # type: ignore[no-untyped-call]
             return y
         for layer in layers:
@@ -34,6 +34,8 @@ class Layers(nn.Sequential):
 _GLOBAL_HOOKS = (
     nn.modules.module._global_forward_pre_hooks,
     nn.modules.module._global_forward_hooks,
+    nn.modules.module._global_backward_pre_hooks,
+    nn.modules.module._global_backward_hooks,
 )
 
 
@@ -45,6 +47,22 @@ def is_hooked(module: Any) -> bool:
         or module._backward_hooks
         or module._backward_pre_hooks
         or module._compiled_call_impl
+    )
+
+
+def is_altered(module: nn.Module) -> bool:
+    """Whether calling a module, or its parameters' gradients, are more than its class says.
+
+    Whoever computes in its place asks this first.
+    """
+    return (
+        is_hooked(module)
+        or any(_GLOBAL_HOOKS)
+        or "forward" in vars(module)
+        or any(
+            p._backward_hooks or p._post_accumulate_grad_hooks
+            for p in module.parameters(recurse=False)
+        )
     )
 
 

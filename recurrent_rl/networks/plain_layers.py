@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from recurrent_rl.functional.perceptron import ACTIVATIONS
 from recurrent_rl.networks.heads import ActionHead, ValueHead
-from recurrent_rl.networks.layers import is_hooked
+from recurrent_rl.networks.layers import is_altered
 from recurrent_rl.networks.linear import Linear
 
 
@@ -29,8 +29,8 @@ class PlainLayers(NamedTuple):
 
 
 def plain_layers(head: ActionHead | ValueHead) -> PlainLayers | None:
-    """Return a head's layers if they are plain and nothing hooks into them, else None."""
-    if type(head) not in (ActionHead, ValueHead) or is_hooked(head):
+    """Return a head's layers if they are plain, and nothing alters what they do, else None."""
+    if type(head) not in (ActionHead, ValueHead) or is_altered(head):
         return None
     return plain_sequence(head.layers)
 
@@ -38,7 +38,7 @@ def plain_layers(head: ActionHead | ValueHead) -> PlainLayers | None:
 def plain_sequence(
     layers: nn.Sequential, *, ends_on_activation: bool = False
 ) -> PlainLayers | None:
-    """Return layers if they are plain and nothing hooks into them, else None.
+    """Return layers if they are plain, and nothing alters what they do, else None.
 
     Args:
         layers: at least one is expected, unless they end on an activation.
@@ -46,7 +46,7 @@ def plain_sequence(
 
     """
     modules = list(layers)
-    if any(map(is_hooked, (layers, *modules))) or len(modules) % 2 == ends_on_activation:
+    if any(map(is_altered, (layers, *modules))) or len(modules) % 2 == ends_on_activation:
         return None
     linear, activations = modules[::2], modules[1::2]
     kinds = {type(module) for module in activations} or {nn.Tanh}

@@ -127,7 +127,7 @@ class LSTM(GatedCell, nn.LSTM):
         self, x: Tensor, state: Sequence[Tensor]
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         weights = cast(list[Tensor], self._flat_weights)
-        if self.compiled and (found := _kernels_for(x)) is not None:
+        if self.compiled and (found := _kernels_for(x, state)) is not None:
             h, c = [], []
             for k in range(self.num_layers):
                 before = (state[0][k], state[1][k])
@@ -173,14 +173,17 @@ class GRU(GatedCell, nn.GRU):
         return x, (torch.stack(after),)
 
 
-def _kernels_for(x: Tensor) -> Kernels | None:
+def _kernels_for(x: Tensor, state: Sequence[Tensor]) -> Kernels | None:
     """Return the kernels where they can run in place of PyTorch's operations, while learning."""
-    if not torch.is_grad_enabled() or x.dtype != torch.float32 or not _steps_pay(x):
-        return None
-    return kernels()
+    known = x.dtype == torch.float32 and all(part.dtype == x.dtype for part in state)
+    return kernels() if known and torch.is_grad_enabled() and _steps_pay(x) else None
 
 
 def _steps_pay(x: Tensor) -> bool:
-    """Whether this package's way is faster than PyTorch's: on a CPU, unless that is compiled."""
-    plain = not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    """Whether this package's way is faster than PyTorch's: on a CPU, unless that is compiled.
+
+    Nor is it for who writes down what PyTorch does.
+    """
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    plain = not (tracing or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"))
     return x.device.type == "cpu" and plain

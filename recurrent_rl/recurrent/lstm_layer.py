@@ -53,8 +53,9 @@ class _Layer(torch.autograd.Function):
         bias_ih: Tensor,
         bias_hh: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        inputs = x.reshape(-1, x.shape[-1])
-        gates = torch.addmm(bias_ih + bias_hh, inputs, weight_ih.t()).view(*x.shape[:2], -1)
+        inputs = x.flatten(0, 1)
+        gates = torch.addmm(bias_ih + bias_hh, inputs, weight_ih.t())
+        gates = gates.view(*x.shape[:2], len(weight_ih))  # not -1: there may be no rows
         first = (first_h.contiguous(), first_c.contiguous())
         before_h, before_c, h, c, squash = kernels.lstm_forward(
             gates, first, weight_hh.t().contiguous()
@@ -79,12 +80,12 @@ class _Layer(torch.autograd.Function):
         of_gates, of_first = ctx.kernels.lstm_backward(
             gates, before_c, squash, weight_hh.contiguous(), flow, carried
         )
-        joined = of_gates.view(len(inputs), -1)
+        joined = of_gates.flatten(0, 1)
         of_ih = of_hh = of_bias = None
         if any(needed[3:]):
             of_ih, of_bias = torch.mm(joined.t(), inputs), joined.sum(0)
-            of_hh = torch.mm(joined.t(), before_h.view(len(inputs), -1))
+            of_hh = torch.mm(joined.t(), before_h.flatten(0, 1))
         of_x = None
         if needed[0]:
-            of_x = torch.mm(joined, weight_ih).view(*gates.shape[:2], -1)
+            of_x = torch.mm(joined, weight_ih).view(*gates.shape[:2], inputs.shape[1])
         return None, of_x, of_first, carried, of_ih, of_hh, of_bias, of_bias

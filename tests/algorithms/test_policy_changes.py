@@ -328,6 +328,7 @@ def test_wrapped_policies_are_refused(case: Case, wrap: str) -> None:
 
 
 @SOME
+@pytest.mark.filterwarnings("ignore:compiled=True")  # which they are too much for
 def test_parametrised_weights_learn_but_are_not_saved(case: Case, tmp_path: Path) -> None:
     agent, env = case.trained(1), case.vector()
     for policy in policies(agent):

@@ -56,6 +56,16 @@ def test_same_as_pytorchs_in_double_precision(
         assert float((a.double() - b).norm()) <= 3e-6 * float(b.norm()) + 1e-6
 
 
+def test_no_rows_at_all_give_nothing() -> None:
+    cell = LSTM(3, 4)
+    cell.compiled = True
+    output, (h, c) = cell(torch.zeros(5, 0, 3), [torch.zeros(1, 0, 4)] * 2)
+    assert [output.shape, h.shape, c.shape] == [(5, 0, 4), (1, 0, 4), (1, 0, 4)]
+    (output.sum() + c.sum()).backward()
+    assert cell.weight_hh_l0.grad is not None
+    assert not cell.weight_hh_l0.grad.any()
+
+
 def test_a_graph_that_is_kept_gives_the_same_gradient_again() -> None:
     torch.manual_seed(0)
     cell = LSTM(3, 5)
@@ -99,5 +109,9 @@ def test_pytorchs_own_is_used_where_kernels_are_not_asked_for_or_know_nothing_of
             cell(x, first)
         with mock.patch.object(torch.compiler, "is_compiling", return_value=True):
             cell(x, first)
+        with mock.patch.object(torch.jit, "is_tracing", return_value=True):
+            cell(x, first)
+        with pytest.raises(RuntimeError, match="type"):  # PyTorch's word: it would be misread
+            cell(x, [s.double() for s in first])
         nn.LSTM.double(cell)
         cell(x.double(), [s.double() for s in first])

@@ -16,10 +16,14 @@ from support.helpers import SEEDS, collect, cuttings, jitter, make_policy, spoil
 from support.updates import CONFIG, CPU, adam, learned, rollout, weights
 from torch import Tensor, nn
 
+from recurrent_rl.algorithms import compiled_ppo as module
+from recurrent_rl.algorithms import compiled_reach
 from recurrent_rl.algorithms.compiled_ppo import CompiledGradient, compiled_gradient
+from recurrent_rl.algorithms.compiled_reach import obstacle_of
 from recurrent_rl.algorithms.configs import PPOConfig
 from recurrent_rl.algorithms.ppo_loss import known_by_hand, ppo_loss
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
+from recurrent_rl.compiled.structures import address
 from recurrent_rl.networks.layers import mlp
 from recurrent_rl.networks.policy import ActorCritic
 
@@ -195,6 +199,12 @@ def test_a_loss_that_is_not_finite_is_refused(where: str) -> None:
 # --- what is left to autograd -------------------------------------------------------------------
 
 
+@pytest.fixture
+def nothing_said_yet() -> None:
+    """Warnings are given once in a process."""
+    module._warn_of.cache_clear()
+
+
 def frozen(policy: ActorCritic) -> None:
     policy.value_head.requires_grad_(False)
 
@@ -207,42 +217,105 @@ def hooked(policy: ActorCritic) -> None:
     policy.trunks[0].encoder.core.register_forward_hook(lambda *_: None)  # type: ignore[union-attr]
 
 
+def has_masked_gradient(policy: ActorCritic) -> None:
+    policy.trunks[0].encoder.core.rnn.weight_hh_l0.register_hook(lambda g: 0 * g)  # type: ignore[union-attr]
+
+
+def has_masked_head(policy: ActorCritic) -> None:
+    policy.action_head.layers[0].bias.register_post_accumulate_grad_hook(lambda p: None)  # type: ignore[union-attr, operator]
+
+
+def has_own_forward(policy: ActorCritic) -> None:
+    layer = policy.trunks[0].encoder.mlp[0]  # type: ignore[union-attr, index]
+    plain = layer.forward
+    layer.forward = lambda x: 0.5 * plain(x)
+
+
+def head_has_own_forward(policy: ActorCritic) -> None:
+    layer = policy.action_head.layers[0]
+    plain = layer.forward
+    layer.forward = lambda x: 0.5 * plain(x)  # type: ignore[method-assign]
+
+
 def replaced(policy: ActorCritic) -> None:
     policy.trunks[0].encoder.mlp = nn.Sequential(nn.Linear(3, 4), nn.GELU())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("change", [frozen, tied, hooked, replaced])
-def test_policies_that_were_changed_are_left_to_autograd(
-    change: Callable[[ActorCritic], None],
-) -> None:
-    policy = make_policy(hidden_size=(4,))
-    buffer, config = rollout(policy), CONFIG.replace(compiled=True)
-    adam(policy)
-    assert compiled(policy, buffer, config) is not None
-    assert compiled(policy, buffer, CONFIG) is None
-    change(policy)
-    assert compiled(policy, buffer, config) is None
+ALTERED = "hooks, or a forward of a module's own"
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("change", "obstacle"),
     [
-        {"cell": "mingru"},
-        {"cell": "lru"},
-        {"encoder": {"residual_layers": 1}},
-        {"encoder": {"core_residual": True}},
-        {"encoder": {"core_layer_norm": True}},
-        {"action": "box", "state_dependent_std": True},
-        {"action": "box", "use_sde": True},
+        (frozen, None),
+        (tied, "parameters that serve twice"),
+        (hooked, ALTERED),
+        (has_masked_gradient, ALTERED),
+        (has_masked_head, "heads or a distribution"),
+        (has_own_forward, ALTERED),
+        (head_has_own_forward, "heads or a distribution"),
+        (replaced, "other layers than linear ones"),
     ],
 )
-def test_policies_that_kernels_do_not_know_are_left_to_autograd(options: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("nothing_said_yet")
+def test_policies_that_were_changed_are_left_to_autograd(
+    change: Callable[[ActorCritic], None], obstacle: str | None
+) -> None:
+    """And learn what they learn without the option."""
+    results = []
+    for config in (CONFIG, CONFIG.replace(compiled=True)):
+        policy = make_policy(hidden_size=(4,))
+        buffer = rollout(policy)
+        adam(policy)
+        assert (compiled(policy, buffer, config) is not None) == config.compiled
+        change(policy)
+        if config.compiled and obstacle:
+            with pytest.warns(RuntimeWarning, match=f"compiled=True: expected .* got {obstacle}"):
+                assert compiled(policy, buffer, config) is None
+        assert compiled(policy, buffer, config) is None  # and says no more
+        if change is not frozen:  # which agents take out of the optimiser
+            learned(policy, buffer, config.replace(update_epochs=1))
+        results.append(weights(policy))
+    torch.testing.assert_close(*results)
+
+
+def test_hooks_of_all_modules_are_called() -> None:
+    policy, called = make_policy(), []
+    buffer, config = rollout(policy), CONFIG.replace(compiled=True)
+    adam(policy)
+    for register in (
+        nn.modules.module.register_module_forward_hook,
+        nn.modules.module.register_module_full_backward_hook,
+    ):
+        with register(lambda *_: called.append(1)):  # type: ignore[arg-type, operator]
+            assert obstacle_of(policy, known_by_hand(policy, CPU, 0.0), buffer)
+    assert compiled(policy, buffer, config) is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "obstacle"),
+    [
+        ({"cell": "mingru"}, "recurrent layers"),
+        ({"cell": "lru"}, "recurrent layers"),
+        ({"encoder": {"residual_layers": 1}}, "recurrent layers|other layers"),
+        ({"encoder": {"core_residual": True}}, "core_residual"),
+        ({"encoder": {"core_layer_norm": True}}, "core_layer_norm"),
+        ({"action": "box", "state_dependent_std": True}, "a distribution"),
+        ({"action": "box", "use_sde": True}, "a distribution"),
+    ],
+)
+@pytest.mark.usefixtures("nothing_said_yet")
+def test_policies_that_kernels_do_not_know_are_left_to_autograd(
+    options: dict[str, Any], obstacle: str
+) -> None:
     policy = make_policy(**options)
     buffer = rollout(policy)
     adam(policy)
-    assert compiled(policy, buffer, CONFIG.replace(compiled=True)) is None
+    with pytest.warns(RuntimeWarning, match=obstacle):
+        assert compiled(policy, buffer, CONFIG.replace(compiled=True)) is None
 
 
+@pytest.mark.usefixtures("nothing_said_yet")
 def test_rollouts_of_other_floats_are_converted_or_left_to_autograd() -> None:
     """As after ``torch.set_default_dtype``."""
     policy, config = make_policy(recurrent=False), CONFIG.replace(compiled=True)
@@ -262,11 +335,40 @@ def test_rollouts_of_other_floats_are_converted_or_left_to_autograd() -> None:
     buffer = rollout(policy)
     adam(policy)
     buffer.hidden = [h.double() for h in buffer.hidden]
-    assert compiled(policy, buffer, config) is None
+    with pytest.warns(RuntimeWarning, match="numbers that are not float32"):
+        assert compiled(policy, buffer, config) is None
 
 
+@pytest.mark.usefixtures("nothing_said_yet")
 def test_burn_in_is_left_to_autograd() -> None:
     policy = make_policy()
     buffer = rollout(policy, burn_in=3)
     adam(policy)
-    assert compiled(policy, buffer, CONFIG.replace(compiled=True)) is None
+    with pytest.warns(RuntimeWarning, match="burn-in"):
+        assert compiled(policy, buffer, CONFIG.replace(compiled=True)) is None
+
+
+@pytest.mark.usefixtures("nothing_said_yet")
+def test_features_that_take_much_room_are_left_to_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indices do; numbers, which are their own features, never."""
+    monkeypatch.setattr(compiled_reach, "ROOM", 100)
+    known = {}
+    for observation in ("vector", "index"):
+        policy = make_policy(observation)
+        buffer = rollout(policy)
+        buffer.obs = buffer.obs.float() if observation == "vector" else buffer.obs.to(torch.int8)
+        known[observation] = obstacle_of(policy, known_by_hand(policy, CPU, 0.0), buffer)
+    assert known["vector"] is None
+    assert "MiB as features" in str(known["index"])
+
+
+def test_what_a_kernel_would_misread_is_refused() -> None:
+    """As is what lies elsewhere."""
+    numbers = torch.zeros(3)
+    for wrong in (numbers.double(), numbers.half(), numbers.to("meta")):
+        with pytest.raises(
+            TypeError, match=f"expected torch.float32 on cpu, dense, got {wrong.dtype}"
+        ):
+            address(wrong)
+    with pytest.raises(TypeError, match="not dense"):
+        address(torch.zeros(3, 2).t())
