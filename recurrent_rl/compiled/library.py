@@ -6,6 +6,7 @@ import functools
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -51,9 +52,11 @@ def _load() -> ctypes.CDLL:
     compiler = find_compiler()
     path = _folder() / f"kernels-{_fingerprint(compiler)}.so"
     try:
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _build(compiler, path)
+        if path.exists():
+            with contextlib.suppress(OSError):  # cut off when a disk was full, or power failed
+                return ctypes.CDLL(str(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _build(compiler, path)
         return ctypes.CDLL(str(path))
     except OSError as error:  # a folder that cannot be written, or a library that cannot be read
         raise BuildError(f"expected a library at {path}, got {error}") from error
@@ -66,7 +69,7 @@ def find_compiler() -> list[str]:
         BuildError: there is none.
 
     """
-    asked = os.environ.get("CC", "").split()
+    asked = shlex.split(os.environ.get("CC", ""))
     for command in [asked] if asked else [[name] for name in COMPILERS]:
         if shutil.which(command[0]):
             return command
@@ -104,7 +107,10 @@ def _build(compiler: list[str], path: Path) -> None:
         said = ""
         for tuned in (["-march=native", WIDE], ["-march=native"], ["-mcpu=native"], []):
             command = [*compiler, *FLAGS, *tuned, "-fPIC", "-shared", *map(str, SOURCES)]
-            done = subprocess.run([*command, "-o", draft, "-lm"], capture_output=True, text=True)
+            # Compilers may say it in any encoding.
+            done = subprocess.run(
+                [*command, "-o", draft, "-lm"], capture_output=True, text=True, errors="replace"
+            )
             if done.returncode == 0:
                 os.chmod(draft, 0o644)
                 os.replace(draft, path)  # whole or not at all, whoever else builds it

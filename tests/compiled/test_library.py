@@ -39,6 +39,30 @@ def test_built_once_and_found_again(tmp_path: Path) -> None:
 
 
 @needs_compiler
+def test_a_library_that_cannot_be_read_is_built_again() -> None:
+    path = library._folder() / f"kernels-{library._fingerprint(library.find_compiler())}.so"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    assert isinstance(library.load(), ctypes.CDLL)
+    assert path.stat().st_size
+
+
+@needs_compiler
+def test_a_compiler_may_lie_in_a_folder_with_a_space(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "the tools" / "cc"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\nprintf 'erreur \\351trange' >&2\nexit 1\n")  # Latin-1
+    tool.chmod(0o755)
+    monkeypatch.setenv("CC", f"'{tool}' -O2")
+    with pytest.warns(
+        RuntimeWarning, match="the tools/cc -O2 to build its C files, got erreur .tra"
+    ):
+        assert library.load() is None
+
+
+@needs_compiler
 def test_another_processor_compiler_or_source_is_another_library() -> None:
     compiler = library.find_compiler()
     found = {library._fingerprint(compiler), library._fingerprint(["other", "-m32"])}

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import gymnasium as gym
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,6 +17,7 @@ from support.helpers import SEEDS, collect, cuttings, jitter, make_policy, spoil
 from support.updates import CONFIG, CPU, adam, learned, rollout, weights
 from torch import Tensor, nn
 
+from recurrent_rl import PPO
 from recurrent_rl.algorithms import compiled_ppo as module
 from recurrent_rl.algorithms import compiled_reach
 from recurrent_rl.algorithms.compiled_ppo import CompiledGradient, compiled_gradient
@@ -360,6 +362,13 @@ def test_features_that_take_much_room_are_left_to_autograd(monkeypatch: pytest.M
         known[observation] = obstacle_of(policy, known_by_hand(policy, CPU, 0.0), buffer)
     assert known["vector"] is None
     assert "MiB as features" in str(known["index"])
+
+
+def test_agents_on_other_devices_say_that_kernels_are_not_for_them() -> None:
+    spaces = gym.spaces.Box(-1, 1, (3,)), gym.spaces.Discrete(2)
+    with pytest.warns(RuntimeWarning, match="compiled=True: expected device='cpu'.*got 'meta'"):
+        PPO(*spaces, device="meta", compiled=True)
+    PPO(*spaces, device="meta")
 
 
 def test_what_a_kernel_would_misread_is_refused() -> None:
