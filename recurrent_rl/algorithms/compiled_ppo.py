@@ -66,7 +66,7 @@ class CompiledGradient:
             now.clip_coef, clip_value, config.vf_coef, now.ent_coef, 0.0
         )
         outputs = policy.distribution.outputs
-        self._outputs = buffer.log_prob.new_empty(len(cuts.order), outputs)
+        self._outputs = torch.empty(len(cuts.order), outputs, dtype=torch.float32)
 
     # --- what the kernel is told -------------------------------------------------------------
 
