@@ -227,7 +227,7 @@ TUNED = {
                 ("IPPO", "simple_spread_v3", 1_000_000, 5, 0.0),
                 ("MAPPO", "simple_speaker_listener_v4", 600_000, 10, 0.0),
                 ("MAPPO", "simple_speaker_listener_v4-early", 800_000, 10, 1.0),
-                ("MAPPO", "simple_spread_v3", 1_000_000, 5, 0.0),
+                ("MAPPO", "simple_spread_v3", 3_000_000, 5, 0.0),
             )
         ),
         TunedSettings(
