@@ -135,7 +135,7 @@ def main() -> None:
     for recurrent in (True, False):
         agent, curve = train(recurrent, options.steps, options.seed, options.out)
         name = "with memory (LSTM)" if recurrent else "without memory (feed-forward)"
-        curves[name], scores[name] = curve, evaluate(agent, 20 if small else 100)
+        curves[name], scores[name] = curve, evaluate(agent, 10 if small else 100)
         if recurrent:
             agent.save_checkpoint(path)
     picture = options.out / "learning_curves.png"

@@ -195,7 +195,7 @@ def main() -> None:
 
     winner = PPO.load(options.out / "elite.pt")
     env = make_vect_envs(make_env=make_env, num_envs=10, should_async_vector=False)
-    returns = winner.evaluate(env, 20 if SMALL else 100, seed=12345)
+    returns = winner.evaluate(env, 10 if SMALL else 100, seed=12345)
     env.close()
     picture = options.out / "evolution.png"
     draw(read(options.out / "population.csv"), winner, picture)

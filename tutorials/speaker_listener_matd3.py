@@ -147,7 +147,7 @@ def main() -> None:
     path, picture = options.out / "agents.pt", options.out / "learning_curve.png"
     agent.save_checkpoint(path)
     draw(curve, picture)
-    returns = evaluate(agent, 20 if small else 100)
+    returns = evaluate(agent, 10 if small else 100)
     film_path = options.out / "episodes.gif"
     by_hand = film(film_path, path)
 
