@@ -3,8 +3,8 @@
 The blocks of a page run one after another in one namespace, as a reader would paste them, in an
 empty directory. Only lengths are cut: each number of 10,000 or more is a number of steps, and
 becomes 1,000, so that all of training happens, but not for long; rollouts of 1,024 steps have 128;
-tests of 10, 20 or 100 episodes play 4; of three seeds there are two; and demonstrations are gone
-through twice. Nothing else of the text is changed.
+tests of 10 or 100 episodes play 4, of 20 two; films show one; of three seeds there are two; and
+demonstrations are gone through twice. Nothing else of the text is changed.
 """
 
 import gc
@@ -46,6 +46,7 @@ def shorter(code: str) -> str:
     code = re.sub(r"(evaluate\(\w+(?:\(\))?, (?:episodes=)?)100?\b", r"\g<1>4", code)
     code = code.replace("for seed in range(3)", "for seed in range(2)")
     code = re.sub(r"(clone_behaviour\(\w+, \w+, epochs=)\d+", r"\g<1>2", code)
+    code = re.sub(r"(film\(.*, episodes=)2\b", r"\g<1>1", code)
     return re.sub(r"\bloop=10\b", "loop=1", code)
 
 
@@ -54,10 +55,10 @@ WITH_CODE = [name for name in NAMES if blocks(name, "python")]
 
 @pytest.fixture
 def _shorter_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tests within ``train`` play 4 episodes, not 20, and probes 2; unless the page says more."""
+    """Tests within ``train`` play 2 episodes, not 20, and probes 2; unless the page says more."""
     defaults = training.train.__kwdefaults__
     assert defaults["eval_episodes"] == 20
-    monkeypatch.setitem(defaults, "eval_episodes", 4)
+    monkeypatch.setitem(defaults, "eval_episodes", 2)
     monkeypatch.setitem(probe_memory.__kwdefaults__, "episodes", 2)
     yield
     gc.collect()  # workers of vectors that a page has left open end here
@@ -88,7 +89,7 @@ def test_snippets_run_as_printed(
 # What makes a command shorter, unless it says itself how long it is.
 SHORT = {
     "train": {"--total-steps": "500", "--num-envs": "2", "--eval-episodes": "2"},
-    "evaluate": {"--episodes": "4"},
+    "evaluate": {"--episodes": "2"},
 }
 
 
