@@ -280,9 +280,9 @@ def test_dictionaries_of_off_policy_algorithms(algo: str, spaces: Any) -> None:
         learn_step=RLParameter(20, 200, dtype=int, grow_factor=1.5, shrink_factor=0.75),
         **{name: RLParameter(1e-4, 1e-2) for name in rates},
     )
-    first, second = create_population(
-        algo, **spaces, net_config=SMALL, INIT_HP=init_hp, hp_config=config, population_size=2
-    )
+    # A seed, as one draw in 180 is what the other agent has.
+    options = {"INIT_HP": init_hp, "hp_config": config, "population_size": 2, "seed": 0}
+    first, second = create_population(algo, **spaces, net_config=SMALL, **options)
     for key in init_hp.keys() - {"AGENT_IDS", "POP_SIZE"}:
         assert getattr(first.config, key.lower()) == init_hp[key]
     assert type(first).__name__ == algo
