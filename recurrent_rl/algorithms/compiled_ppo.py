@@ -10,20 +10,17 @@ Letters: T steps, N rows, M active steps, P outputs of the actor.
 import functools
 import math
 import warnings
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from recurrent_rl.algorithms.compiled_reach import obstacle_of
-from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
-from recurrent_rl.algorithms.gradient import gradient_step, take_step
-from recurrent_rl.algorithms.ppo_loss import ByHand
+from recurrent_rl.algorithms.ppo_loss import ByHand, Update
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.compiled import structures
 from recurrent_rl.compiled.kernels import Kernels, kernels
 from recurrent_rl.compiled.structures import address
-from recurrent_rl.distributed import World
 from recurrent_rl.networks.distributions import Gaussian, squashing
 from recurrent_rl.networks.encoder import Encoder
 from recurrent_rl.networks.plain_layers import plain_sequence
@@ -42,18 +39,11 @@ class CompiledGradient:
 
     """
 
-    def __init__(
-        self,
-        found: Kernels,
-        policy: ActorCritic,
-        heads: ByHand,
-        buffer: SequenceRolloutBuffer,
-        cuts: Sequences,
-        targets: Tensor,
-        config: PPOConfig,
-        now: Coefficients,
-    ) -> None:
-        """Describe policy and rollout for the kernel; see ``compiled_gradient``."""
+    writes: ClassVar[bool] = True
+
+    def __init__(self, found: Kernels, heads: ByHand, update: Update) -> None:
+        """Describe policy and rollout for the kernel, and the heads that it has."""
+        policy, _, buffer, cuts, targets, config, now = update
         self._kernels, self._distribution = found, policy.distribution
         self._config, self._ent_coef = config, now.ent_coef
         self._length = cuts.length
@@ -171,18 +161,7 @@ class CompiledGradient:
     # --- minibatches ------------------------------------------------------------------------
 
     def loss(self, which: Tensor, steps: int, *, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        """Write the gradients of a minibatch's loss, too; see ``ppo_loss``.
-
-        Args:
-            which: its sequences, [S].
-            steps: active ones of the minibatch on all ranks.
-            with_entropy: compute it even if it is no part of the loss.
-
-        Returns:
-            loss: this rank's share.
-            record: of ``LOSS_RECORD``, [5].
-
-        """
+        """Write the gradients of a minibatch's loss, too; see ``ppo_update.Gradient``."""
         self._now.share = 1 / steps
         found = self._kernels.ppo_gradient(
             self._policy, self._rollout, self._now, which, self._outputs
@@ -198,18 +177,6 @@ class CompiledGradient:
         result = torch.tensor(noted, dtype=torch.float32).div_(steps)
         return result[-1], result[:-1]
 
-    def step(self, loss: Tensor | None, optimizer: torch.optim.Optimizer, world: World) -> Tensor:
-        """Take a step by what ``loss`` has written; see ``gradient_step``."""
-        options: dict[str, Any] = {
-            "max_norm": self._config.max_grad_norm,
-            "world": world,
-            "compiled": True,
-        }
-        if loss is None:
-            return gradient_step(None, optimizer, **options)
-        stepped = [p for group in optimizer.param_groups for p in group["params"]]
-        return take_step([p.grad for p in stepped], loss, optimizer, **options)
-
     def _entropy(self, found: structures.Record) -> float:
         """Return the sum over steps [nats]."""
         distribution = self._distribution
@@ -219,33 +186,16 @@ class CompiledGradient:
         return found.entropy
 
 
-def compiled_gradient(
-    policy: ActorCritic,
-    heads: ByHand | None,
-    buffer: SequenceRolloutBuffer,
-    cuts: Sequences,
-    targets: Tensor,
-    config: PPOConfig,
-    now: Coefficients,
-) -> CompiledGradient | None:
+def compiled_gradient(update: Update) -> CompiledGradient | None:
     """Return what computes gradients by compiled kernels; None where autograd is needed.
 
     To be asked for each rollout. A warning says, once for each reason, why autograd is needed,
     unless parameters are frozen.
-
-    Args:
-        policy: whose parameters' gradients an optimiser reads.
-        heads: from ``known_by_hand``.
-        buffer: the rollout.
-        cuts: its sequences.
-        targets: from ``buffer.targets``.
-        config: weights and ranges.
-        now: what schedules make of hyper-parameters.
-
     """
-    if not config.compiled:
+    if not update.config.compiled:
         return None
-    obstacle = obstacle_of(policy, heads, buffer)
+    policy, heads = update.policy, update.heads
+    obstacle = obstacle_of(policy, heads, update.buffer)
     if heads is None or obstacle is not None:
         if policy.device.type == "cpu":  # others are warned of where agents are built
             _warn_of(obstacle)
@@ -259,7 +209,7 @@ def compiled_gradient(
     for p in parameters:
         if p.grad is None or not p.grad.is_contiguous():  # not of one vector
             p.grad = torch.zeros_like(p, memory_format=torch.contiguous_format)
-    return CompiledGradient(found, policy, heads, buffer, cuts, targets, config, now)
+    return CompiledGradient(found, heads, update)
 
 
 @functools.cache  # once, not at each rollout

@@ -18,6 +18,7 @@ def gradient_step(
     also: Sequence[Tensor] = (),
     world: World = ALONE,
     compiled: bool = False,
+    written: bool = False,
 ) -> Tensor:
     """Take one clipped step; return the global gradient norm before clipping, detached.
 
@@ -28,6 +29,7 @@ def gradient_step(
         also: other losses, of parameters of their own, whose gradients are computed with it.
         world: whose ranks' gradients are added up.
         compiled: by kernels, where they know the optimiser.
+        written: the loss's gradients are in the parameters' ``grad`` already.
 
     Raises:
         FloatingPointError: loss or norm are not finite; the weights are those before the step.
@@ -35,14 +37,15 @@ def gradient_step(
     """
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     parameters = [p for group in groups for p in group["params"]]
-    for p in parameters:
-        if p.grad is not None:
-            p.grad.zero_()  # not None: gradients may be views of one vector
-        elif world.size > 1:
-            p.grad = torch.zeros_like(p)  # which other ranks may have one of
+    if loss is None or not written:
+        for p in parameters:
+            if p.grad is not None:
+                p.grad.zero_()  # not None: gradients may be views of one vector
+            elif world.size > 1:
+                p.grad = torch.zeros_like(p)  # which other ranks may have one of
     if loss is None:
         loss = parameters[0].new_zeros(())
-    else:
+    elif not written:
         torch.autograd.backward([loss, *also])
     gradients = [p.grad for p in parameters if p.grad is not None]
     options: dict[str, Any] = {"max_norm": max_norm, "world": world, "compiled": compiled}

@@ -17,13 +17,14 @@ from torch.autograd.function import once_differentiable
 
 from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.unroll import unroll_trunks
-from recurrent_rl.buffers.rollout import Batch
+from recurrent_rl.buffers.rollout import Batch, SequenceRolloutBuffer
 from recurrent_rl.functional import perceptron
 from recurrent_rl.functional.losses import approximate_kl, policy_loss, value_loss
 from recurrent_rl.functional.surrogate import surrogate
 from recurrent_rl.networks import scores
 from recurrent_rl.networks.plain_layers import PlainLayers, plain_layers
 from recurrent_rl.networks.policy import ActorCritic
+from recurrent_rl.recurrent.sequences import Sequences
 
 # What is noted of each loss.
 LOSS_RECORD = ("policy_loss", "value_loss", "entropy", "approx_kl", "clip_fraction")
@@ -157,6 +158,29 @@ class ByHand(NamedTuple):
             work, self, len(features), own, *features, *self.actor.flat, *self.critic.flat
         )
         return result
+
+
+class Update(NamedTuple):
+    """What one update learns from, and how.
+
+    Attributes:
+        policy: whose parameters' gradients an optimiser reads.
+        heads: from ``known_by_hand``.
+        buffer: the rollout.
+        cuts: its sequences.
+        targets: from ``buffer.targets``.
+        config: weights and ranges.
+        now: what schedules make of hyper-parameters.
+
+    """
+
+    policy: ActorCritic
+    heads: ByHand | None
+    buffer: SequenceRolloutBuffer
+    cuts: Sequences
+    targets: Tensor
+    config: PPOConfig
+    now: Coefficients
 
 
 class _HeadsLoss(torch.autograd.Function):

@@ -6,7 +6,7 @@ out. Feed-forward policies are the case of sequences of length one.
 
 import math
 from dataclasses import dataclass, fields
-from typing import Any, Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -14,14 +14,13 @@ from torch import Tensor
 from recurrent_rl.algorithms.compiled_ppo import compiled_gradient
 from recurrent_rl.algorithms.configs import Coefficients, PPOConfig
 from recurrent_rl.algorithms.gradient import gradient_step
-from recurrent_rl.algorithms.ppo_loss import LOSS_RECORD, ByHand, known_by_hand, ppo_loss
+from recurrent_rl.algorithms.ppo_loss import LOSS_RECORD, Update, known_by_hand, ppo_loss
 from recurrent_rl.algorithms.unroll import refresh_hidden_state
 from recurrent_rl.buffers.minibatches import minibatch_count, minibatches, rectangles
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.distributed import ALONE, World
 from recurrent_rl.functional.statistics import explained_variance
 from recurrent_rl.networks.policy import ActorCritic
-from recurrent_rl.recurrent.sequences import Sequences
 
 
 @dataclass(frozen=True)
@@ -105,8 +104,8 @@ def ppo_update(
     targets = buffer.targets(config.normalize_advantage, world)
     count = max(world.numbers(minibatch_count(cuts.active, config.batch_size)))[0]
     heads = known_by_hand(policy, device, now.ent_coef)
-    given = (policy, heads, buffer, cuts, targets, config, now)
-    of: Gradient = compiled_gradient(*given) or _ByAutograd(*given)
+    update = Update(policy, heads, buffer, cuts, targets, config, now)
+    of: Gradient = compiled_gradient(update) or _ByAutograd(update)
     records: list[Tensor] = []
     epochs = 0
     stop = False
@@ -129,7 +128,14 @@ def ppo_update(
                 if float(kl) > config.target_kl:
                     stop = True
                     break
-            norm = of.step(loss, optimizer, world)
+            norm = gradient_step(
+                loss,
+                optimizer,
+                max_norm=config.max_grad_norm,
+                world=world,
+                compiled=config.compiled,
+                written=of.writes,
+            )
             records.append(torch.cat((record, norm[None] / world.size)))
     active = buffer.active & buffer.exists
     mean = [0.0] * len(RECORD)
@@ -156,11 +162,13 @@ class Gradient(Protocol):
     """How the gradients of a rollout's minibatches are found.
 
     Attributes:
+        writes: ``loss`` writes gradients, too; else autograd has to be asked for them.
         computed: steps that were run through the policy so far.
         padding: those of them that no sequence has.
 
     """
 
+    writes: ClassVar[bool]
     computed: int
     padding: int
 
@@ -174,44 +182,32 @@ class Gradient(Protocol):
 
         """
 
-    def step(self, loss: Tensor | None, optimizer: torch.optim.Optimizer, world: World) -> Tensor:
-        """Take a step; see ``gradient_step``."""
-
 
 class _ByAutograd:
     """By PyTorch, whatever the policy is made of; sequences are padded to like lengths."""
 
-    def __init__(
-        self,
-        policy: ActorCritic,
-        heads: ByHand | None,
-        buffer: SequenceRolloutBuffer,
-        cuts: Sequences,
-        targets: Tensor,
-        config: PPOConfig,
-        now: Coefficients,
-    ) -> None:
-        """Args: see ``compiled_gradient``."""
-        self._policy, self._heads, self._device = policy, heads, policy.device
-        self._buffer, self._cuts, self._targets = buffer, cuts, targets
-        self._config, self._now = config, now
+    writes: ClassVar[bool] = False
+
+    def __init__(self, update: Update) -> None:
+        """Arg: what is learned from."""
+        self._update = update
         self.computed = self.padding = 0
 
     def loss(self, which: Tensor, steps: int, *, with_entropy: bool) -> tuple[Tensor, Tensor]:
-        cuts = self._cuts
+        update = self._update
         parts = [
-            self._buffer.batch(cuts, part, self._targets) for part in rectangles(which, cuts.length)
+            update.buffer.batch(update.cuts, part, update.targets)
+            for part in rectangles(which, update.cuts.length)
         ]
         self.computed += sum(part.observation.shape[:2].numel() for part in parts)
         self.padding += sum(part.padding for part in parts)
-        options: dict[str, Any] = {
-            "with_entropy": with_entropy,
-            "steps": steps,
-            "by_hand": self._heads,
-        }
-        return ppo_loss(self._policy, parts, self._config, self._device, self._now, **options)
-
-    def step(self, loss: Tensor | None, optimizer: torch.optim.Optimizer, world: World) -> Tensor:
-        config = self._config
-        options: dict[str, Any] = {"max_norm": config.max_grad_norm, "compiled": config.compiled}
-        return gradient_step(loss, optimizer, world=world, **options)
+        return ppo_loss(
+            update.policy,
+            parts,
+            update.config,
+            update.policy.device,
+            update.now,
+            with_entropy=with_entropy,
+            steps=steps,
+            by_hand=update.heads,
+        )

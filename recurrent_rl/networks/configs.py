@@ -259,7 +259,7 @@ class PolicyConfig(Config):
         ortho_init: orthogonal initial weights with the customary PPO gains, else PyTorch's own.
         compiled: on the CPU, learn by kernels in C, which the C compiler of the machine builds at
             their first use (once for all runs): LSTMs over whole sequences, Adam's step, and PPO's
-            losses. Small networks learn two to three times as fast; results differ by rounding.
+            losses. Small networks learn 1.4 to 3 times as fast; results differ by rounding.
             Without a compiler a warning says so, and PyTorch's operations are used; another says
             what keeps a policy's losses from the kernels.
 

@@ -23,7 +23,7 @@ from recurrent_rl.algorithms import compiled_reach
 from recurrent_rl.algorithms.compiled_ppo import CompiledGradient, compiled_gradient
 from recurrent_rl.algorithms.compiled_reach import obstacle_of
 from recurrent_rl.algorithms.configs import PPOConfig
-from recurrent_rl.algorithms.ppo_loss import known_by_hand, ppo_loss
+from recurrent_rl.algorithms.ppo_loss import Update, known_by_hand, ppo_loss
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.compiled.structures import address
 from recurrent_rl.networks.layers import mlp
@@ -57,8 +57,8 @@ def compiled(
     """As an update asks for it."""
     heads = known_by_hand(policy, CPU, config.ent_coef)
     targets = buffer.targets(config.normalize_advantage)
-    now = config.coefficients(0)
-    return compiled_gradient(policy, heads, buffer, buffer.sequences(), targets, config, now)
+    cuts, now = buffer.sequences(), config.coefficients(0)
+    return compiled_gradient(Update(policy, heads, buffer, cuts, targets, config, now))
 
 
 def both(
