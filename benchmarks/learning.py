@@ -219,6 +219,8 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
             own[name] = value
         elif name in ("size", "every", "choose", "past"):
             opponents = {**(opponents or {}), name: value}
+        elif name in hyperparameters:  # before others of that name: max_seq_len stands in one place
+            hyperparameters[name] = value
         elif name in {f.name for f in dataclasses.fields(EncoderConfig)}:
             encoder[name] = value
         elif name in CONVOLUTIONS:

@@ -43,6 +43,7 @@ class EnvRows(ABC):
     def __init__(self, env: Any, table: AgentTable, index: int) -> None:
         """See ``env`` as environment number ``index`` of a table."""
         self.env, self.table, self.index, self.time = env, table, index, 0
+        self._source = env  # whose attributes are read
         self.alive: set[str] = set()
         self.waits = self._over = self.reads_state = self._has_begun = False
         self._left: set[str] = set()  # who has ended, and has been kept in the list since
@@ -90,7 +91,7 @@ class EnvRows(ABC):
         """Start an episode, in which nobody is alive yet."""
         self.time, self._has_begun = 0, True
         observations, infos = self._reset(seed, options)
-        agents = self.env.agents
+        agents = self._source.agents
         if isinstance(agents, str) or not isinstance(agents, Collection):
             raise TypeError(
                 f"environment {self.index}: expected env.agents to be a list of names, got "
@@ -162,7 +163,7 @@ class EnvRows(ABC):
             self.reset()
         else:
             if self._left:
-                self._left.intersection_update(self.env.agents)
+                self._left.intersection_update(self._source.agents)
             self._write_observations(observations, infos, flagged - back)
 
     def read_state(self) -> None:
@@ -289,7 +290,7 @@ class EnvRows(ABC):
 
     def _write_observations(self, observations: ByAgent, infos: ByAgent, flagged: set[str]) -> None:
         """Write which agents exist now, what they see, and what their infos say."""
-        e, present = self.index, set(self.env.agents)
+        e, present = self.index, set(self._source.agents)
         self._check_names(present)
         masks = self._masks_of_method()
         for block in self.table.blocks:

@@ -4,9 +4,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from pettingzoo.utils import wrappers
 
+from recurrent_rl.envs.agent_table import AgentTable
 from recurrent_rl.envs.env_rows import ByAgent, EnvRows
 from recurrent_rl.envs.final_infos import numbers_of
+
+# They hand through whatever an environment says of its agents, and have none of it themselves.
+HANDING_THROUGH = (
+    wrappers.OrderEnforcingWrapper,
+    wrappers.TerminateIllegalWrapper,
+    wrappers.AssertOutOfBoundsWrapper,
+    wrappers.ClipOutOfBoundsWrapper,
+    wrappers.CaptureStdoutWrapper,
+)
+
+
+def source_of(env: Any) -> Any:
+    """Return the environment, within wrappers, whose attributes and ``last()`` are those of env.
+
+    Each of PettingZoo's wrappers looks an attribute up in the next, three times as many steps of
+    Python as the attribute is worth, and a step of the environment reads some twenty.
+    """
+    while type(env) in HANDING_THROUGH:  # exactly these: others may say something else
+        env = env.env
+    return env
 
 
 class TurnRows(EnvRows):
@@ -16,6 +38,11 @@ class TurnRows(EnvRows):
     step in most environments; where it does not, the difference goes to the latest step.
     """
 
+    def __init__(self, env: Any, table: AgentTable, index: int) -> None:
+        """See ``EnvRows``."""
+        super().__init__(env, table, index)
+        self._source = source_of(env)
+
     def _turn(self, rewards: dict[str, Any]) -> tuple[ByAgent, ByAgent]:
         """Return the observation and the info of the agent whose turn it is.
 
@@ -23,12 +50,14 @@ class TurnRows(EnvRows):
             rewards: of the step before; set right in place.
 
         """
-        if not len(self.env.agents):
+        source = self._source
+        if not len(source.agents):
             return {}, {}
-        agent = self.env.agent_selection
-        if agent not in self.env.infos:
-            return {agent: self.env.observe(agent)}, {}
-        observation, reward, _, _, info = self.env.last()
+        agent = source.agent_selection
+        observation = self.env.observe(agent)
+        if agent not in source.infos:
+            return {agent: observation}, {}
+        _, reward, _, _, info = source.last(observe=False)
         self._settle(agent, reward, rewards)
         return {agent: observation}, {agent: info}
 
@@ -48,52 +77,53 @@ class TurnRows(EnvRows):
     def _reset(self, seed: int | None, options: Any) -> tuple[ByAgent, ByAgent]:
         self.env.reset(seed=seed, options=options)
         for name in ("terminations", "truncations"):
-            if not isinstance(getattr(self.env, name, None), Mapping):
+            if not isinstance(getattr(self._source, name, None), Mapping):
                 raise ValueError(
                     f"environment {self.index}: expected reset() to fill self.{name}, a dictionary "
                     f"by agent, as PettingZoo asks for since version 1.23"
                 )
         self._heard: dict[str, Any] = {}
         observations, infos = self._turn({})
-        return observations, {**{a: _mask_only(i) for a, i in self.env.infos.items()}, **infos}
+        return observations, {**{a: _mask_only(i) for a, i in self._source.infos.items()}, **infos}
 
     def _step(self) -> tuple[ByAgent, ...]:
-        env = self.env
-        self._heard[env.agent_selection] = 0
-        env.step(self._action(env.agent_selection))
+        env, source = self.env, self._source
+        acting = source.agent_selection
+        self._heard[acting] = 0
+        env.step(self._action(acting))
         # Copies, as all of these change when agents that have ended are removed.
         rewards, terminations, truncations = (
-            dict(x) for x in (env.rewards, env.terminations, env.truncations)
+            dict(x) for x in (source.rewards, source.terminations, source.truncations)
         )
         for agent, reward in rewards.items():
             self._heard[agent] = self._heard.get(agent, 0) + reward
         finals = {a: env.observe(a) for a in self.alive if truncations.get(a)}
         last: ByAgent = {}
-        if any(terminations.values()) or any(truncations.values()) or not len(env.agents):
-            last = {a: numbers_of(info) for a, info in env.infos.items()}
-        for _ in range(len(env.agents)):
-            if not len(env.agents):
+        if any(terminations.values()) or any(truncations.values()) or not len(source.agents):
+            last = {a: numbers_of(info) for a, info in source.infos.items()}
+        for _ in range(len(source.agents)):
+            if not len(source.agents):
                 break
-            agent = env.agent_selection
-            if not (env.terminations[agent] or env.truncations[agent]):
+            agent = source.agent_selection
+            if not (source.terminations[agent] or source.truncations[agent]):
                 break
-            if agent in env.infos:
-                self._settle(agent, env.last(observe=False)[1], rewards)
+            if agent in source.infos:
+                self._settle(agent, source.last(observe=False)[1], rewards)
             env.step(None)  # PettingZoo's way of removing an agent that has ended
             self._heard.pop(agent, None)
         observations, infos = self._turn(rewards)
         return observations, rewards, terminations, truncations, infos, finals, last
 
     def _has_ended(self, flagged: set[str]) -> bool:
-        return not len(self.env.agents)
+        return not len(self._source.agents)
 
     def _there(self) -> set[str]:
         return self.alive | self._listed()
 
     def _listed(self) -> set[str]:
         """Return who is listed and has not ended."""
-        ends, limits = self.env.terminations, self.env.truncations
-        return {a for a in self.env.agents if not (ends.get(a) or limits.get(a))}
+        ends, limits = self._source.terminations, self._source.truncations
+        return {a for a in self._source.agents if not (ends.get(a) or limits.get(a))}
 
     def _back_at_once(self, flagged: set[str], observations: ByAgent) -> set[str]:
         # Who had ended has been removed: whoever is listed without a flag has come back.
