@@ -7,6 +7,7 @@ known one; nothing is ever ignored.
 
 import dataclasses
 import difflib
+import functools
 import math
 import numbers
 import os
@@ -70,7 +71,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Check every field against its annotation, normalising numbers and sequences."""
-        hints = typing.get_type_hints(type(self), include_extras=True)
+        kind: Any = type(self)  # whose metaclass mypy takes for unhashable
+        hints = _hints(kind)
         for name in self.names():
             where = f"{type(self).__name__}.{name}"
             object.__setattr__(self, name, checked(where, getattr(self, name), hints[name]))
@@ -121,6 +123,11 @@ class Config:
         """Return a validated copy with some fields changed."""
         now = {name: getattr(self, name) for name in self.names()}
         return type(self).from_dict({**now, **changes})
+
+
+@functools.cache  # configurations are made many times: for each agent, copy and file
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
 
 
 def _as_plain(value: Any) -> Any:
@@ -210,7 +217,7 @@ def checked(where: str, value: Any, hint: Any) -> Any:
     """
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is Annotated:
-        if isinstance(args[1], Rule):
+        if not isinstance(args[1], Range):  # hence a Rule, which takes ten times as long to ask for
             return args[1].checked(where, value)
         value = checked(where, value, args[0])
         for bounds in args[1:]:

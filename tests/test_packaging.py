@@ -26,22 +26,42 @@ SOURCES = {
 }
 
 
-def python(installed: Path, folder: Path, code: str, *arguments: str, safe: bool = True) -> str:
-    """Run code as users do, in a folder of theirs; ``safe`` keeps that folder off ``sys.path``."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
-    environment["PYTHONPATH"] = str(installed)
-    command = [sys.executable, *(["-P"] if safe else []), "-c", code, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+# Each folder's code.py runs in a process of its own, with that folder in front, as users run code;
+# all have imported what is not ours, which takes seconds.
+SEVERAL = """
+import os, sys, traceback
+import gymnasium, mpe2, torch._dynamo
+assert sys.path[0] == ""
+assert not {"recurrent_rl", "wrappers"} & sys.modules.keys()
+for folder in sys.argv[1:]:
+    if os.fork() == 0:
+        os.chdir(folder)
+        for stream, name in ((1, "out"), (2, "error")):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT), stream)
+        code = 1
+        try:
+            exec(open("code.py").read(), {"__name__": "__main__"})
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+    assert os.wait()[1] == 0, open(f"{folder}/error").read()
+"""
 
+IMPORT_ALL = f"""
+import importlib, pathlib
+for name in {list(SOURCES)}:
+    print(name, pathlib.Path(importlib.import_module(name).__file__))
+"""
 
-IMPORT_ALL = """
-import importlib, pathlib, sys
-for name in sys.argv[2:]:
-    file = pathlib.Path(importlib.import_module(name).__file__)
-    assert file.is_relative_to(sys.argv[1]), f"{name} came from {file}"
-    print(name)
+OLD_NAME = """
+from wrappers import EarlyMessageWrapper, MaskVelocityWrapper
+import recurrent_rl, wrappers
+assert MaskVelocityWrapper is recurrent_rl.MaskVelocityWrapper
+assert EarlyMessageWrapper is recurrent_rl.EarlyMessageWrapper
+print(wrappers.__file__)
 """
 
 # One step of both wrappers, each hiding something.
@@ -65,11 +85,37 @@ print(recurrent_rl.__file__)
 """
 
 
+BESIDE = ("wrappers.py", "wrappers/__init__.py")  # modules of users, in folders of theirs
+
+
+@pytest.fixture(scope="module")
+def outputs(installed: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What code prints in folders of users, by the name of the case, word by word."""
+    codes = {"modules": IMPORT_ALL, "old name": OLD_NAME}
+    codes |= dict.fromkeys(BESIDE, f"{USE}\nimport wrappers; assert wrappers.MINE")
+    folders = {name: tmp_path_factory.mktemp("user") for name in codes}
+    for name, code in codes.items():
+        (folders[name] / "code.py").write_text(code)
+    for place in BESIDE:
+        (folders[place] / place).parent.mkdir(exist_ok=True)
+        (folders[place] / place).write_text("MINE = True\n")
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONSAFEPATH"}
+    environment["PYTHONPATH"] = str(installed)
+    command = [sys.executable, "-c", SEVERAL, *map(str, folders.values())]
+    done = subprocess.run(
+        command, cwd=folders["modules"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return {name: (folder / "out").read_text().split() for name, folder in folders.items()}
+
+
 class TestWheel:
-    def test_every_module_is_there_and_imports(self, installed: Path, tmp_path: Path) -> None:
+    def test_every_module_is_there_and_imports(
+        self, installed: Path, outputs: dict[str, list[str]]
+    ) -> None:
         assert len(SOURCES) > 50  # the walk found the source
-        there = python(installed, tmp_path, IMPORT_ALL, str(installed), *SOURCES)
-        assert there.split() == list(SOURCES)
+        assert outputs["modules"][::2] == list(SOURCES)
+        assert all(Path(file).is_relative_to(installed) for file in outputs["modules"][1::2])
 
     def test_nothing_else_is_there(self, installed: Path) -> None:
         info, *packages = sorted(installed.iterdir(), key=lambda path: path.suffix != ".dist-info")
@@ -92,24 +138,14 @@ class TestWheel:
         stated = f'__version__ = "{project["version"]}"'
         assert stated in (installed / "recurrent_rl" / "__init__.py").read_text()
 
-    def test_old_name_of_the_wrappers(self, installed: Path, tmp_path: Path) -> None:
-        code = (
-            "from wrappers import EarlyMessageWrapper, MaskVelocityWrapper\n"
-            "import recurrent_rl, wrappers\n"
-            "assert MaskVelocityWrapper is recurrent_rl.MaskVelocityWrapper\n"
-            "assert EarlyMessageWrapper is recurrent_rl.EarlyMessageWrapper\n"
-            "print(wrappers.__file__)"
-        )
-        found = python(installed, tmp_path, code).strip()
-        assert found == str(installed / "wrappers" / "__init__.py")
+    def test_old_name_of_the_wrappers(self, installed: Path, outputs: dict[str, list[str]]) -> None:
+        assert outputs["old name"] == [str(installed / "wrappers" / "__init__.py")]
 
-    @pytest.mark.parametrize("place", ["wrappers.py", "wrappers/__init__.py"])
-    def test_beside_a_users_own_wrappers(self, installed: Path, tmp_path: Path, place: str) -> None:
-        (tmp_path / place).parent.mkdir(exist_ok=True)
-        (tmp_path / place).write_text("MINE = True\n")
-        code = f"import sys; assert sys.path[0] == ''\n{USE}\nimport wrappers; assert wrappers.MINE"
-        found = python(installed, tmp_path, code, safe=False).strip()
-        assert found == str(installed / "recurrent_rl" / "__init__.py")
+    @pytest.mark.parametrize("place", BESIDE)
+    def test_beside_a_users_own_wrappers(
+        self, installed: Path, outputs: dict[str, list[str]], place: str
+    ) -> None:
+        assert outputs[place] == [str(installed / "recurrent_rl" / "__init__.py")]
 
 
 # Folders and modules by height. Each imports only what stands below it, in this package; what

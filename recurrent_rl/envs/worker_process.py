@@ -19,6 +19,8 @@ from typing import Any
 
 from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
 
+PLEA = 5.0  # seconds that a process has for leaving after SIGTERM
+
 
 def available_cores() -> int:
     """Return how many cores this process may use."""
@@ -214,7 +216,7 @@ def end_workers(workers: Iterable[Worker], seconds: float, *, terminate: bool = 
     Args:
         workers: told to leave by a message, or by closing their connections.
         seconds: how long to wait for each before it is killed.
-        terminate: send SIGTERM first, and wait another 5 seconds before killing.
+        terminate: send SIGTERM first, and wait another ``PLEA`` seconds before killing.
 
     """
     workers = list(workers)
@@ -223,7 +225,7 @@ def end_workers(workers: Iterable[Worker], seconds: float, *, terminate: bool = 
         process.join(seconds)
         if terminate and process.is_alive():
             process.terminate()
-            process.join(5)
+            process.join(PLEA)
         if process.is_alive():
             process.kill()
             process.join()

@@ -25,6 +25,7 @@ from support.agents import (
     weights,
 )
 from support.envs import NAN_REWARD, GarbageAtReset, Scripted, scripted
+from support.pairs import examples
 from torch import Tensor
 
 from recurrent_rl import PPO, collect_rollouts, collect_rollouts_recurrent
@@ -227,7 +228,7 @@ class Case:
 
 
 # Few of what the profile would draw, as each case trains an agent for three rollouts.
-@settings(max_examples=settings().max_examples * 2 // 5)
+@settings(max_examples=examples(20))
 @given(case=st.builds(Case.draw, st.integers(0, 2**32)))
 def test_rollout_equals_a_plain_loop_and_what_the_learner_sees(case: Case) -> None:
     env = scripted(case.scripts, case.mode, copy=case.copy, **case.environment)

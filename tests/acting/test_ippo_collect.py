@@ -34,6 +34,7 @@ from support.multi_envs import (
     TurnTaking,
     scripted_makers,
 )
+from support.pairs import examples
 from torch import Tensor
 
 from recurrent_rl import IPPO, SyncMultiAgentVectorEnv, collect_rollouts_recurrent
@@ -528,7 +529,7 @@ class Case:
         )
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(15))
 @given(case=st.builds(Case.draw, st.integers(0, 2**32)))
 def test_rollout_equals_each_agent_by_hand_and_what_the_learner_sees(case: Case) -> None:
     env = team_on(case.scripts, **case.environment)

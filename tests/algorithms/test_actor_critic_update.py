@@ -14,6 +14,7 @@ from support import slow_updates
 from support.envs import Scripted, scripted
 from support.helpers import SEEDS, double
 from support.multi_envs import OneAgent
+from support.pairs import examples
 from support.replaying import random_windows, scramble, spoiled
 from torch import Tensor
 
@@ -122,7 +123,7 @@ def assert_gradients(expected: dict[str, Tensor], *modules: torch.nn.Module) -> 
 
 
 @pytest.mark.parametrize("case", DETERMINISTIC)
-@settings(max_examples=3)
+@settings(max_examples=examples(3))
 @given(seed=SEEDS)
 @double()
 def test_deterministic_actors_and_their_critics(case: str, seed: int) -> None:
@@ -152,7 +153,7 @@ def test_deterministic_actors_and_their_critics(case: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("case", SOFT)
-@settings(max_examples=3)
+@settings(max_examples=examples(3))
 @given(seed=SEEDS)
 @double()
 def test_soft_actors_and_their_critics(case: str, seed: int) -> None:

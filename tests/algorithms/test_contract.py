@@ -53,11 +53,28 @@ def differ(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bo
     )
 
 
+@functools.cache
+def kept(case: Case) -> Any:
+    """A case's trained agent that several tests look at; it is to be left as it is."""
+    return case.trained()
+
+
+def trained(case: Case) -> Any:
+    """The same to do something with; that copies are what was copied is tested below."""
+    return copy.deepcopy(kept(case))
+
+
+@functools.cache
+def stranger(case: Case) -> Any:
+    """An agent of the case with other options and another past, to be left as it is."""
+    return train(case.agent(seed=7, **case.differing), case.vector(), 1)
+
+
 def loaded(case: Case, path: Path, how: str) -> Any:
     """The agent in a file, built anew or in the place of another, whose options it knows better."""
     if how == "load":
         return case.kind.load(path)
-    other = train(case.agent(seed=7, **case.differing), case.vector(), 1)
+    other = copy.deepcopy(stranger(case))
     other.load_checkpoint(path)
     return other
 
@@ -86,7 +103,7 @@ def learns_nothing(agent: Any) -> None:
 
 class TestSaving:
     def test_what_is_loaded_is_what_was_saved(self, case: Case, tmp_path: Path) -> None:
-        agent = case.trained()
+        agent = trained(case)
         agent.save_checkpoint(str(tmp_path / "agent.pt"), **case.whole)
         others = [loaded(case, tmp_path / "agent.pt", how) for how in LOADING]
         before, memory = snapshot(agent), agent.memory.to_data() if case.replays else None
@@ -112,11 +129,11 @@ class TestSaving:
         agent = train(case.agent(), env, 2)
         agent.save_checkpoint(tmp_path / "agent.pt", **case.whole)
         kept = [copy.deepcopy(env) for _ in LOADING]
-        train(agent, env, 3)
-        assert agent.env_steps == (50 if case.replays else 100)
+        train(agent, env, 2)
+        assert agent.env_steps == (40 if case.replays else 80)
         for how, env in zip(LOADING, kept, strict=True):
             other = loaded(case, tmp_path / "agent.pt", how)
-            train(other, env, 3, reset=False)
+            train(other, env, 2, reset=False)
             assert other.env_steps == agent.env_steps
             assert_same(snapshot(agent), snapshot(other))
 
@@ -133,7 +150,7 @@ class TestSaving:
     def test_rollout_that_was_not_learned_from_is_not_saved(
         self, case: Case, tmp_path: Path
     ) -> None:
-        agent = case.trained()
+        agent = trained(case)
         collect_rollouts_recurrent(agent, case.vector())
         agent.save_checkpoint(tmp_path / "agent.pt")
         other = case.kind.load(tmp_path / "agent.pt")
@@ -142,7 +159,7 @@ class TestSaving:
             learns_nothing(each)
 
     def test_file_has_plain_values_and_runs_no_code(self, case: Case, tmp_path: Path) -> None:
-        case.trained().save_checkpoint(tmp_path / "agent.pt", **case.whole)
+        kept(case).save_checkpoint(tmp_path / "agent.pt", **case.whole)
         data = torch.load(tmp_path / "agent.pt", weights_only=True)
         assert (data["format"], data["algorithm"]) == (checkpoint.FORMAT, case.kind.__name__)
         plain = (dict, list, tuple, str, int, float, bool, type(None), torch.Tensor)
@@ -154,12 +171,6 @@ class TestSaving:
                 check(part)
 
         check(data)
-
-
-@functools.cache
-def kept(case: Case) -> Any:
-    """A case's trained agent that several tests look at; it is to be left as it is."""
-    return case.trained()
 
 
 @contextlib.contextmanager
@@ -194,6 +205,7 @@ class TestRefused:
     def test_another_class(self, case: Case, tmp_path: Path) -> None:
         path, name = tmp_path / "agent.pt", case.kind.__name__
         others = {each.kind: key for key, each in CASES.items() if each.kind is not case.kind}
+        others = dict(list(others.items())[slice(*turns(case))])
         assert others
         with left_alone(case) as agent:
             for kind, key in others.items():
@@ -228,10 +240,7 @@ class TestRefused:
         whole, kind = snapshot(agent), case.kind.__name__
         policy = f"groups.{agent.group_names[-1]}.policy"
         needed = {"algorithm", "groups", policy, "collection.-1.state", "individual.lineage"}
-        # The cases of a class share its parts out among them: files differ in no names of parts.
-        of_class = [each for each in CASES.values() if each.kind is case.kind]
-        turn, turns = of_class.index(case), len(of_class)
-        for place, data in list(without_a_part(whole))[turn::turns]:
+        for place, data in list(without_a_part(whole))[slice(*turns(case))]:
             name = ".".join(map(str, place))
             found = {"format": checkpoint.FORMAT, "version": checkpoint.VERSION, **data}
             monkeypatch.setattr(checkpoint, "load", lambda path, found=found: found)  # a file's
@@ -247,6 +256,12 @@ class TestRefused:
                 assert f"expected a saved {kind}, got None" in message
             else:
                 assert "the parts do not fit together" in message, name
+
+
+def turns(case: Case) -> tuple[int, None, int]:
+    """The slice of what the cases of a class share out among them, as their files' form is one."""
+    of_class = [each for each in CASES.values() if each.kind is case.kind]
+    return of_class.index(case), None, len(of_class)
 
 
 def without_a_part(data: dict[str, Any]) -> Iterator[tuple[list[Any], dict[str, Any]]]:
@@ -329,7 +344,7 @@ class TestCopies:
         agent.learn()  # which still can
 
     def test_offspring(self, case: Case) -> None:
-        agent = case.trained()
+        agent = trained(case)
         agent.elite = True
         before = snapshot(agent)
         child, sibling, again = (agent.offspring(index) for index in (7, 8, 7))
@@ -393,7 +408,7 @@ class TestSeeds:
 
 def untouched(case: Case, seed: int | None) -> dict[str, torch.Tensor]:
     """The weights that an agent is built with; ``Case.agent`` replaces them."""
-    agent = case.agent()
+    agent = kept(case)
     names = ("normalize_reward", "recurrent", "groups")
     options = {name: case.options[name] for name in names if name in case.options}
     spaces: tuple[Any, ...]
@@ -432,10 +447,10 @@ class TestLearning:
         for test in (True, False):
             env, other = case.vector(), case.vector()
             agent = case.agent()
-            for _ in range(3):
+            for _ in range(2):
                 collect_rollouts_recurrent(agent, env)
                 if test:
-                    agent.test(other, loop=2)
+                    agent.test(other, loop=1)
                 agent.learn()
             agent.fitness.clear()
             results.append(snapshot(agent))
@@ -502,7 +517,7 @@ class TestBadInput:
                 agent.get_action(seen, state, **rewards(agent, 0.0))
 
     def test_environment_that_shows_what_is_not_finite(self, case: Case) -> None:
-        agent = case.trained()
+        agent = trained(case)
         before = everything(agent)
         with pytest.raises(ValueError, match=r"expected finite .*environment 1"):
             collect_rollouts_recurrent(agent, case.vector(**case.poisoned))

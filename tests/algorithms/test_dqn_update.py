@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from support import slow_updates
 from support.helpers import SEEDS, double
+from support.pairs import examples
 from support.replaying import random_windows, randomise, scramble, spoiled
 from torch import Tensor
 
@@ -63,7 +64,7 @@ def state(agent: DQN) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("variant", VARIANTS)
-@settings(max_examples=4)
+@settings(max_examples=examples(4))
 @given(seed=SEEDS)
 @double()
 def test_loss_gradient_and_priorities_are_those_of_plain_loops(

@@ -22,7 +22,7 @@ from support.any_envs import AnyEnv, AnyTeam, any_vector
 from support.contract import behaviour
 from support.evolving import assert_same
 from support.multi_envs import OneAgent
-from support.pairs import pairwise
+from support.pairs import examples, pairwise
 from support.recollected import acting_noted, assert_replays
 from support.spaces_of import observation_spaces
 
@@ -214,7 +214,7 @@ def test_ratio_one(observation: str, action: str, core: str, attempt: Callable[.
 SEEDS = st.integers(0, 2**31)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(observation_spaces(), st.sampled_from(list(ACTIONS)), st.sampled_from(CORES), SEEDS)
 def test_ratio_one_for_any_space(
     observation: gym.Space[Any], action: str, core: str, seed: int
@@ -223,7 +223,7 @@ def test_ratio_one_for_any_space(
     try_alone(observation, space, core, seed, **own)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(10))
 @given(observation_spaces(), st.sampled_from(list(ACTIONS)), st.sampled_from(CORES), SEEDS)
 def test_ratio_one_for_any_space_in_a_team(
     observation: gym.Space[Any], action: str, core: str, seed: int
@@ -318,7 +318,7 @@ def test_what_is_replayed_was_collected(
     assert_updates(other)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(10))
 @given(
     observation_spaces(),
     st.sampled_from([(kind, action) for kind, own in OFF_POLICY.items() for action in own]),

@@ -14,6 +14,7 @@ from pettingzoo import ParallelEnv
 from support.envs import NAN_REWARD, Scripted, scripted
 from support.helpers import SEEDS
 from support.multi_envs import Episode, ScriptedParallel, TurnTaking, scripted_makers
+from support.pairs import examples
 from support.replays import assert_same_memory, held, make_off_policy
 from torch import Tensor
 
@@ -564,7 +565,7 @@ def assert_every_decision_known(agent: Any) -> None:
                 assert part.size == known.shape[1]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(15))
 @given(seed=SEEDS, length=st.integers(1, 6))
 def test_any_script_and_any_pieces(seed: int, length: int) -> None:
     random = np.random.default_rng(seed)

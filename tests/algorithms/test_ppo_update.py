@@ -21,6 +21,7 @@ from support.helpers import (
     make_policy,
     spoil,
 )
+from support.pairs import examples
 from support.updates import (
     CASES,
     CONFIG,
@@ -49,7 +50,7 @@ from recurrent_rl.networks.policy import ActorCritic
 # --- the loss ---------------------------------------------------------------------------------
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(25))
 @given(CASES, st.booleans(), st.booleans(), st.booleans())
 @double()
 def test_loss_and_gradient_equal_those_of_stepping(
@@ -79,7 +80,7 @@ def test_loss_and_gradient_equal_those_of_stepping(
     assert sorted(everything) == sorted(terms), "an active step is lost, or trained on twice"
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(CASES, st.booleans())
 def test_garbage_where_nothing_counts_changes_no_bit_of_loss_or_gradient(
     case: Case, masked: bool
@@ -125,7 +126,7 @@ def test_garbage_where_nothing_counts_changes_no_bit_of_an_update(
     assert torch.isfinite(clean).all()
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(CASES)
 @double()
 def test_minibatch_losses_weighted_by_their_active_steps_sum_to_the_whole(case: Case) -> None:
@@ -479,7 +480,7 @@ def test_diagnostics_of_a_first_minibatch_are_sane(variant: str) -> None:
     assert said.to_dict()["updates"] == 1
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(15))
 @given(cuttings(), st.integers(1, 30), st.integers(1, 3))
 def test_updates_epochs_and_padding_are_counted(
     case: tuple[Flags, int, int], batch_size: int, epochs: int

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import collect, double, jitter, make_policy, spoil, walk
+from support.pairs import examples
 from support.updates import (
     CASES,
     CONFIG,
@@ -26,7 +27,7 @@ from recurrent_rl.networks.policy import ActorCritic
 # --- ratio one --------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 @given(CASES, st.booleans())
 @double()
 def test_ratio_one_before_the_first_update(case: Case, masked: bool) -> None:
@@ -75,7 +76,7 @@ def test_masks_are_applied_again_in_learning() -> None:
 # --- burn-in ----------------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(CASES)
 @double()
 def test_burn_in_joins_sequences_as_if_they_were_one(case: Case) -> None:
@@ -104,7 +105,7 @@ def test_burn_in_joins_sequences_as_if_they_were_one(case: Case) -> None:
 # --- refreshed states -------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(CASES)
 @double()
 def test_refreshed_states_are_those_that_collecting_with_the_new_weights_would_store(

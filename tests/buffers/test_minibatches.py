@@ -10,13 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import make_flags
+from support.pairs import examples
 from torch import Tensor
 
 from recurrent_rl.buffers.minibatches import minibatches, rectangles
 from recurrent_rl.recurrent.sequences import cut_sequences
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     hnp.arrays(np.int64, st.integers(1, 60), elements=st.integers(1, 20)),
     st.integers(1, 100),
@@ -100,7 +101,7 @@ def test_composition_is_random_whatever_the_lengths() -> None:
 # --- rectangles -------------------------------------------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(hnp.arrays(np.int64, st.integers(1, 80), elements=st.integers(1, 64)), st.integers(0, 99))
 def test_rectangles_hold_every_sequence_once_the_longest_first(
     lengths: np.ndarray[Any, Any], seed: int

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from support.envs import scripted
 from support.helpers import SEEDS
 from support.multi_envs import Episode, TurnTaking, scripted_makers
+from support.pairs import examples
 from support.replays import (
     assert_same_memory,
     copied,
@@ -65,7 +66,7 @@ def keep_state(memory: SequenceReplayBuffer, owner: int = 0) -> None:
 # --- which windows there are, and what they hold ----------------------------------------------
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 @given(
     seed=SEEDS,
     memory_size=st.integers(1, 40),

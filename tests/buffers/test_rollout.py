@@ -21,6 +21,7 @@ from support.helpers import (
     spoil,
     walk,
 )
+from support.pairs import examples
 from torch import Tensor
 
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer, discounted_returns
@@ -150,7 +151,7 @@ def test_a_step_that_does_not_exist_is_no_decision_whatever_its_active_flag_says
     assert len(buffer.sequences()) == count
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(20))
 @given(flags(), st.booleans())
 def test_targets_are_those_of_each_step(f: Flags, normalize: bool) -> None:
     """Advantages standardised over the active steps of the whole rollout, if asked for."""
@@ -169,7 +170,7 @@ def test_targets_are_those_of_each_step(f: Flags, normalize: bool) -> None:
         assert torch.equal(targets[row, active], field[f.active])
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(SEEDS, st.booleans())
 def test_discounted_returns_run_from_an_episodes_beginning(seed: int, continued: bool) -> None:
     """Step by step, over two rollouts, the second of which goes on or begins anew."""
@@ -225,7 +226,7 @@ def numbered(f: Flags, max_seq_len: int, burn_in: int) -> SequenceRolloutBuffer:
     return buffer
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(100))
 @given(cuttings(), st.data())
 def test_a_batch_holds_what_its_sequences_need(
     case: tuple[Flags, int, int], data: st.DataObject

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.pairs import examples
 from support.training_runs import recall_env, team_env
 
 from recurrent_rl import DQN, MADDPG, SequenceReplayBuffer, collect_rollouts_recurrent
@@ -58,7 +59,7 @@ def states(memory: SequenceReplayBuffer, env: int, chunks: Any) -> list[torch.Te
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(12))
 @given(
     size=st.integers(8, 80),
     steps=st.lists(st.integers(1, 25), min_size=1, max_size=3),

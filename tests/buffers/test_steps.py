@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import Flags, collect, cuttings, empty_buffer, make_flags, make_policy, walk
+from support.pairs import examples
 
 from recurrent_rl.buffers.rollout import SequenceRolloutBuffer
 from recurrent_rl.buffers.steps import Steps, StepShapes
@@ -45,7 +46,7 @@ def test_clear_restores_the_flags_of_a_new_buffer() -> None:
         assert torch.equal(getattr(buffer, name), getattr(new, name)), name
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(cuttings(), st.sampled_from(["lstm", "gru"]))
 def test_states_are_kept_at_multiples_of_l_only(case: tuple[Flags, int, int], cell: str) -> None:
     """Those before the step and after its reset; with burn-in, so many steps earlier."""

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.compiled import needs_compiler
 from support.helpers import SEEDS
+from support.pairs import examples
 from torch import nn
 
 from recurrent_rl.algorithms.compiled_adam import compiled_adam
@@ -28,7 +29,7 @@ def vector(adam: torch.optim.Adam) -> nn.Parameter:
     return found
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(
     st.lists(st.integers(1, 200), min_size=1, max_size=3),
     st.sampled_from([0.1, 100.0, math.inf]),

@@ -9,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support.compiled import needs_compiler
 from support.helpers import SEEDS
+from support.pairs import examples
 from torch import Tensor, nn
 
 from recurrent_rl.recurrent import gated
@@ -28,7 +29,7 @@ def run(cell: LSTM, x: Tensor, first: tuple[Tensor, Tensor], weights: list[Tenso
 
 
 # Units and rows on both sides of what vectors and blocks of rows hold.
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.tuples(*[st.integers(1, 9)] * 2, *[st.integers(1, 40)] * 2), st.integers(1, 3), SEEDS)
 @example((128, 2, 3, 64), 1, 0)
 @example((3, 7, 70, 131), 1, 0)

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.compiled import needs_compiler
 from support.helpers import SEEDS, collect, cuttings, jitter, make_policy, spoil
+from support.pairs import examples
 from support.updates import CONFIG, CPU, adam, learned, rollout, weights
 from torch import Tensor, nn
 
@@ -85,7 +86,7 @@ def _gradients(policy: ActorCritic) -> dict[str, Tensor]:
     return {n: p.grad.clone() for n, p in policy.named_parameters() if p.grad is not None}
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(40))
 @given(
     cuttings(max_steps=12, max_rows=6),
     st.sampled_from(list(VARIANTS)),

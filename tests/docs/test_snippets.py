@@ -2,8 +2,8 @@
 
 The blocks of a page run one after another in one namespace, as a reader would paste them, in an
 empty directory. Only lengths are cut: each number of 10,000 or more is a number of steps, and
-becomes 1,000, so that all of training happens, but not for long; rollouts of 1,024 steps have 128;
-tests of 10 or 100 episodes play 4, of 20 two; films show one; of three seeds there are two; and
+becomes 500, so that all of training happens, but not for long; rollouts of 1,024 steps have 64;
+tests of 10 or 100 episodes play 2, of 20 one; films show one; of three seeds there are two; and
 demonstrations are gone through twice. Nothing else of the text is changed.
 """
 
@@ -41,9 +41,9 @@ def blocks(page: str, *languages: str) -> list[tuple[int, str]]:
 
 def shorter(code: str) -> str:
     """Cut the steps of training and the episodes of tests."""
-    code = LONG.sub(lambda n: "1_000" if int(n[0]) >= 10_000 else n[0], code)
-    code = re.sub(r"(learn_step=|\"LEARN_STEP\": )1024\b", r"\g<1>128", code)
-    code = re.sub(r"(evaluate\(\w+(?:\(\))?, (?:episodes=)?)100?\b", r"\g<1>4", code)
+    code = LONG.sub(lambda n: "500" if int(n[0]) >= 10_000 else n[0], code)
+    code = re.sub(r"(learn_step=|\"LEARN_STEP\": )1024\b", r"\g<1>64", code)
+    code = re.sub(r"(evaluate\(\w+(?:\(\))?, (?:episodes=)?)100?\b", r"\g<1>2", code)
     code = code.replace("for seed in range(3)", "for seed in range(2)")
     code = re.sub(r"(clone_behaviour\(\w+, \w+, epochs=)\d+", r"\g<1>2", code)
     code = re.sub(r"(film\(.*, episodes=)2\b", r"\g<1>1", code)
@@ -55,10 +55,10 @@ WITH_CODE = [name for name in NAMES if blocks(name, "python")]
 
 @pytest.fixture
 def _shorter_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Tests within ``train`` play 2 episodes, not 20, and probes 2; unless the page says more."""
+    """Tests within ``train`` play 1 episode, not 20, and probes 2; unless the page says more."""
     defaults = training.train.__kwdefaults__
     assert defaults["eval_episodes"] == 20
-    monkeypatch.setitem(defaults, "eval_episodes", 2)
+    monkeypatch.setitem(defaults, "eval_episodes", 1)
     monkeypatch.setitem(probe_memory.__kwdefaults__, "episodes", 2)
     yield
     gc.collect()  # workers of vectors that a page has left open end here
@@ -88,8 +88,8 @@ def test_snippets_run_as_printed(
 
 # What makes a command shorter, unless it says itself how long it is.
 SHORT = {
-    "train": {"--total-steps": "500", "--num-envs": "2", "--eval-episodes": "2"},
-    "evaluate": {"--episodes": "2"},
+    "train": {"--total-steps": "250", "--num-envs": "2", "--eval-episodes": "1"},
+    "evaluate": {"--episodes": "1"},
 }
 
 
@@ -123,13 +123,13 @@ def test_python_is_formatted_as_the_code_is(page: str) -> None:
 
 def test_only_steps_of_training_are_cut() -> None:
     code = "PPO(lr=2.5e-4, learn_step=1024, total_steps=100_000)\ntrain(agent, env, 100000)"
-    assert shorter(code) == "PPO(lr=2.5e-4, learn_step=128, total_steps=1_000)\n" + (
-        "train(agent, env, 1_000)"
+    assert shorter(code) == "PPO(lr=2.5e-4, learn_step=64, total_steps=500)\n" + (
+        "train(agent, env, 500)"
     )
     assert shorter("agent.evaluate(env, 100), 100, x.test(e, loop=10)") == (
-        "agent.evaluate(env, 4), 100, x.test(e, loop=1)"
+        "agent.evaluate(env, 2), 100, x.test(e, loop=1)"
     )
-    assert shorter("a.evaluate(make_env(), 10, seed=0)") == "a.evaluate(make_env(), 4, seed=0)"
+    assert shorter("a.evaluate(make_env(), 10, seed=0)") == "a.evaluate(make_env(), 2, seed=0)"
 
 
 @pytest.mark.parametrize("page", NAMES)

@@ -78,7 +78,7 @@ def collect(env: Any) -> None:
     ("trouble", "kind", "message"),
     [
         ("die", RuntimeError, r"environment .*\(Trouble\): .* exit code -9.* in {}"),
-        ("hang", TimeoutError, r"environment 0, 1 \(Trouble\): .* answer to {} within 1 seconds"),
+        ("hang", TimeoutError, r"environment 0, 1 \(Trouble\): .* answer to {} within 0.3 seconds"),
         ("raise", KeyError, r"lost"),
         ("raise what cannot be sent", RuntimeError, r"(?s)OddError: odd"),
     ],
@@ -86,7 +86,7 @@ def collect(env: Any) -> None:
 def test_trouble_is_named_and_closing_ends(
     trouble: str, kind: type[Exception], message: str, at: str
 ) -> None:
-    env = vector(trouble, at, timeout=1 if trouble == "hang" else None)
+    env = vector(trouble, at, timeout=0.3 if trouble == "hang" else None)
     processes = env.processes
     begin = time.monotonic()
     with pytest.raises(kind, match=message.format(at)) as error:

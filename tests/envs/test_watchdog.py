@@ -7,6 +7,7 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from recurrent_rl.envs import watchdog
 from recurrent_rl.envs.watchdog import die_with
 
 
@@ -27,13 +28,16 @@ def start_and_hang(writer: Connection, grace: float, wake: bool) -> None:
 
 
 @pytest.mark.parametrize("wake", [True, False])
-def test_a_worker_that_hangs_ends_with_a_parent_that_is_killed(wake: bool) -> None:
+def test_a_worker_that_hangs_ends_with_a_parent_that_is_killed(
+    wake: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "INTERVAL", 0.1)
     reader, writer = mp.Pipe(duplex=False)
-    parent = mp.get_context("fork").Process(target=start_and_hang, args=(writer, 0.2, wake))
+    parent = mp.get_context("fork").Process(target=start_and_hang, args=(writer, 0.1, wake))
     parent.start()
     writer.close()
     assert reader.recv() == "hanging"
-    assert not reader.poll(1)  # while its parent lives, it is left alone
+    assert not reader.poll(0.5)  # while its parent lives, it is left alone
     parent.kill()
     parent.join()
     assert reader.poll(10), "the worker is still there"

@@ -16,7 +16,7 @@ import pytest
 from support.multi_envs import ScriptedParallel, scripted_makers
 
 from recurrent_rl import AsyncMultiAgentVectorEnv
-from recurrent_rl.envs import multi_agent_async
+from recurrent_rl.envs import multi_agent_async, worker_process
 from recurrent_rl.envs.worker_process import (
     Line,
     Parent,
@@ -134,8 +134,14 @@ def test_a_process_that_ends_without_a_message(start: Any, code: int) -> None:
     ],
 )
 def test_one_that_does_not_leave(
-    start: Any, ignored: list[signal.Signals], terminate: bool, code: int
+    start: Any,
+    ignored: list[signal.Signals],
+    terminate: bool,
+    code: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if ignored:
+        monkeypatch.setattr(worker_process, "PLEA", 0.3)
     worker = start(refuse, ignored)
     assert worker.receive() == "ready"
     end_workers([worker], seconds=0.1, terminate=terminate)

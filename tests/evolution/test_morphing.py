@@ -34,6 +34,7 @@ from support.growing import (
 )
 from support.helpers import ACTIONS, OBSERVATIONS, SEEDS, double
 from support.multi_envs import scripted_makers
+from support.pairs import examples
 from torch import Tensor
 
 from recurrent_rl import (
@@ -91,7 +92,7 @@ def some_growth(kind: str, seed: int) -> Growth:
 
 
 @pytest.mark.parametrize("kind", LONG)
-@settings(max_examples=8)
+@settings(max_examples=examples(5))
 @given(SEEDS)
 @double()
 def test_growing_changes_no_output(kind: str, seed: int) -> None:
@@ -176,7 +177,7 @@ def test_naive_growth_fails_the_same_check(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=12)
+@settings(max_examples=examples(8))
 @given(SEEDS)
 @double()
 def test_growing_within_an_episode(kind: str, seed: int) -> None:
@@ -280,7 +281,7 @@ def test_new_weights_come_from_the_generator() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=20)
+@settings(max_examples=examples(10))
 @given(SEEDS)
 def test_growing_and_shrinking_back_changes_nothing(kind: str, seed: int) -> None:
     """What has just grown is the least useful, so the very same weights are left."""

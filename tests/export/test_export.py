@@ -83,7 +83,7 @@ CASES = [
     Case(PPO, "vector", "choice", "gru", {"normalize_obs": True}, form="onnx"),
     Case(PPO, "image", "bits", None, {"previous_action": True}, {"layer_norm": True}, form="onnx"),
     Case(PPO, "image", "choices", "lstm", {"normalize_obs": True}),
-    Case(DQN, "dict", "choice", "mingru", {"dueling": True}, form="onnx"),
+    Case(DQN, "vector", "choice", "mingru", {"dueling": True}, form="onnx"),
     Case(TD3, "dict", "choices", None),
     Case(SAC, "vector", "box", "lstm", {"previous_action": True}, {"num_layers": 2}),
     Case(SAC, "image", "choice", "mingru", {}, {"core_layer_norm": True, "core_residual": True}),
@@ -226,8 +226,8 @@ def actors(policy: Any, state: HiddenState) -> list[Any]:
     return [x.numpy() for x in own]
 
 
-STEPS, ROWS = 200, 3
-STARTS = {60: [True, False, False], 90: [False, True, True], 150: [True, True, True]}
+STEPS, ROWS = 60, 3
+STARTS = {20: [True, False, False], 30: [False, True, True], 45: [True, True, True]}
 
 
 def compare(ours: dict[str, Any], action: Any, state: list[Any], rows: slice) -> None:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.arrays import bools, numbers
 from support.helpers import double
+from support.pairs import examples
 
 from recurrent_rl.functional.statistics import explained_variance, masked_mean_std, normalize
 
@@ -67,7 +68,7 @@ def test_explained_variance_of_what_does_not_vary_is_nan(count: int) -> None:
     assert math.isnan(explained_variance(torch.arange(count) * 1.0, torch.full((count,), 3.3)))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.data())
 def test_explained_variance_is_at_most_one(data: st.DataObject) -> None:
     prediction, target = data.draw(numbers(6)), data.draw(numbers(6))

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.heads import Head, make_head
 from support.helpers import double
+from support.pairs import examples
 from torch import Tensor
 from torch import distributions as torchs
 from torch.distributions import AffineTransform, Normal, TanhTransform
@@ -187,7 +188,7 @@ def test_categorical_samples_follow_their_probabilities() -> None:
     assert action.dtype == torch.int64
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(masked_logits(), st.sampled_from([math.nan, math.inf, -math.inf, 1e38]))
 def test_garbage_under_a_mask_changes_no_bit(case: tuple[Tensor, Tensor], garbage: float) -> None:
     clean, mask = case
@@ -338,7 +339,7 @@ def test_components_are_sampled_by_their_probabilities_and_independently() -> No
     torch.testing.assert_close(joint / count, expected, rtol=0, atol=0.008)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(masked_components(), st.sampled_from([math.nan, math.inf, -math.inf, 1e38]))
 def test_garbage_under_a_mask_of_components_changes_no_bit(
     case: tuple[list[int], Tensor, Tensor], garbage: float
@@ -450,7 +451,7 @@ def test_noise_of_the_outmost_uniform_draws_is_finite(
 
 
 @double()
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 1000))
 def test_gaussian_equals_torchs(seed: int) -> None:
     torch.manual_seed(seed)
@@ -465,7 +466,7 @@ def test_gaussian_equals_torchs(seed: int) -> None:
 
 @every_deviation
 @double()
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 1000))
 def test_squashed_gaussian_equals_torchs(deviation: str, seed: int) -> None:
     """The density of what the environment gets, with the change of variables."""
@@ -643,7 +644,7 @@ def test_only_box_actions_have_a_deviation(space: gym.Space[Any], option: str) -
 
 
 @double()
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 1000))
 def test_state_dependent_deviation_equals_torchs(seed: int) -> None:
     torch.manual_seed(seed)
@@ -682,7 +683,7 @@ def test_the_deviation_starts_at_action_std_init_and_stays_within_its_range() ->
 
 
 @double()
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(st.integers(0, 1000))
 def test_sde_is_the_gaussian_of_the_variance_by_hand(seed: int) -> None:
     """Raffin et al. 2021: the variance of component a is sum_d z_d^2 sigma_da^2."""

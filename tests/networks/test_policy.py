@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import ACTIONS, OBSERVATIONS, double, make_policy, random_state
+from support.pairs import examples
 from support.weights import assert_orthogonal
 from torch import Tensor
 
@@ -367,7 +368,7 @@ def test_masks_act_and_are_applied_again_in_evaluation() -> None:
     torch.testing.assert_close(ours, torch.cat(params)[chosen])
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 100))
 def test_what_is_not_chosen_changes_no_bit_of_a_gradient(seed: int) -> None:
     """Steps behind the last chosen one of each sequence, garbage and all."""

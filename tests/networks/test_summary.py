@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from gymnasium.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from hypothesis import given, settings
+from support.pairs import examples
 from support.spaces_of import observation_spaces
 from torch import Tensor, nn
 
@@ -65,7 +66,7 @@ def test_every_part_and_its_parameters(options: dict[str, Any]) -> None:
     assert [name for name in starts if name] == ["sees", *own, "actor", "critic", *said]
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(observation_spaces())
 def test_any_observation_can_be_described(space: Any) -> None:
     agent = PPO(space, CHOICE, {"encoder_config": {"latent_dim": 2, "hidden_state_size": 2}})

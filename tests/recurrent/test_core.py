@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import Flags, cuttings, double, flags, make_flags
+from support.pairs import examples
 from support.recurrence import (
     CELLS,
     CORES,
@@ -136,7 +137,7 @@ def same_with_gradients(
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(30))
 @given(flags(), CORES, st.integers(0, 100))
 @double()
 def test_unroll_equals_a_plain_step_loop(f: Flags, kind: Kind, seed: int) -> None:
@@ -192,7 +193,7 @@ def test_unroll_of_rows_that_never_exist_leaves_the_state_or_resets_it() -> None
         assert (after[:, 1] == 0).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(20))
 @given(flags(), CORES)
 @double()
 def test_garbage_in_absent_steps_changes_no_bit_of_an_unroll(f: Flags, kind: Kind) -> None:
@@ -211,7 +212,7 @@ def test_garbage_in_absent_steps_changes_no_bit_of_an_unroll(f: Flags, kind: Kin
         assert torch.equal(clean, spoiled)
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(20))
 @given(cuttings(), CORES)
 @double()
 def test_training_sequences_equal_a_plain_step_loop(
@@ -241,7 +242,7 @@ def test_training_sequences_equal_a_plain_step_loop(
     assert sorted(place.tolist()) == f.active.flatten().nonzero().squeeze(1).tolist()
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(20))
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=6), CORES)
 @double()
 def test_run_equals_a_step_loop_for_sequences_of_any_length(lengths: list[int], kind: Kind) -> None:

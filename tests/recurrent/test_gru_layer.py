@@ -7,6 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import SEEDS
+from support.pairs import examples
 from torch import Tensor, nn
 
 from recurrent_rl.recurrent import gated
@@ -24,7 +25,7 @@ def both(cell: GRU, x: Tensor, first: Tensor, weights: tuple[Tensor, Tensor]) ->
     return results
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.tuples(*[st.integers(1, 6)] * 4),
     st.integers(1, 3),

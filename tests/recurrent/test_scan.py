@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.helpers import SEEDS, double
+from support.pairs import examples
 from support.recurrence import CELLS, Cell, make_core, random_states
 from torch import Tensor
 
@@ -37,7 +38,7 @@ LENGTHS = st.integers(1, 70)
 KINDS = st.sampled_from([torch.float64, torch.complex128])
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(LENGTHS, KINDS, st.booleans(), st.sampled_from([0, 8, 2048]), SEEDS)
 def test_states_and_flow_equal_a_loop(
     steps: int, dtype: torch.dtype, constant: bool, many: int, seed: int
