@@ -193,6 +193,17 @@ def check_directory(folder: Path, where: str = "") -> None:
         )
 
 
+def check_file(path: Path) -> None:
+    """Check that a file can stand there, before work is done whose result goes into it.
+
+    Raises:
+        IsADirectoryError: it is a directory.
+        FileExistsError: it is a device or a pipe.
+
+    """
+    _regular(path)
+
+
 @contextlib.contextmanager
 def explained(path: str | os.PathLike[str], what: str) -> Iterator[None]:
     """Say in an OSError of the block what was written where, and what is there now."""

@@ -10,7 +10,7 @@ from recurrent_rl.acting.group import AgentGroup
 from recurrent_rl.export.description import described
 from recurrent_rl.export.formats import FORMATS
 from recurrent_rl.export.step import PolicyStep
-from recurrent_rl.files import check_directory, explained, replacing
+from recurrent_rl.files import check_directory, check_file, explained, replacing
 from recurrent_rl.validation import checked_path
 
 About = dict[str, Any]
@@ -35,6 +35,7 @@ def export_one(
     if given is not None and suffix in FORMATS and suffix != given:
         raise ValueError(f"format: expected {suffix!r}, as path ends in it, got {given!r}")
     check_directory(path.parent)
+    check_file(path)
     _write(path, _content(group, about, given or suffix, action_mask))
     return path
 
@@ -55,6 +56,8 @@ def export_all(
             f"{str(path)!r}; give format={path.suffix[1:]!r}"
         )
     check_directory(path.parent)
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"path: expected a folder, got the file {str(path)!r}")
     contents = {
         name: _content(group, about | {"group": name}, given, action_mask)
         for name, group in groups.items()

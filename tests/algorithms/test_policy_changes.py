@@ -20,6 +20,8 @@ from recurrent_rl.evolution.morphing import morph
 
 EVERY = pytest.mark.parametrize("case", ON_POLICY.values(), ids=ON_POLICY.keys())
 FEW = ("ppo", "ppo-feed-forward", "ippo")
+# Of each kind of policy and optimiser one: what is done to them knows of no cell and no mask.
+MANY = ("ppo", "ppo-sde", "ppo-feed-forward", "ippo", "mappo", "mappo-state")
 SOME = pytest.mark.parametrize("case", [ON_POLICY[k] for k in FEW])
 OPTIMISERS = ("one vector", "each parameter")
 
@@ -111,7 +113,7 @@ def untouched(case: Case, request: pytest.FixtureRequest) -> dict[str, torch.Ten
     return untouched_for(case, request.node.callspec.params["_optimiser"])
 
 
-@in_pairs(ON_POLICY, "what", HARMLESS)
+@in_pairs(MANY, "what", HARMLESS)
 def test_learning_goes_on_as_if_nothing_had_been_done(
     case: Case, what: str, untouched: dict[str, torch.Tensor]
 ) -> None:
@@ -220,7 +222,7 @@ def test_parts_that_were_frozen_from_the_start_take_steps_of_the_usual_size() ->
         assert 0 < (p - q).abs().max() < 1.5e-3 * updates
 
 
-@in_pairs(ON_POLICY, "how", ("load", "clone", "deepcopy"))
+@in_pairs(MANY, "how", ("load", "clone", "deepcopy"))
 def test_frozen_parts_and_resting_moments_are_saved(case: Case, how: str, tmp_path: Path) -> None:
     agent, env = case.trained(1), case.vector()
     for policy in policies(agent):

@@ -76,12 +76,12 @@ def test_what_a_grid_world_shows() -> None:
 
 
 def test_connect_four_beats_chance() -> None:
-    """Allowed moves only, and better ones than chance after 6,000 turns."""
+    """Allowed moves only, and better ones than chance after 4,000 turns."""
     pytest.importorskip("pygame")
     env = vector("connect_four_v3", 16)
     agent: Any = build(load_tuned("connect_four_v3"), env, seed=0)
     assert isinstance(agent, IPPO)
-    while agent.env_steps < 6_000:
+    while agent.env_steps < 4_000:
         collect_rollouts_recurrent(agent, env)
         buffer = agent.trainers["player"].buffer
         # Its own turns only; the other's board is not looked at.
@@ -89,6 +89,6 @@ def test_connect_four_beats_chance() -> None:
         assert buffer.action_mask[active].gather(-1, buffer.action[active][:, None]).all()
         agent.learn()
     # Chance against chance wins half of the games, and 100 of them deviate by 5; seeds 0, 1 and 2
-    # won 87, 91 and 97 of them.
+    # won 93, 89 and 90 of them.
     assert score("connect_four_v3", play(agent, chance, 100, seed=1)) > 70
     env.close()

@@ -1,6 +1,7 @@
 """Tests of `train_off_policy`: a shared replay, whoever collects, and however a run is cut."""
 
 import csv
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -119,13 +120,18 @@ def test_workers_change_nothing(workers: int, options: Any, tmp_path: Path) -> N
     assert memories[0].counter == 576
 
 
+@functools.cache
+def whole_run() -> Any:
+    """A population, and its fitnesses, that nothing has interrupted."""
+    env = recall_env()
+    return train(env, individuals(env, MEMORY_SIZE=1000), **evolution())
+
+
 # In the first generation, within an individual; in a test; in the next generation, in its first
 # individual and in its last.
 @pytest.mark.parametrize("step", [7, 18, 70, 105])
 def test_ctrl_c(tmp_path: Path, step: int) -> None:
-    whole, fitnesses = train(
-        recall_env(), individuals(recall_env(), MEMORY_SIZE=1000), **evolution()
-    )
+    whole, fitnesses = whole_run()
     path, env = tmp_path / "run.pt", StopAt(recall_env(), step)
     memory = SequenceReplayBuffer(1000)
     stopped, so_far = train(

@@ -308,7 +308,7 @@ def test_what_shrinking_costs_is_measured_before_training(tmp_path: Path) -> Non
     trained, _ = train(
         env,
         population(env, 6),
-        max_steps=512,
+        max_steps=384,
         log_dir=tmp_path,
         **{**options, "tournament": TournamentSelection(2, True, 6, 1, rand_seed=5)},
     )
@@ -324,7 +324,7 @@ def test_what_shrinking_costs_is_measured_before_training(tmp_path: Path) -> Non
         logged = {row["fitness_lost_by_shrinking"] for row in csv.DictReader(file)}
     assert {str(birth.lost) for birth in shrunk} <= logged
     # It counts as no evaluation.
-    assert all(len(agent.fitness) == 4 for agent in trained)
+    assert all(len(agent.fitness) == 3 for agent in trained)
 
 
 def test_an_individual_that_diverges_loses_and_the_run_goes_on(tmp_path: Path) -> None:

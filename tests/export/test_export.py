@@ -431,6 +431,17 @@ class TestMistakes:
         with pytest.raises(FileNotFoundError, match="create it first"):
             plain_agent().export(tmp_path / "nowhere" / "policy.onnx")
 
+    def test_what_stands_there_is_of_another_kind(self, tmp_path: Path) -> None:
+        (tmp_path / "folder.onnx").mkdir()
+        with pytest.raises(
+            IsADirectoryError, match=r"path of a file, got a directory.*folder\.onnx"
+        ):
+            plain_agent().export(tmp_path / "folder.onnx")
+        (tmp_path / "file").touch()
+        team = IPPO({"a": Box(-1, 1, (1,))}, {"a": Box(-1, 1, (1,))})
+        with pytest.raises(FileExistsError, match=r"expected a folder, got the file .*file"):
+            team.export(tmp_path / "file")
+
     def test_teams_take_a_folder(self, tmp_path: Path) -> None:
         agent = IPPO({"a": Box(-1, 1, (1,))}, {"a": Box(-1, 1, (1,))})
         with pytest.raises(ValueError, match=r"expected a folder.*give format='onnx'"):

@@ -25,6 +25,7 @@ from support.envs import Recall, scripted
 from support.evolving import assert_same, snapshot
 from support.masked_envs import Masked
 from support.multi_envs import scripted_makers
+from support.pairs import pairwise
 from support.spaces_of import samples
 from torch import Tensor, nn
 
@@ -136,12 +137,13 @@ def assert_all_learned(trainer: Any, before: dict[str, Tensor]) -> None:
 # --- collecting and learning --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize(("roles", "options"), ROLES, ids=str)
-@pytest.mark.parametrize("mode", AutoresetMode)
+@pytest.mark.parametrize(
+    ("mode", "roles_and_options", "kind"), pairwise(AutoresetMode, ROLES, NETWORKS), ids=str
+)
 def test_ratio_one_and_learning(
-    mode: AutoresetMode, roles: tuple[str, ...], options: dict[str, Any], kind: Any
+    mode: AutoresetMode, roles_and_options: tuple[tuple[str, ...], dict[str, Any]], kind: Any
 ) -> None:
+    roles, options = roles_and_options
     env = scripted(["3t 5l", "7l 2t", "30t"], mode)
     networks = own(kind, roles, extra_of(options))
     kept = copy.deepcopy(networks)
