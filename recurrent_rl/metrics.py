@@ -9,13 +9,14 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
-
-from torch.utils.tensorboard import SummaryWriter
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from recurrent_rl import distributed
 from recurrent_rl.files import Draft, explained, open_locked, unlock, write_json
 from recurrent_rl.validation import checked, shown
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS, CONFIG = "metrics.csv", "config.json"  # names of files in a run's folder
 
@@ -176,6 +177,13 @@ def _number(name: str, value: Any) -> float:
     return int(number) if isinstance(number, numbers.Integral) else exact
 
 
+def _event_writer(directory: Path, purge: int) -> "SummaryWriter":
+    # Imported here: whoever logs nothing need not wait for it, nor processes that only play.
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(directory), purge_step=purge)
+
+
 class MetricsLogger:
     """Write the same numbers to TensorBoard event files and to ``metrics.csv``.
 
@@ -215,7 +223,7 @@ class MetricsLogger:
             # What an earlier run has left in the same directory is not shown.
             purge = 0 if resume_at is None else resume_at + 1
             try:
-                self._writer = SummaryWriter(str(self.directory), purge_step=purge)
+                self._writer = _event_writer(self.directory, purge)
             except BaseException:
                 self._table.close()
                 raise

@@ -1,6 +1,7 @@
 """Tests of what users install: a wheel with everything in it; its folders import downwards only."""
 
 import ast
+import functools
 import graphlib
 import importlib
 import os
@@ -189,7 +190,10 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-IMPORTS = {name: imported(path) for name, path in SOURCES.items() if name != "wrappers"}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    """What each module imports; read once, and only where a test asks."""
+    return {name: imported(path) for name, path in SOURCES.items() if name != "wrappers"}
 
 
 def part_of(module: str) -> str:
@@ -199,15 +203,15 @@ def part_of(module: str) -> str:
 
 class TestImports:
     def test_every_part_has_its_height(self) -> None:
-        assert {part_of(name) for name in IMPORTS if "." in name} == HEIGHTS.keys()
+        assert {part_of(name) for name in imports() if "." in name} == HEIGHTS.keys()
 
     @pytest.mark.parametrize("part", sorted(HEIGHTS))
     def test_downwards_only(self, part: str) -> None:
-        inside = {name for name in IMPORTS if "." in name and part_of(name) == part}
+        inside = {name for name in imports() if "." in name and part_of(name) == part}
         wrong = [
             f"{name} imports {other}"
             for name in sorted(inside)
-            for other in sorted(IMPORTS[name])
+            for other in sorted(imports()[name])
             if other.split(".")[0] == "recurrent_rl"
             and (other == "recurrent_rl" or part_of(other) != part)
             and (other == "recurrent_rl" or HEIGHTS[part_of(other)] >= HEIGHTS[part])
@@ -217,23 +221,23 @@ class TestImports:
     def test_acting_knows_nothing_of_learning(self) -> None:
         parts = {
             part_of(other)
-            for name in IMPORTS
+            for name in imports()
             if name.startswith("recurrent_rl.acting")
-            for other in IMPORTS[name]
+            for other in imports()[name]
             if other.startswith("recurrent_rl.")
         }
         below = {"envs", "networks", "randomness", "recurrent", "spaces", "validation"}
         assert parts == {"acting", *below}
 
     def test_no_circles(self) -> None:
-        ours = {name: found & IMPORTS.keys() - {name} for name, found in IMPORTS.items()}
+        ours = {name: found & imports().keys() - {name} for name, found in imports().items()}
         graphlib.TopologicalSorter(ours).prepare()  # raises if there is one
         at_the_top = {"recurrent_rl", "recurrent_rl.__main__", "recurrent_rl.compat"}
         assert not at_the_top & set().union(*ours.values())  # nothing imports these
 
     def test_nothing_imports_the_old_name_of_the_wrappers(self) -> None:
         bad = [
-            n for n, found in IMPORTS.items() if any(o.split(".")[0] == "wrappers" for o in found)
+            n for n, found in imports().items() if any(o.split(".")[0] == "wrappers" for o in found)
         ]
         assert not bad
 
@@ -260,9 +264,9 @@ class TestImports:
     def test_wrappers_import_environments_and_numbers_only(self) -> None:
         outside = {
             other.split(".")[0]
-            for name in IMPORTS
+            for name in imports()
             if name.startswith("recurrent_rl.wrappers")
-            for other in IMPORTS[name]
+            for other in imports()[name]
         }
         assert outside - set(sys.stdlib_module_names) == {
             "gymnasium",

@@ -191,7 +191,7 @@ def test_knights_archers_zombies(tmp_path: Path) -> None:
         max_zombies=40,
         max_cycles=300,
     )
-    agent = run(make, tmp_path, learn_step=250, max_seq_len=32)
+    agent = run(make, tmp_path, learn_step=250, max_seq_len=32, rollouts=1)
     assert agent.grouped_agents == {
         "archer": ["archer_0", "archer_1"],
         "knight": ["knight_0", "knight_1"],
@@ -289,7 +289,7 @@ REPLAYED: dict[str, tuple[Callable[[], MakeEnv], Any, dict[str, Any]]] = {
             max_cycles=300,
         ),
         MADDPG,
-        {"learn_step": 250, "learning_starts": 400, "memory_size": 800},
+        {"learn_step": 160, "learning_starts": 250, "memory_size": 500},
     ),
 }
 

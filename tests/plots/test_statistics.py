@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.stats
 
 from recurrent_rl import (
     interquartile_mean,
@@ -33,6 +32,8 @@ class TestEstimates:
 
     @pytest.mark.parametrize("runs", [1, 3, 4, 7, 8, 9])
     def test_as_rliable_which_uses_scipy(self, runs: int) -> None:
+        import scipy.stats  # takes a second, in each process that collects tests
+
         scores = np.random.default_rng(runs).normal(size=(runs, 3))
         expected = scipy.stats.trim_mean(scores, 0.25, axis=None)
         assert interquartile_mean(scores) == pytest.approx(expected)
@@ -76,6 +77,8 @@ class TestBootstrap:
         assert found == (0.5, 0.25, 0.75)  # together, it would be 0 once in 4 times
 
     def test_against_scipys(self) -> None:
+        import scipy.stats  # takes a second, in each process that collects tests
+
         """Which draws from several samples by themselves, too."""
         theirs = scipy.stats.bootstrap(
             tuple(RANDOM.T),
@@ -114,6 +117,8 @@ class TestComparisons:
         assert probability_of_improvement(SCORES, SCORES) == 0.5
 
     def test_improvement_as_rliable_which_uses_scipy(self) -> None:
+        import scipy.stats  # takes a second, in each process that collects tests
+
         other = RANDOM[:4] + 0.3
         expected = np.mean(
             [
