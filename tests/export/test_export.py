@@ -431,7 +431,11 @@ class TestMistakes:
         with pytest.raises(FileNotFoundError, match="create it first"):
             plain_agent().export(tmp_path / "nowhere" / "policy.onnx")
 
-    def test_what_stands_there_is_of_another_kind(self, tmp_path: Path) -> None:
+    def test_what_stands_there_is_of_another_kind(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Before the seconds that tracing takes.
+        monkeypatch.setattr("recurrent_rl.export.export._content", None)
         (tmp_path / "folder.onnx").mkdir()
         with pytest.raises(
             IsADirectoryError, match=r"path of a file, got a directory.*folder\.onnx"
