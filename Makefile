@@ -44,6 +44,9 @@ speaker: $(VENV)/.installed-tutorials  ## train a speaker and a listener who mus
 evolution: $(VENV)/.installed-tutorials  ## let a population search for its own hyper-parameters
 	$(RUN) tutorials/pendulum_evolution.py $(ARGS)
 
+# Hundreds of processes import the package: they are to find its bytecode, whatever the shell has.
+test: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: test
 test: $(VENV)/.installed-dev  ## style, types and tests
 	$(RUN) -m ruff check
