@@ -213,12 +213,14 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
     encoder = dict(settings.net_config.get("encoder_config", {}))
     hyperparameters = dict(settings.hyperparameters)
     own: dict[str, Any] = {}
-    opponents = settings.opponents
+    heads, opponents = settings.net_config.get("head_config", {}), settings.opponents
     for name, value in changes.items():
         if name in ("num_envs", "total_steps", "reads_state"):
             own[name] = value
         elif name in ("size", "every", "choose", "past"):
             opponents = {**(opponents or {}), name: value}
+        elif name == "head_size":
+            heads = {**heads, "hidden_size": value}
         elif name in hyperparameters:  # before others of that name: max_seq_len stands in one place
             hyperparameters[name] = value
         elif name in {f.name for f in dataclasses.fields(EncoderConfig)}:
@@ -227,7 +229,7 @@ def with_changes(settings: TunedSettings, changes: dict[str, Any]) -> TunedSetti
             encoder["cnn_config"] = {**encoder.get("cnn_config", {}), name: value}
         else:
             hyperparameters[name] = value
-    net = {**settings.net_config, "encoder_config": encoder}
+    net = {**settings.net_config, "encoder_config": encoder, "head_config": heads}
     own |= {"net_config": net, "hyperparameters": hyperparameters, "opponents": opponents}
     return dataclasses.replace(settings, **own)
 
