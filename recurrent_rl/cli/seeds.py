@@ -20,8 +20,8 @@ from tqdm import tqdm
 from recurrent_rl.cli.errors import UsageError
 from recurrent_rl.cli.run_folder import BEST, LATEST, seed_folder
 from recurrent_rl.cli.settings import TESTS, Run
+from recurrent_rl.envs.cores import available_cores
 from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
-from recurrent_rl.envs.worker_process import available_cores
 from recurrent_rl.training.interrupts import interruptible
 from recurrent_rl.training.report import Rollout, TrainingResult
 from recurrent_rl.training.train import train

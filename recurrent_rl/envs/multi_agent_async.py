@@ -16,6 +16,7 @@ from typing import Any
 from gymnasium.vector.utils import CloudpickleWrapper
 
 from recurrent_rl.envs.agent_table import AgentTable, check_alike
+from recurrent_rl.envs.cores import available_cores
 from recurrent_rl.envs.distinct import check_distinct, mark_example
 from recurrent_rl.envs.env_rows import EnvRows
 from recurrent_rl.envs.environment_rows import environment_rows
@@ -34,7 +35,6 @@ from recurrent_rl.envs.worker_process import (
     WorkerDiedError,
     WorkerFailedError,
     WorkerTimeoutError,
-    available_cores,
     end_workers,
 )
 from recurrent_rl.randomness import PrivateGenerators

@@ -22,13 +22,6 @@ from recurrent_rl.envs.watchdog import die_with, start_without_ctrl_c
 PLEA = 5.0  # seconds that a process has for leaving after SIGTERM
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class ParentGoneError(Exception):
     """The parent process has ended or has closed its end of the pipe.
 
