@@ -141,6 +141,8 @@ def known_by_hand(policy: ActorCritic, device: torch.device, ent_coef: float) ->
     """
     if device.type != "cpu" or not scores.known(policy.distribution, entropy=ent_coef > 0):
         return None
+    if torch.is_autocast_enabled("cpu"):  # in whose numbers NumPy knows no arithmetic
+        return None
     actor, critic = plain_layers(policy.action_head), plain_layers(policy.value_head)
     return None if actor is None or critic is None else ByHand(actor, critic)
 

@@ -124,6 +124,14 @@ def test_densities_that_are_not_known_are_left_to_autograd(options: dict[str, An
         assert known_by_hand(policy, CPU, 0.0) is None
 
 
+def test_what_autocast_computes_in_other_numbers_is_left_to_autograd() -> None:
+    policy = make_policy(action="box")
+    with torch.autocast("cpu", torch.bfloat16):
+        by_hand = known_by_hand(policy, CPU, 0.0)
+        loss, _ = ppo_loss(policy, [whole(rollout(policy, steps=6))], CONFIG, CPU, by_hand=by_hand)
+    assert all(bool(g.isfinite().all()) for g in gradients(policy, loss).values())
+
+
 def test_a_loss_that_is_not_finite_is_found() -> None:
     """Without a warning of NumPy's on the way."""
     policy = make_policy(action="box")
