@@ -170,30 +170,34 @@ TUNED = {
         ),
         TunedSettings(
             env_id="connect_four_v3",
-            num_envs=16,
-            total_steps=200_000,
+            num_envs=256,
+            total_steps=1_500_000,
             net_config={
                 "encoder_config": {
-                    "cnn_config": {
-                        "channel_size": [32, 32],
-                        "kernel_size": [4, 2],
-                        "stride_size": [1, 1],
-                    },
-                    "hidden_state_size": 64,
-                    "max_seq_len": 48,  # turns of both
+                    # Four in a row lie in a square of four.
+                    "cnn_config": {"channel_size": [128], "kernel_size": [4], "stride_size": [1]},
+                    "latent_dim": 256,
+                    "hidden_size": [],
+                    "activation": "ReLU",
                 },
-                "head_config": {"hidden_size": [64]},
+                "head_config": {"hidden_size": [128]},
             },
             hyperparameters={
-                "learn_step": 128,
+                "recurrent": False,  # the board shows everything
+                "learn_step": 64,
                 "batch_size": 512,
-                "update_epochs": 4,
+                "update_epochs": 5,
                 "lr": 1e-3,
                 "lr_schedule": "linear",
-                "ent_coef": 0.01,
+                "gamma": 0.95,
+                "gae_lambda": 0.9,
+                # Without it players soon play the same few games, and learn nothing of others.
+                "ent_coef": 0.1,
+                "ent_schedule": "linear",
                 "normalize_reward": False,
             },
             algo="IPPO",
+            opponents={"past": 0.2},
         ),
         *(
             TunedSettings(
@@ -323,6 +327,10 @@ TUNED = {
                 "lr": 5e-4,
                 "lr_schedule": "linear",
                 "max_grad_norm": 10.0,
+                # Squared errors of small numbers: what counts linearly gives a median, to which a
+                # crash now and then is nothing.
+                "huber": None,
+                "reward_scale": 0.02,
                 "epsilon_end": 0.05,
                 "epsilon_steps": 24_000,
             },
@@ -337,16 +345,17 @@ TUNED = {
                 "head_config": {"hidden_size": [128]},
             },
             hyperparameters={
-                "max_seq_len": 16,
-                "overlap": 8,
-                "batch_size": 768,
+                # States that older networks have stored are wrong for the first steps of a window.
+                "max_seq_len": 50,
+                "overlap": 25,
+                "batch_size": 800,
                 "learn_step": 8,
                 "gradient_steps": 4,
                 "learning_starts": 1_000,
-                "gamma": 0.98,
+                "gamma": 0.99,
                 "n_step": 5,
-                "tau": 0.01,
-                "lr": 1e-3,
+                "tau": 0.005,
+                "lr": 5e-4,
                 "lr_schedule": "linear",
                 "max_grad_norm": 10.0,
                 "epsilon_start": 0.4,
@@ -359,34 +368,49 @@ TUNED = {
             TunedSettings(
                 env_id=env_id,
                 num_envs=25,
-                total_steps=600_000,
-                net_config={
-                    "encoder_config": {"hidden_size": [64]},
-                    "head_config": {"hidden_size": [64]},
-                },
+                total_steps=total_steps,
+                net_config=net_config,
                 hyperparameters={
                     "recurrent": False,
                     "memory_size": 1_000_000,
                     "batch_size": 256,
                     "learn_step": 25,
                     "learning_starts": 2_500,
-                    "gamma": 0.9,
                     "tau": 0.01,
                     "lr_actor": 3e-4,
-                    "lr_critic": 3e-3,
                     "max_grad_norm": 0.5,
                     "o_u_noise": False,
-                    "expl_noise": 0.3,
                     "policy_noise": 0.1 if algo == "MATD3" else 0.0,
                     "action_reg": 1e-2,
                     # Beside what others did long ago, little that one does makes sense.
                     "others": "present",
                     "team_reward": "mean",
+                    **own,
                 },
                 algo=algo,
                 env_kwargs={"continuous_actions": True},
             )
-            for env_id in ("simple_speaker_listener_v4", "simple_spread_v3")
+            for env_id, total_steps, net_config, own in (
+                (
+                    "simple_speaker_listener_v4",
+                    600_000,
+                    {
+                        "encoder_config": {"hidden_size": [64]},
+                        "head_config": {"hidden_size": [64]},
+                    },
+                    {"gamma": 0.9, "lr_critic": 3e-3, "expl_noise": 0.3},
+                ),
+                (
+                    "simple_spread_v3",
+                    400_000,
+                    {
+                        "encoder_config": {"hidden_size": [128]},
+                        # Who is nearest to which landmark is more than 64 units can tell.
+                        "head_config": {"hidden_size": [256, 256]},
+                    },
+                    {"gamma": 0.85, "lr_critic": 1e-3, "expl_noise": 0.5},
+                ),
+            )
             for algo in ("MADDPG", "MATD3")
         ),
         TunedSettings(
